@@ -1,0 +1,180 @@
+-- The tables of solewriter. Run through `solewriter migrate`, which creates the
+-- schema and puts it first on the search path: no name here is qualified, so
+-- that the schema's name stays a setting.
+
+-- Who may write, and how far each log has been settled. One row per partition
+-- of a command topic; the only rows that every batch updates, so they carry no
+-- index but the key (updates stay HOT) and room for new versions on the page.
+create table partitions (
+    topic                   text        not null,
+    partition               int         not null,
+    -- grows by one at each claim and at each operator's action: the fence
+    fencing_token           bigint      not null,
+    -- random, one per claim: tells two claims apart that a restored database
+    -- gave the same token
+    claim_id                uuid        not null,
+    owner                   text        not null,
+    cluster_id              text        not null,
+    group_id                text        not null,
+    claimed_at              timestamptz not null default now(),
+    claims_without_progress int         not null default 0,
+    -- the cursor: every record below it is settled
+    next_offset             bigint      not null,
+    batch_seq               bigint      not null default 0,
+    -- random, one per decision of a batch: whose attempt it was that committed
+    decision_id             uuid,
+    -- every batch up to published_seq, so every record below published_offset,
+    -- has its outcomes and events on their topics
+    published_seq           bigint      not null default 0,
+    published_offset        bigint      not null,
+    -- which log the cursor belongs to; the last settled record is read again
+    -- at each claim (null until a record is settled)
+    topic_id                text,
+    partition_count         int         not null,
+    last_offset             bigint,
+    last_timestamp          bigint,
+    last_checksum           bigint,
+    -- everything that the log held at this time is settled and published;
+    -- null (never looked at) holds the horizon back
+    log_time                timestamptz,
+    -- why the partition refuses to go on; null while it runs
+    halted_code             text,
+    halted_detail           text,
+    halted_at               timestamptz,
+    -- the highest offset that a witness (a worker's memory, the group's
+    -- committed offset) has reported settled when it halted, and the one that
+    -- an operator has accepted as lost
+    witnessed_offset        bigint,
+    accepted_offset         bigint      not null default 0,
+    primary key (topic, partition)
+) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+-- The names behind processed commands' type_id: two bytes a row, not forty.
+create table command_types (
+    type_id      smallint generated always as identity primary key,
+    topic        text not null,
+    entity_type  text not null,
+    command_type text not null,
+    unique (topic, entity_type, command_type)
+);
+
+-- The idempotency table: final outcomes only. One row is at once the
+-- idempotency key, the audit record, the stored reply and the outbox entry.
+-- Wide columns first, so that no byte is lost to alignment.
+--
+-- Ids of UUID version 7, RANGE-partitioned by day on the id itself: uniqueness
+-- stays exact, inserts stay at the right edge, pruning is DROP. There is no
+-- default partition: it would swallow the duplicates of a dropped day.
+create table processed_timed (
+    "offset"      bigint      not null,
+    version       bigint      not null,
+    fencing_token bigint      not null,
+    record_time   timestamptz not null,
+    partition     int         not null,
+    type_id       smallint    not null,
+    -- which encoder makes the published bytes of this row
+    encoding      smallint    not null,
+    applied       boolean     not null,
+    command_id    uuid        not null primary key,
+    -- the first 16 bytes of a SHA-256, held as uuid: fixed width, no header
+    fingerprint   uuid        not null,
+    entity_id     text        not null,
+    code          text,
+    detail        text,
+    reply         bytea,
+    events        bytea,
+    traceparent   text
+) partition by range (command_id);
+
+-- Ids of any other version carry no time: kept for ever.
+create table processed_untimed (like processed_timed including all);
+
+create view processed_commands as
+select c.command_id, t.command_type, t.entity_type, c.entity_id,
+       t.topic, c.partition, c."offset",
+       case when c.applied then 'applied' else 'rejected' end as outcome,
+       c.code, c.version, c.fencing_token, c.record_time,
+       c.fingerprint, c.detail, c.reply, c.events, c.traceparent, c.encoding
+from (select * from processed_timed union all select * from processed_untimed) c
+join command_types t using (type_id);
+
+-- State and version of each entity. (topic, partition) is its home: an entity
+-- that turns up elsewhere means that the layout changed.
+create table entities (
+    entity_type text   not null,
+    entity_id   text   not null,
+    topic       text   not null,
+    partition   int    not null,
+    version     bigint not null,
+    state       jsonb,
+    primary key (entity_type, entity_id)
+) with (fillfactor = 80);
+
+-- Records that had no effect, with their raw bytes.
+create table dead_letters (
+    dead_letter_id bigint      generated always as identity primary key,
+    topic          text        not null,
+    partition      int         not null,
+    "offset"       bigint      not null,
+    key            bytea,
+    value          bytea,
+    headers        jsonb       not null,
+    code           text        not null,
+    detail         text,
+    attempts       int         not null default 1,
+    state          text        not null,
+    at             timestamptz not null default now(),
+    record_time    timestamptz not null,
+    fencing_token  bigint      not null,
+    -- as far as they could be read
+    command_id     uuid,
+    command_type   text,
+    entity_type    text        not null,
+    entity_id      text,
+    traceparent    text
+);
+create index dead_letters_position on dead_letters (topic, partition, "offset");
+
+-- One row per settled batch: in order of settlement, every record that owes a
+-- publication. command_ids names the final outcomes (of duplicates the
+-- original's); the k-th dead letter comes after dead_after[k] of them.
+create table batches (
+    topic           text        not null,
+    partition       int         not null,
+    batch_seq       bigint      not null,
+    first_offset    bigint      not null,
+    next_offset     bigint      not null,
+    fencing_token   bigint      not null,
+    settled_at      timestamptz not null default now(),
+    command_ids     uuid[]      not null,
+    -- which of command_ids are repeats: their events are not owed again
+    repeats         int[]       not null,
+    dead_letter_ids bigint[]    not null,
+    dead_after      int[]       not null,
+    primary key (topic, partition, batch_seq)
+);
+-- random bytes do not compress: do not try
+alter table batches alter column command_ids set storage external;
+
+-- Ids of commands older than this are refused. floor_id is the smallest id
+-- of that time. A day is dropped only after a later transaction has seen the
+-- raised horizon (dropping_below) and all that began before it have ended.
+create table horizon (
+    singleton      boolean     primary key default true check (singleton),
+    at             timestamptz not null,
+    floor_id       uuid        not null,
+    dropping_below uuid,
+    drop_after     xid8
+);
+
+-- What operators did, when and why.
+create table operator_actions (
+    action_id bigint      generated always as identity primary key,
+    at        timestamptz not null default now(),
+    actor     text        not null,
+    action    text        not null,
+    topic     text,
+    partition int,
+    reason    text        not null,
+    detail    jsonb       not null
+);

@@ -1,0 +1,286 @@
+-- The functions that the worker calls. Their names carry a version: a rolling
+-- upgrade runs the old and the new one side by side. `set search_path from
+-- current` pins the path that `migrate` set: this schema, pg_temp last.
+
+-- Below every UUIDv7 of this time, above every earlier one.
+create function uuid_floor(at timestamptz) returns uuid
+language sql immutable strict parallel safe
+set search_path from current
+as $$
+    select (lpad(to_hex(greatest(0, floor(extract(epoch from at) * 1000))::bigint), 12, '0')
+            || repeat('0', 20))::uuid
+$$;
+
+-- The day of processed_timed that holds an id made at `at` exists afterwards.
+-- Made apart and attached: ATTACH lets writers go on, CREATE … PARTITION OF
+-- would lock them out.
+create function make_day_v1(at timestamptz) returns boolean
+language plpgsql
+set search_path from current
+set lock_timeout = '2s'
+as $$
+declare
+    day  timestamptz := date_trunc('day', at at time zone 'UTC') at time zone 'UTC';
+    name text := 'processed_' || to_char(day at time zone 'UTC', 'YYYYMMDD');
+begin
+    -- one maker at a time: this lock conflicts with itself, not with inserts
+    lock table processed_timed in share update exclusive mode;
+    if to_regclass(name) is not null then
+        return false;
+    end if;
+    execute format('create table %I (like processed_timed including all)', name);
+    execute format('alter table processed_timed attach partition %I for values from (%L) to (%L)',
+                   name, uuid_floor(day), uuid_floor(day + interval '1 day'));
+    return true;
+end
+$$;
+
+-- Become the owner of a partition: the token rises by one, whoever held it is
+-- fenced. No row yet and no p_start_offset: nothing is claimed (no row
+-- returned), the caller asks the log where to begin. SW006: the row belongs to
+-- another Kafka cluster or consumer group.
+create function claim_partition_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_owner text,
+    p_cluster_id text, p_group_id text,
+    p_start_offset bigint, p_topic_id text, p_partition_count int
+) returns setof partitions
+language plpgsql
+set search_path from current
+as $$
+declare
+    held partitions;
+begin
+    if p_start_offset is not null then
+        insert into partitions (topic, partition, fencing_token, claim_id, owner, cluster_id,
+                                group_id, next_offset, published_offset, topic_id, partition_count)
+        values (p_topic, p_partition, 0, p_claim_id, p_owner, p_cluster_id,
+                p_group_id, p_start_offset, p_start_offset, p_topic_id, p_partition_count)
+        on conflict do nothing;
+    end if;
+    select * into held from partitions
+     where topic = p_topic and partition = p_partition for update;
+    if not found then
+        return;
+    end if;
+    if held.cluster_id <> p_cluster_id or held.group_id <> p_group_id then
+        raise exception using errcode = 'SW006',
+            message = format('%s:%s belongs to consumer group %s of cluster %s',
+                             p_topic, p_partition, held.group_id, held.cluster_id);
+    end if;
+    return query update partitions
+       set fencing_token = fencing_token + 1, claim_id = p_claim_id, owner = p_owner,
+           claimed_at = now(), claims_without_progress = claims_without_progress + 1
+     where topic = p_topic and partition = p_partition
+    returning *;
+end
+$$;
+
+-- Settle one batch: everything or nothing, in one statement.
+--   committed   this decision is durable (now, or by an earlier sending of it)
+--   fenced      the token or the claim is stale: nothing was written
+--   superseded  an earlier attempt of the same writer won: nothing was written
+--   halted      the partition is halted: nothing was written
+-- and, undoing all: SW002 conflict (a version that the decision rests on has
+-- changed), SW004 an entity's home is another partition, SW005 an id is below
+-- the horizon, 23505 on processed_…: duplicate, 23514 on processed_timed: the
+-- day of an id is missing.
+create function settle_batch_v1(
+    -- (a) what the writer believes, and where it wants to go
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
+    p_next_offset bigint, p_batch_seq bigint, p_decision_id uuid, p_new_next_offset bigint,
+    p_first_offset bigint, p_last_offset bigint, p_last_timestamp bigint, p_last_checksum bigint,
+    p_published_seq bigint, p_published_offset bigint, p_log_time timestamptz,
+    -- (c) entities, sorted by id: base null = absent, version null = only read
+    p_entity_type text, e_id text[], e_base bigint[], e_version bigint[], e_state text[],
+    -- (d) final outcomes, sorted by command id
+    c_id uuid[], c_fingerprint uuid[], c_type_id smallint[], c_entity_id text[], c_offset bigint[],
+    c_record_time timestamptz[], c_encoding smallint, c_applied boolean[], c_version bigint[],
+    c_code text[], c_detail text[], c_reply bytea[], c_events bytea[], c_traceparent text[],
+    -- (e) dead letters in order, and what owes a publication
+    d_offset bigint[], d_key bytea[], d_value bytea[], d_headers text[], d_code text[],
+    d_detail text[], d_state text[], d_record_time timestamptz[], d_command_id uuid[],
+    d_command_type text[], d_entity_id text[], d_traceparent text[],
+    b_command_ids uuid[], b_repeats int[], b_dead_after int[],
+    out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint,
+    out dead_letter_ids bigint[], out database_time timestamptz
+)
+language plpgsql
+set search_path from current
+as $$
+declare
+    held     partitions;
+    floor_id uuid;
+    touched  bigint;
+begin
+    database_time := clock_timestamp();
+
+    -- (a) compare and set: the fence, the cursor and the order of batches
+    update partitions p
+       set next_offset = p_new_next_offset, batch_seq = p.batch_seq + 1,
+           decision_id = p_decision_id, claims_without_progress = 0,
+           last_offset = p_last_offset, last_timestamp = p_last_timestamp,
+           last_checksum = p_last_checksum,
+           published_seq = greatest(p.published_seq, p_published_seq),
+           published_offset = greatest(p.published_offset, p_published_offset),
+           log_time = greatest(p.log_time, p_log_time)
+     where p.topic = p_topic and p.partition = p_partition
+       and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
+       and p.next_offset = p_next_offset and p.batch_seq = p_batch_seq
+       and p.halted_code is null;
+    if not found then
+        select * into held from partitions p where p.topic = p_topic and p.partition = p_partition;
+        fencing_token := held.fencing_token;
+        next_offset := held.next_offset;
+        batch_seq := held.batch_seq;
+        status := case
+            when held.claim_id is distinct from p_claim_id
+              or held.fencing_token <> p_fencing_token then 'fenced'
+            when held.decision_id = p_decision_id then 'committed'
+            when held.halted_code is not null then 'halted'
+            else 'superseded' end;
+        if status = 'committed' then
+            select b.dead_letter_ids into dead_letter_ids from batches b
+             where b.topic = p_topic and b.partition = p_partition and b.batch_seq = p_batch_seq + 1;
+        end if;
+        return;
+    end if;
+
+    -- (c) every version that a decision rests on, also of entities only read
+    if cardinality(e_id) > 0 then
+        with changed as (
+            update entities t set version = e.version, state = e.state::jsonb
+              from unnest(e_id, e_base, e_version, e_state) as e (id, base, version, state)
+             where e.base is not null and e.version is not null
+               and t.entity_type = p_entity_type and t.entity_id = e.id and t.version = e.base
+               and t.topic = p_topic and t.partition = p_partition
+            returning 1
+        ), made as (
+            insert into entities (entity_type, entity_id, topic, partition, version, state)
+            select p_entity_type, e.id, p_topic, p_partition, e.version, e.state::jsonb
+              from unnest(e_id, e_base, e_version, e_state) as e (id, base, version, state)
+             where e.base is null and e.version is not null
+                on conflict do nothing
+            returning 1
+        ), read as (
+            select 1
+              from unnest(e_id, e_base, e_version) as e (id, base, version)
+              left join entities t on t.entity_type = p_entity_type and t.entity_id = e.id
+             where e.version is null and t.version is not distinct from e.base
+               and (t.version is null or (t.topic = p_topic and t.partition = p_partition))
+        )
+        select (select count(*) from changed) + (select count(*) from made)
+             + (select count(*) from read) into touched;
+        if touched <> cardinality(e_id) then
+            if exists (select from entities t
+                        where t.entity_type = p_entity_type and t.entity_id = any (e_id)
+                          and (t.topic, t.partition) <> (p_topic, p_partition)) then
+                raise exception using errcode = 'SW004',
+                    message = (select format('entity %s %s lives on %s:%s', t.entity_type, t.entity_id,
+                                             t.topic, t.partition)
+                                 from entities t
+                                where t.entity_type = p_entity_type and t.entity_id = any (e_id)
+                                  and (t.topic, t.partition) <> (p_topic, p_partition) limit 1);
+            end if;
+            raise exception using errcode = 'SW002', message = 'an entity has another version';
+        end if;
+    end if;
+
+    -- (d) idempotency rows
+    if cardinality(c_id) > 0 then
+        select h.floor_id into strict floor_id from horizon h;
+        if exists (select from unnest(c_id) as id
+                    where id < floor_id and get_byte(uuid_send(id), 6) >> 4 = 7) then
+            raise exception using errcode = 'SW005', message = 'an id is below the horizon';
+        end if;
+        insert into processed_timed
+        select c.log_offset, c.version, p_fencing_token, c.record_time, p_partition, c.type_id,
+               c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
+               c.events, c.traceparent
+          from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time, c_applied,
+                      c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
+               as c (id, fingerprint, type_id, entity_id, log_offset, record_time, applied, version,
+                     code, detail, reply, events, traceparent)
+         where get_byte(uuid_send(c.id), 6) >> 4 = 7;
+        get diagnostics touched = row_count;
+        if touched <> cardinality(c_id) then
+            insert into processed_untimed
+            select c.log_offset, c.version, p_fencing_token, c.record_time, p_partition, c.type_id,
+                   c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
+                   c.events, c.traceparent
+              from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time, c_applied,
+                          c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
+                   as c (id, fingerprint, type_id, entity_id, log_offset, record_time, applied, version,
+                         code, detail, reply, events, traceparent)
+             where get_byte(uuid_send(c.id), 6) >> 4 <> 7;
+        end if;
+    end if;
+
+    -- (e) dead letters and the duty to publish
+    dead_letter_ids := '{}';
+    if cardinality(d_offset) > 0 then
+        with letters as (
+            insert into dead_letters (topic, partition, "offset", key, value, headers, code, detail,
+                                      state, record_time, fencing_token, command_id, command_type,
+                                      entity_type, entity_id, traceparent)
+            select p_topic, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
+                   d.state, d.record_time, p_fencing_token, d.command_id, d.command_type,
+                   p_entity_type, d.entity_id, d.traceparent
+              from unnest(d_offset, d_key, d_value, d_headers, d_code, d_detail, d_state, d_record_time,
+                          d_command_id, d_command_type, d_entity_id, d_traceparent)
+                   as d (log_offset, key, value, headers, code, detail, state, record_time,
+                         command_id, command_type, entity_id, traceparent)
+            returning dead_letter_id, "offset"
+        )
+        select array_agg(dead_letter_id order by "offset") into dead_letter_ids from letters;
+    end if;
+    insert into batches (topic, partition, batch_seq, first_offset, next_offset, fencing_token,
+                         command_ids, repeats, dead_letter_ids, dead_after)
+    values (p_topic, p_partition, p_batch_seq + 1, p_first_offset, p_new_next_offset, p_fencing_token,
+            b_command_ids, b_repeats, settle_batch_v1.dead_letter_ids, b_dead_after);
+
+    status := 'committed';
+    fencing_token := p_fencing_token;
+    next_offset := p_new_next_offset;
+    batch_seq := p_batch_seq + 1;
+end
+$$;
+
+-- The publisher's watermark and the newest satisfied look, while no batch is
+-- there to carry them. False: the claim is stale.
+create function record_published_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
+    p_published_seq bigint, p_published_offset bigint, p_log_time timestamptz
+) returns boolean
+language plpgsql
+set search_path from current
+as $$
+begin
+    update partitions
+       set published_seq = greatest(published_seq, p_published_seq),
+           published_offset = greatest(published_offset, p_published_offset),
+           log_time = greatest(log_time, p_log_time)
+     where topic = p_topic and partition = p_partition
+       and claim_id = p_claim_id and fencing_token = p_fencing_token;
+    return found;
+end
+$$;
+
+-- The owner refuses to go on. The token rises above anything a witness has
+-- seen, so that it never falls, also after a restore. False: the claim is stale.
+create function halt_partition_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
+    p_code text, p_detail text, p_witnessed_token bigint, p_witnessed_offset bigint
+) returns boolean
+language plpgsql
+set search_path from current
+as $$
+begin
+    update partitions
+       set halted_code = p_code, halted_detail = p_detail, halted_at = now(),
+           fencing_token = greatest(fencing_token, p_witnessed_token) + 1,
+           witnessed_offset = greatest(witnessed_offset, p_witnessed_offset)
+     where topic = p_topic and partition = p_partition
+       and claim_id = p_claim_id and fencing_token = p_fencing_token;
+    return found;
+end
+$$;

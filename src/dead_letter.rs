@@ -1,0 +1,241 @@
+//! A dead letter: a delivery that had no effect, with its raw bytes and the reason.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::outcome::{Body, Channel, Envelope, Publication};
+use crate::record::{Record, TopicPartition};
+
+/// Why a delivery is dead. The names are part of the public interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the names say it; docs/interface.md describes each
+pub enum DeadCode {
+    MissingId,
+    MalformedId,
+    MissingType,
+    UnknownType,
+    MalformedKey,
+    MalformedPayload,
+    MalformedEnvelope,
+    PayloadTooLarge,
+    Misrouted,
+    IdFromFuture,
+    IdReuse,
+    Expired,
+    HandlerFailed,
+    DataError,
+}
+
+impl DeadCode {
+    /// The code as it stands in the tables and outcomes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingId => "missing-id",
+            Self::MalformedId => "malformed-id",
+            Self::MissingType => "missing-type",
+            Self::UnknownType => "unknown-type",
+            Self::MalformedKey => "malformed-key",
+            Self::MalformedPayload => "malformed-payload",
+            Self::MalformedEnvelope => "malformed-envelope",
+            Self::PayloadTooLarge => "payload-too-large",
+            Self::Misrouted => "misrouted",
+            Self::IdFromFuture => "id-from-future",
+            Self::IdReuse => "id-reuse",
+            Self::Expired => "expired",
+            Self::HandlerFailed => "handler-failed",
+            Self::DataError => "data-error",
+        }
+    }
+}
+
+impl fmt::Display for DeadCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A delivery that had no effect.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The record as received.
+    pub record: Record,
+    /// Why it is dead.
+    pub code: DeadCode,
+    /// What is wrong with it, for a person; escaped, at most 2 KiB.
+    pub detail: String,
+    /// How often it has been tried, this time included.
+    pub attempt: i32,
+    /// The command's id, if it could be read.
+    pub command_id: Option<Uuid>,
+    /// The command's type, if it could be read.
+    pub command_type: Option<String>,
+    /// W3C trace context of the delivery.
+    pub traceparent: Option<String>,
+}
+
+/// What of a dead letter is published: all but its raw bytes.
+#[derive(Clone, Debug)]
+pub struct DeadOutcome<'a> {
+    /// Where it came from.
+    pub source: &'a TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// Its time, milliseconds since 1970.
+    pub record_time_ms: i64,
+    /// Its key, as it was.
+    pub key: Option<&'a [u8]>,
+    /// The code.
+    pub code: &'a str,
+    /// The detail.
+    pub detail: Option<&'a str>,
+    /// Which attempt this was.
+    pub attempt: i32,
+    /// The command's id.
+    pub command_id: Uuid,
+    /// The command's type.
+    pub command_type: Option<&'a str>,
+    /// The topic's entity type.
+    pub entity_type: &'a str,
+    /// The entity's id, if the key is one.
+    pub entity_id: Option<&'a str>,
+    /// W3C trace context of the delivery.
+    pub traceparent: Option<&'a str>,
+}
+
+/// Whether a dead delivery of this code, with this id, publishes an outcome: not
+/// without a readable id, and not for an id that belongs to another command.
+pub fn publishes(code: &str, command_id: Option<Uuid>) -> Option<Uuid> {
+    command_id.filter(|_| code != DeadCode::IdReuse.as_str())
+}
+
+impl DeadLetter {
+    /// The key as an entity id, if it is one: UTF-8 without U+0000, 1 to 512 bytes.
+    pub fn entity_id(&self) -> Option<&str> {
+        entity_id(self.record.key())
+    }
+
+    /// The headers as they are stored: `[[name, value], …]` in order; a value
+    /// that is no text or holds U+0000 as `{"base64": …}`.
+    pub fn headers_json(&self) -> String {
+        let pairs = self.record.headers().map(|(name, value)| {
+            // a name has no other form in the interface: what is no text is replaced
+            let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
+            Value::Array(vec![Value::String(name), value.map_or(Value::Null, text_or_base64)])
+        });
+        Value::Array(pairs.collect()).to_string()
+    }
+
+    /// The outcome that this letter publishes, if it publishes one.
+    pub fn outcome(&self, source: &TopicPartition, entity_type: &str) -> Option<Publication> {
+        let command_id = publishes(self.code.as_str(), self.command_id)?;
+        let outcome = DeadOutcome {
+            source,
+            offset: self.record.offset,
+            record_time_ms: self.record.time_ms(),
+            key: self.record.key(),
+            code: self.code.as_str(),
+            detail: Some(&self.detail),
+            attempt: self.attempt,
+            command_id,
+            command_type: self.command_type.as_deref(),
+            entity_type,
+            entity_id: self.entity_id(),
+            traceparent: self.traceparent.as_deref(),
+        };
+        Some(outcome.publication())
+    }
+}
+
+/// A key as an entity id, if it is one: UTF-8 without U+0000, 1 to 512 bytes.
+pub fn entity_id(key: Option<&[u8]>) -> Option<&str> {
+    let id = std::str::from_utf8(key?).ok()?;
+    (!id.is_empty() && id.len() <= 512 && !id.contains('\0')).then_some(id)
+}
+
+fn text_or_base64(value: &[u8]) -> Value {
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.contains('\0') => Value::String(text.to_owned()),
+        _ => json!({ "base64": BASE64.encode(value) }),
+    }
+}
+
+impl DeadOutcome<'_> {
+    /// The outcome record of this delivery.
+    pub fn publication(&self) -> Publication {
+        let body = Body {
+            command_id: self.command_id,
+            command_type: self.command_type,
+            entity_type: Some(self.entity_type),
+            entity_id: self.entity_id,
+            outcome: "dead",
+            code: Some(self.code),
+            detail: self.detail,
+            version: None,
+            reply: None,
+            topic: &self.source.topic,
+            partition: self.source.partition,
+            offset: self.offset,
+        };
+        let TopicPartition { topic, partition } = self.source;
+        let name = format!("solewriter.dead:{topic}:{partition}:{}:{}", self.offset, self.attempt);
+        let envelope = Envelope {
+            id: Uuid::new_v5(&self.command_id, name.as_bytes()),
+            event_type: "solewriter.outcome.v1",
+            source: self.source,
+            subject: self.entity_id,
+            time_ms: self.record_time_ms,
+            traceparent: self.traceparent,
+            causation_id: None,
+        };
+        Publication {
+            channel: Channel::Outcomes,
+            source_partition: self.source.partition,
+            key: self.key.map(<[u8]>::to_vec),
+            value: crate::outcome::json(&body),
+            headers: envelope.headers(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(headers: &[crate::record::Header<'_>], code: DeadCode, command_id: Option<Uuid>) -> DeadLetter {
+        DeadLetter {
+            record: Record::copied(9, 0, Some(b"\xff"), None, headers),
+            code,
+            detail: "why".into(),
+            attempt: 1,
+            command_id,
+            command_type: None,
+            traceparent: None,
+        }
+    }
+
+    #[test]
+    fn headers_keep_order_and_any_bytes() {
+        let letter = letter(
+            &[(b"b", Some(b"x")), (b"a", Some(b"\0")), (b"a", Some(b"\xff\xfe")), (b"n", None)],
+            DeadCode::MissingId,
+            None,
+        );
+        assert_eq!(letter.headers_json(), r#"[["b","x"],["a",{"base64":"AA=="}],["a",{"base64":"//4="}],["n",null]]"#);
+    }
+
+    #[test]
+    fn an_unreadable_id_and_a_reused_one_publish_nothing() {
+        let source = TopicPartition::new("t", 0);
+        let id = Some(Uuid::from_u128(1));
+        assert!(letter(&[], DeadCode::MissingId, None).outcome(&source, "e").is_none());
+        assert!(letter(&[], DeadCode::IdReuse, id).outcome(&source, "e").is_none());
+        let published = letter(&[], DeadCode::Misrouted, id).outcome(&source, "e").unwrap();
+        assert!(published.headers.iter().all(|(name, _)| *name != "ce_subject"), "the key is unreadable");
+        assert_eq!(published.key.as_deref(), Some(&b"\xff"[..]));
+    }
+}

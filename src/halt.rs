@@ -1,0 +1,100 @@
+//! A halt: a partition that refuses to go on, with a named reason.
+
+use std::fmt;
+
+/// Why a partition halted. The names are part of the public interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HaltCode {
+    /// Records below the cursor's continuation are gone, or the log before the
+    /// cursor reads differently.
+    LogTruncated,
+    /// The topic was deleted and created again.
+    LogRecreated,
+    /// The cursor points beyond the end of the log.
+    CursorBeyondEnd,
+    /// The partition count changed, or an entity lives elsewhere.
+    PartitionsChanged,
+    /// The database knows less than a witness does: it went back in time.
+    DatabaseBehind,
+    /// The topic holds records older than the horizon that were never settled.
+    BacklogOlderThanHorizon,
+    /// The worker can't settle for a reason that no retry mends.
+    HandlerFailed,
+    /// An operator said so.
+    Operator,
+}
+
+impl HaltCode {
+    const ALL: [(HaltCode, &'static str); 8] = [
+        (HaltCode::LogTruncated, "log-truncated"),
+        (HaltCode::LogRecreated, "log-recreated"),
+        (HaltCode::CursorBeyondEnd, "cursor-beyond-end"),
+        (HaltCode::PartitionsChanged, "partitions-changed"),
+        (HaltCode::DatabaseBehind, "database-behind"),
+        (HaltCode::BacklogOlderThanHorizon, "backlog-older-than-horizon"),
+        (HaltCode::HandlerFailed, "handler-failed"),
+        (HaltCode::Operator, "operator"),
+    ];
+
+    /// The code as it stands in the tables.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(code, _)| *code == self).map_or("operator", |(_, name)| name)
+    }
+
+    /// The code of this name, if this version knows it.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(code, _)| *code)
+    }
+
+    /// The command that resolves such a halt, with the explicit choice that it
+    /// takes.
+    pub fn resolve(self, at: &impl fmt::Display) -> String {
+        let choice = match self {
+            Self::LogTruncated | Self::CursorBeyondEnd => "--skip-to earliest",
+            Self::LogRecreated => "--accept-new-log",
+            Self::PartitionsChanged => "--accept-partitions",
+            Self::DatabaseBehind => "--accept-database",
+            Self::BacklogOlderThanHorizon => "--accept-expired",
+            Self::HandlerFailed | Self::Operator => return format!("solewriter resume {at} --reason …"),
+        };
+        format!("solewriter resume {at} {choice} --reason …")
+    }
+}
+
+impl fmt::Display for HaltCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A halt that is about to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// The named reason.
+    pub code: HaltCode,
+    /// What happened and what it means, for a person.
+    pub detail: String,
+    /// For `database-behind`: the token and the offset that a witness has seen.
+    pub witnessed: Option<(i64, i64)>,
+}
+
+impl Halt {
+    /// A halt without a witness.
+    pub fn new(code: HaltCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), witnessed: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_read_back_as_itself() {
+        for (code, name) in HaltCode::ALL {
+            assert_eq!(HaltCode::parse(code.as_str()), Some(code));
+            assert_eq!(code.as_str(), name);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Handlers: the business rules of a team, behind one contract.
+//!
+//! [`rust`] turns plain methods into that contract. Types are erased once, at
+//! registration; the erased state lives in the writer's cache, so a warm entity
+//! is never decoded.
+
+pub mod rejection;
+pub mod rust;
+
+mod context;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+pub use context::Context;
+pub use rejection::Rejection;
+
+/// An entity's state with its type erased.
+pub trait State: Send {
+    /// The state as JSON, as it is stored.
+    ///
+    /// # Errors
+    /// What serde says of a state that JSON cannot hold.
+    fn encode(&self) -> Result<String, String>;
+    /// For the downcast at the handler.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Why a handler did not apply a command.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HandlerError {
+    /// The payload is not what the command's type takes: dead `malformed-payload`.
+    Malformed(String),
+    /// The business rule said no.
+    Rejected(Rejection),
+    /// The handler failed on its own account (panic, unencodable reply): dead
+    /// `handler-failed`.
+    Failed(String),
+}
+
+/// What a handler left behind when it applied a command.
+pub struct Applied {
+    /// The entity's next state.
+    pub state: Box<dyn State>,
+    /// The reply, encoded.
+    pub reply: Box<RawValue>,
+}
+
+/// Runs one command: (state, payload, context).
+pub type Handle = dyn Fn(&dyn State, &[u8], &mut Context<'_>) -> Result<Applied, HandlerError> + Send + Sync;
+
+/// One command type of an entity, with its handler.
+pub struct CommandType {
+    /// Its name, such as `account.withdraw`.
+    pub name: Arc<str>,
+    /// Its number in `command_types`; set when a worker starts.
+    pub type_id: i16,
+    handle: Arc<Handle>,
+}
+
+impl fmt::Debug for CommandType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandType").field("name", &self.name).field("type_id", &self.type_id).finish()
+    }
+}
+
+impl CommandType {
+    /// Runs the handler on a copy of `state`.
+    ///
+    /// # Errors
+    /// See [`HandlerError`]; the state is untouched then.
+    pub fn handle(&self, state: &dyn State, data: &[u8], cx: &mut Context<'_>) -> Result<Applied, HandlerError> {
+        (self.handle)(state, data, cx)
+    }
+}
+
+/// An entity type: its first state, its codec, its command types.
+#[derive(Clone)]
+pub struct EntityHandlers {
+    /// The entity type's name, such as `account`.
+    pub entity_type: Arc<str>,
+    initial: fn() -> Box<dyn State>,
+    decode: fn(&str) -> Result<Box<dyn State>, String>,
+    commands: HashMap<Arc<str>, Arc<CommandType>>,
+}
+
+impl EntityHandlers {
+    /// The state of an entity to which no command has been applied.
+    pub fn initial(&self) -> Box<dyn State> {
+        (self.initial)()
+    }
+
+    /// A stored state.
+    ///
+    /// # Errors
+    /// What serde says of a state that is not (or no longer) of the entity's type.
+    pub fn decode(&self, state: &str) -> Result<Box<dyn State>, String> {
+        (self.decode)(state)
+    }
+
+    /// The command type of this name.
+    pub fn command(&self, name: &str) -> Option<&Arc<CommandType>> {
+        self.commands.get(name)
+    }
+
+    /// The names of all command types, sorted.
+    pub fn command_names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> = self.commands.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The same, with the numbers that the database has for the command types.
+    #[must_use]
+    pub fn numbered(&self, number: impl Fn(&str) -> Option<i16>) -> Self {
+        let renumber = |(name, command): (&Arc<str>, &Arc<CommandType>)| {
+            let type_id = number(name).unwrap_or(command.type_id);
+            let command = CommandType { name: name.clone(), type_id, handle: command.handle.clone() };
+            (name.clone(), Arc::new(command))
+        };
+        Self { commands: self.commands.iter().map(renumber).collect(), ..self.clone() }
+    }
+}

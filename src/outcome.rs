@@ -1,0 +1,331 @@
+//! An outcome: what became of a command, and the record that says so.
+//!
+//! The parts are stored; one function makes the published bytes of them. It is
+//! versioned ([`ENCODING`]), and an old encoding never changes: a repeat in a
+//! year is answered byte for byte as today.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::command::Fingerprint;
+use crate::record::TopicPartition;
+
+/// The encoding that new outcomes are stored with.
+pub const ENCODING: i16 = 1;
+
+/// The longest stored detail, in bytes: 2 KiB.
+const DETAIL_BYTES_MAX: usize = 2048;
+
+/// A detail as it may be stored: control characters escaped, at most 2 KiB.
+pub fn escaped_detail(detail: &str) -> String {
+    let mut escaped = String::with_capacity(detail.len().min(DETAIL_BYTES_MAX));
+    for c in detail.chars() {
+        let before = escaped.len();
+        if c.is_control() {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+        if escaped.len() > DETAIL_BYTES_MAX {
+            escaped.truncate(before);
+            break;
+        }
+    }
+    escaped
+}
+
+/// An event that a handler emitted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// Its CloudEvents type.
+    #[serde(rename = "type")]
+    pub event_type: Cow<'static, str>,
+    /// Its data, as the handler's type encoded it.
+    pub data: Box<RawValue>,
+}
+
+/// How a command ended, for ever.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// The business rule said yes.
+    Applied {
+        /// The handler's reply.
+        reply: Box<RawValue>,
+        /// What it emitted, in order.
+        events: Vec<Event>,
+    },
+    /// The business rule said no.
+    Rejected {
+        /// The rule's code, kebab-case.
+        code: Cow<'static, str>,
+        /// Why, for a person.
+        detail: Option<String>,
+    },
+}
+
+/// A final outcome: one per command id, for ever.
+#[derive(Clone, Debug)]
+pub struct FinalOutcome {
+    /// The command's id.
+    pub command_id: Uuid,
+    /// The command's type.
+    pub command_type: Arc<str>,
+    /// The entity's type.
+    pub entity_type: Arc<str>,
+    /// The entity's id.
+    pub entity_id: Arc<str>,
+    /// Tells a repeat from a reuse of the id.
+    pub fingerprint: Fingerprint,
+    /// Where the delivery that was settled came from.
+    pub source: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// Its time, milliseconds since 1970.
+    pub record_time_ms: i64,
+    /// The entity's version: applied, the number of applied commands; rejected,
+    /// unchanged.
+    pub version: i64,
+    /// How it ended.
+    pub ending: Ending,
+    /// W3C trace context of the delivery.
+    pub traceparent: Option<String>,
+    /// Which encoding makes the published bytes.
+    pub encoding: i16,
+}
+
+/// A record to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Outcomes or events.
+    pub channel: Channel,
+    /// The source record's partition, which chooses the partition there.
+    pub source_partition: i32,
+    /// The command's key.
+    pub key: Option<Vec<u8>>,
+    /// JSON.
+    pub value: Vec<u8>,
+    /// In order.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// The two kinds of topic that solewriter publishes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// `<command topic>.outcomes`
+    Outcomes,
+    /// `<command topic>.events`
+    Events,
+}
+
+/// The value of an outcome record, field by field in the published order.
+#[derive(Serialize)]
+pub(crate) struct Body<'a> {
+    pub command_id: Uuid,
+    pub command_type: Option<&'a str>,
+    pub entity_type: Option<&'a str>,
+    pub entity_id: Option<&'a str>,
+    pub outcome: &'static str,
+    pub code: Option<&'a str>,
+    pub detail: Option<&'a str>,
+    pub version: Option<i64>,
+    pub reply: Option<&'a RawValue>,
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// The headers of an outcome or event, as CloudEvents' Kafka binding has them.
+pub(crate) struct Envelope<'a> {
+    pub id: Uuid,
+    pub event_type: &'a str,
+    pub source: &'a TopicPartition,
+    pub subject: Option<&'a str>,
+    pub time_ms: i64,
+    pub traceparent: Option<&'a str>,
+    pub causation_id: Option<Uuid>,
+}
+
+impl Envelope<'_> {
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::with_capacity(9);
+        headers.push(("ce_specversion", "1.0".to_owned()));
+        headers.push(("ce_id", self.id.to_string()));
+        headers.push(("ce_type", self.event_type.to_owned()));
+        headers.push(("ce_source", format!("/solewriter/{}/{}", self.source.topic, self.source.partition)));
+        if let Some(subject) = self.subject {
+            headers.push(("ce_subject", subject.to_owned()));
+        }
+        headers.push(("ce_time", rfc3339(self.time_ms)));
+        if let Some(id) = self.causation_id {
+            headers.push(("ce_causationid", id.to_string()));
+        }
+        headers.push(("content-type", "application/json".to_owned()));
+        if let Some(traceparent) = self.traceparent {
+            headers.push(("traceparent", traceparent.to_owned()));
+        }
+        headers
+    }
+}
+
+/// The value's bytes. Serializing these types to memory cannot fail: strings,
+/// numbers and JSON that was valid when it was made.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("an outcome is plain JSON")
+}
+
+/// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.
+pub fn rfc3339(time_ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(time_ms) {
+        Ok(time) => format!("{time:.3}"),
+        // out of the range of years 1 to 9999; Record::time_ms lets none through
+        Err(_) => format!("{time_ms}"),
+    }
+}
+
+impl FinalOutcome {
+    /// The outcome record: the same bytes at every repeat.
+    pub fn outcome(&self) -> Publication {
+        let (outcome, code, detail, reply) = match &self.ending {
+            Ending::Applied { reply, .. } => ("applied", None, None, Some(&**reply)),
+            Ending::Rejected { code, detail } => ("rejected", Some(&**code), detail.as_deref(), None),
+        };
+        let body = Body {
+            command_id: self.command_id,
+            command_type: Some(&self.command_type),
+            entity_type: Some(&self.entity_type),
+            entity_id: Some(&self.entity_id),
+            outcome,
+            code,
+            detail,
+            version: Some(self.version),
+            reply,
+            topic: &self.source.topic,
+            partition: self.source.partition,
+            offset: self.offset,
+        };
+        let id = Uuid::new_v5(&self.command_id, b"solewriter.outcome");
+        self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&body))
+    }
+
+    /// The events that the handler emitted, in order.
+    pub fn events(&self) -> Vec<Publication> {
+        let Ending::Applied { events, .. } = &self.ending else { return Vec::new() };
+        let mut name = String::new();
+        events
+            .iter()
+            .enumerate()
+            .map(|(n, event)| {
+                name.clear();
+                let _ = write!(name, "event:{n}");
+                let id = Uuid::new_v5(&self.command_id, name.as_bytes());
+                let value = event.data.get().as_bytes().to_vec();
+                self.publication(Channel::Events, id, &event.event_type, Some(self.command_id), value)
+            })
+            .collect()
+    }
+
+    fn publication(
+        &self,
+        channel: Channel,
+        id: Uuid,
+        event_type: &str,
+        causation_id: Option<Uuid>,
+        value: Vec<u8>,
+    ) -> Publication {
+        let envelope = Envelope {
+            id,
+            event_type,
+            source: &self.source,
+            subject: Some(&self.entity_id),
+            time_ms: self.record_time_ms,
+            traceparent: self.traceparent.as_deref(),
+            causation_id,
+        };
+        Publication {
+            channel,
+            source_partition: self.source.partition,
+            key: Some(self.entity_id.as_bytes().to_vec()),
+            value,
+            headers: envelope.headers(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(ending: Ending) -> FinalOutcome {
+        FinalOutcome {
+            command_id: Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001),
+            command_type: "account.withdraw".into(),
+            entity_type: "account".into(),
+            entity_id: "acct-42".into(),
+            fingerprint: Fingerprint([0; 16]),
+            source: TopicPartition::new("accounts.commands", 3),
+            offset: 8412,
+            record_time_ms: 1_700_000_000_007,
+            version: 17,
+            ending,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            encoding: ENCODING,
+        }
+    }
+
+    /// Byte for byte: if this fails, the encoding changed, and a new one is due.
+    #[test]
+    fn an_applied_outcome_is_encoded_as_the_interface_says() {
+        let reply = RawValue::from_string(r#"{"balance":70}"#.into()).unwrap();
+        let events = vec![Event {
+            event_type: "account.withdrawn".into(),
+            data: RawValue::from_string(r#"{"amount":30}"#.into()).unwrap(),
+        }];
+        let outcome = outcome(Ending::Applied { reply, events });
+        let published = outcome.outcome();
+        assert_eq!(
+            String::from_utf8(published.value).unwrap(),
+            r#"{"command_id":"01990000-0000-7000-8000-000000000001","command_type":"account.withdraw","entity_type":"account","entity_id":"acct-42","outcome":"applied","code":null,"detail":null,"version":17,"reply":{"balance":70},"topic":"accounts.commands","partition":3,"offset":8412}"#
+        );
+        assert_eq!(
+            published.headers,
+            [
+                ("ce_specversion", "1.0".into()),
+                ("ce_id", "f12aa6a4-9b86-58aa-b9ba-c55a6749e409".into()),
+                ("ce_type", "solewriter.outcome.v1".into()),
+                ("ce_source", "/solewriter/accounts.commands/3".into()),
+                ("ce_subject", "acct-42".into()),
+                ("ce_time", "2023-11-14T22:13:20.007Z".into()),
+                ("content-type", "application/json".into()),
+                ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            ]
+        );
+        let event = &outcome.events()[0];
+        assert_eq!(event.value, br#"{"amount":30}"#);
+        assert!(event.headers.contains(&("ce_causationid", outcome.command_id.to_string())));
+    }
+
+    #[test]
+    fn a_rejection_has_no_reply_and_no_events() {
+        let outcome = outcome(Ending::Rejected { code: "insufficient-funds".into(), detail: Some("no".into()) });
+        let value: serde_json::Value = serde_json::from_slice(&outcome.outcome().value).unwrap();
+        assert_eq!(value["outcome"], "rejected");
+        assert_eq!(value["code"], "insufficient-funds");
+        assert!(value["reply"].is_null() && outcome.events().is_empty());
+    }
+
+    #[test]
+    fn a_detail_is_escaped_and_short() {
+        assert_eq!(escaped_detail("a\0b\nc"), "a\\u{0}b\\nc");
+        assert!(escaped_detail(&"é".repeat(5000)).len() <= DETAIL_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_time_has_milliseconds_also_where_they_are_zero() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+    }
+}

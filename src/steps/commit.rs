@@ -1,0 +1,148 @@
+//! Step 6, commit: one call writes everything or nothing.
+//!
+//! A [`Settlement`] is the call's arguments: the decision, and what its writer
+//! believes of the partition's row. The database compares and sets, and answers;
+//! only the answer *committed* turns a settlement into [`Durable`].
+//!
+//! A lost connection or a time-out after sending is answered by sending the same
+//! settlement again. Its decision id tells the second sending of one decision
+//! from the second decision of one batch, so a slow first attempt is never
+//! mistaken for the second.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::cursor::Cursor;
+use crate::fencing_token::FencingToken;
+
+use super::decide::Decision;
+use super::fence::Claimed;
+
+/// A decision on its way to the database. Cheap to clone: sent again as it is.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Who writes.
+    pub claimed: Claimed,
+    /// The cursor that the decision starts from.
+    pub cursor: Cursor,
+    /// Random, one per decision of a batch.
+    pub decision_id: Uuid,
+    /// The partition's entity type.
+    pub entity_type: Arc<str>,
+    /// What to write.
+    pub decision: Arc<Decision>,
+}
+
+/// What the row held when it did not hold what the writer believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The row's token.
+    pub token: FencingToken,
+    /// The row's cursor.
+    pub cursor: Cursor,
+}
+
+/// The database's answer to a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answer {
+    /// This decision is durable, by this sending or an earlier one.
+    Committed {
+        /// The numbers of its dead letters, in order.
+        dead_letter_ids: Vec<i64>,
+    },
+    /// The token or the claim is stale.
+    Fenced(Held),
+    /// An earlier attempt of the same writer, with another decision, won.
+    Superseded(Held),
+    /// The partition is halted.
+    Halted,
+}
+
+/// A settlement that the database has confirmed. Needed to publish and to
+/// acknowledge; nothing but the answer *committed* makes one.
+///
+/// ```compile_fail
+/// # use solewriter::steps::{commit::{Durable, Settlement}, publish::publications};
+/// fn publish_before_durable(settlement: &Settlement) {
+///     let _ = publications(settlement);
+/// }
+/// ```
+/// ```compile_fail
+/// # use solewriter::steps::{acknowledge::acknowledge, decide::Decision};
+/// fn acknowledge_before_durable(decision: &Decision) {
+///     let _ = acknowledge(decision);
+/// }
+/// ```
+/// ```compile_fail
+/// # use solewriter::steps::commit::{Durable, Settlement};
+/// fn forge(settlement: Settlement) -> Durable {
+///     Durable { settlement }
+/// }
+/// ```
+/// And with the proof, both compile:
+/// ```
+/// # use solewriter::steps::{acknowledge::acknowledge, commit::Durable, publish::publications};
+/// fn after_durable(durable: &Durable) {
+///     let _ = publications(durable);
+///     let _ = acknowledge(durable);
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Durable {
+    settlement: Settlement,
+}
+
+/// What an answer means for the settlement.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Settled {
+    /// It stands.
+    Durable(Durable),
+    /// Stop: another owner has claimed the partition, or an operator has acted.
+    Fenced(Held),
+    /// Publish from the database and go on from its cursor.
+    Superseded(Held),
+    /// Stop: the partition is halted.
+    Halted,
+}
+
+impl Settlement {
+    /// What the database's answer means.
+    pub fn answered(self, answer: Answer) -> Settled {
+        match answer {
+            Answer::Committed { .. } => Settled::Durable(Durable { settlement: self }),
+            Answer::Fenced(held) => Settled::Fenced(held),
+            Answer::Superseded(held) => Settled::Superseded(held),
+            Answer::Halted => Settled::Halted,
+        }
+    }
+
+    /// The cursor that the partition has once this is durable.
+    pub fn next_cursor(&self) -> Cursor {
+        Cursor { next_offset: self.decision.last.offset + 1, batch_seq: self.cursor.batch_seq + 1 }
+    }
+}
+
+impl Durable {
+    /// What was settled.
+    pub fn decision(&self) -> &Decision {
+        &self.settlement.decision
+    }
+
+    /// The partition's entity type.
+    pub fn entity_type(&self) -> &str {
+        &self.settlement.entity_type
+    }
+
+    /// By whom.
+    pub fn claimed(&self) -> &Claimed {
+        &self.settlement.claimed
+    }
+
+    /// The partition's cursor since.
+    pub fn cursor(&self) -> Cursor {
+        self.settlement.next_cursor()
+    }
+}

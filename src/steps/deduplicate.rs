@@ -1,0 +1,75 @@
+//! Step 4, deduplicate: an id already settled gets its stored outcome again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::command::Command;
+use crate::dead_letter::DeadCode;
+use crate::horizon::{self, Horizon};
+use crate::outcome::FinalOutcome;
+
+use super::receive::Fault;
+
+/// What is known of ids when a batch is decided.
+///
+/// `known` holds the outcomes that the database (or the batch before, which is
+/// about to commit) has for ids of this batch. An id above the horizon that is
+/// not in it is taken for new; if it is not, the commit's unique key says so,
+/// and the batch is decided again with the outcome known.
+#[derive(Debug)]
+pub struct Deduplicator {
+    known: HashMap<Uuid, Arc<FinalOutcome>>,
+    horizon: Horizon,
+    database_time_ms: i64,
+}
+
+/// What to do with a command.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Decide it.
+    Fresh,
+    /// It is settled: publish its outcome again.
+    Duplicate(Arc<FinalOutcome>),
+    /// This delivery is dead.
+    Dead(Fault),
+}
+
+impl Deduplicator {
+    /// Starts a batch. `database_time_ms` counts from 1970.
+    pub fn new(known: HashMap<Uuid, Arc<FinalOutcome>>, horizon: Horizon, database_time_ms: i64) -> Self {
+        Self { known, horizon, database_time_ms }
+    }
+
+    /// Judges a command.
+    pub fn judge(&self, command: &Command) -> Verdict {
+        let id = &command.id;
+        if horizon::is_from_future(id, self.database_time_ms) {
+            let detail = "the id's time lies more than 24 h ahead of the database's clock";
+            return Verdict::Dead((DeadCode::IdFromFuture, detail.into()));
+        }
+        match self.known.get(id) {
+            Some(outcome) if outcome.fingerprint == command.fingerprint => Verdict::Duplicate(outcome.clone()),
+            Some(outcome) => Verdict::Dead((DeadCode::IdReuse, reused(outcome))),
+            None if self.horizon.is_below(id) => {
+                let detail = "the id is older than the deduplication window: it may have run and been forgotten";
+                Verdict::Dead((DeadCode::Expired, detail.into()))
+            }
+            None => Verdict::Fresh,
+        }
+    }
+
+    /// From here on the batch knows this outcome too. (A copy whose delivery is
+    /// dead leaves no trace: the next copy is decided anew.)
+    pub fn settled(&mut self, outcome: Arc<FinalOutcome>) {
+        self.known.insert(outcome.command_id, outcome);
+    }
+}
+
+fn reused(first: &FinalOutcome) -> String {
+    format!(
+        "the id belongs to another command, settled at {}:{}: {} of {} {:?}",
+        first.source, first.offset, first.command_type, first.entity_type, first.entity_id
+    )
+}

@@ -1,0 +1,46 @@
+//! The data path: eight steps, in this order.
+//!
+//! 1. [`receive`]: bytes and headers become a command, or a dead letter.
+//! 2. [`route`]: the key must hash to the partition that it came from.
+//! 3. [`fence`]: the writer holds the token that it claimed.
+//! 4. [`deduplicate`]: an id already settled gets its stored outcome again.
+//! 5. [`decide`]: handlers run in offset order over prefetched state.
+//! 6. [`commit`]: one call writes everything or nothing.
+//! 7. [`publish`]: outcomes and events, after the commit, in order.
+//! 8. [`acknowledge`]: the offset goes to Kafka, after the commit.
+//!
+//! All of it is values in, values out: no async, no clock, no I/O. The driver
+//! that performs it for one partition is [`crate::writer`]. Two types carry the
+//! order: [`fence::Claimed`] is needed to build a commit, [`commit::Durable`] to
+//! publish or acknowledge.
+
+use std::sync::Arc;
+
+use crate::handlers::EntityHandlers;
+use crate::record::TopicPartition;
+
+pub mod acknowledge;
+pub mod commit;
+pub mod decide;
+pub mod deduplicate;
+pub mod fence;
+pub mod publish;
+pub mod receive;
+pub mod route;
+
+/// What the steps need to know of the partition whose records they judge.
+#[derive(Clone)]
+pub struct Rules {
+    /// The partition.
+    pub source: TopicPartition,
+    /// The entity type of its topic, with the handlers.
+    pub handlers: Arc<EntityHandlers>,
+    /// How many partitions the topic has.
+    pub partition_count: i32,
+    /// How producers choose among them.
+    pub partitioner: route::Partitioner,
+    /// A value longer than this is dead: bytes.
+    pub payload_bytes_max: usize,
+    /// An outcome or event longer than this cannot be published: bytes.
+    pub outcome_bytes_max: usize,
+}

@@ -1,0 +1,97 @@
+//! Step 2, route: a record's key must hash to the partition that it came from.
+//!
+//! Two producers that hash one key differently, or partitions added to a live
+//! topic, put one entity on two partitions, that is under two writers. Nothing
+//! else in Kafka notices. (Java hashes with murmur2, librdkafka by default with
+//! CRC-32, Sarama with FNV-1a: librdkafka's CONFIGURATION.md, `partitioner`.)
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+use crate::dead_letter::{DeadCode, DeadLetter};
+
+use super::Rules;
+
+/// How producers choose a partition from a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Partitioner {
+    /// `toPositive(murmur2(key)) mod n`, as the Java client does.
+    #[default]
+    Murmur2,
+    /// `crc32(key) mod n`: librdkafka's `consistent`, the default of most of its
+    /// bindings.
+    Crc32,
+    /// `fnv1a(key) mod n`: librdkafka's `fnv1a`.
+    Fnv1a,
+}
+
+impl Partitioner {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Murmur2, "murmur2 (the Java client, librdkafka's murmur2_random)"),
+        (Self::Crc32, "crc32 (librdkafka's default)"),
+        (Self::Fnv1a, "fnv1a (Sarama, librdkafka's fnv1a_random)"),
+    ];
+
+    /// The partition of a key among `partition_count`.
+    pub fn partition(self, key: &[u8], partition_count: i32) -> i32 {
+        let count = partition_count.max(1).unsigned_abs();
+        let hash = match self {
+            Self::Murmur2 => murmur2::murmur2(key, murmur2::KAFKA_SEED) & 0x7fff_ffff,
+            Self::Crc32 => crc32fast::hash(key),
+            Self::Fnv1a => fnv1a(key),
+        };
+        (hash % count) as i32
+    }
+
+    /// The names of all partitioners that would have chosen this partition.
+    pub fn candidates(key: &[u8], partition: i32, partition_count: i32) -> Vec<&'static str> {
+        let chooses = |(p, _): &&(Self, &str)| p.partition(key, partition_count) == partition;
+        Self::ALL.iter().filter(chooses).map(|(_, name)| *name).collect()
+    }
+}
+
+/// FNV-1a as librdkafka computes it (rdfnv1a.c): 32 bits, made positive.
+fn fnv1a(key: &[u8]) -> u32 {
+    let hash = key.iter().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    (hash as i32).unsigned_abs()
+}
+
+/// Passes a command that is on its own partition.
+///
+/// # Errors
+/// Dead `misrouted`, which names the partitioner that the producer seems to use.
+pub fn route(command: Command, rules: &Rules) -> Result<Command, Box<DeadLetter>> {
+    let key = command.record.key().unwrap_or_default();
+    let expected = rules.partitioner.partition(key, rules.partition_count);
+    if expected == rules.source.partition {
+        return Ok(command);
+    }
+    let seems = Partitioner::candidates(key, rules.source.partition, rules.partition_count);
+    let seems = if seems.is_empty() { "none that is known: random or explicit".to_owned() } else { seems.join(" or ") };
+    let detail = format!(
+        "the key belongs on partition {expected} of {}; the producer's partitioner seems to be {seems}",
+        rules.partition_count
+    );
+    Err(Box::new(command.dead((DeadCode::Misrouted, detail))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers, produced with librdkafka: key TT0124, 15 partitions.
+    #[test]
+    fn hashes_agree_with_the_clients() {
+        assert_eq!(Partitioner::Murmur2.partition(b"TT0124", 15), 10);
+        assert_eq!(Partitioner::Crc32.partition(b"TT0124", 15), 9);
+        assert_eq!(Partitioner::Fnv1a.partition(b"TT0124", 15), 2);
+    }
+
+    #[test]
+    fn a_misrouted_key_names_the_partitioner_in_use() {
+        assert_eq!(Partitioner::candidates(b"TT0124", 9, 15), ["crc32 (librdkafka's default)"]);
+        assert!(Partitioner::candidates(b"TT0124", 0, 15).is_empty());
+    }
+}
