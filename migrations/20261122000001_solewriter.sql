@@ -178,3 +178,11 @@ create table operator_actions (
     reason    text        not null,
     detail    jsonb       not null
 );
+
+-- A worker that knows no migration as new as this one must not run. A migration
+-- that old workers cannot live with raises it.
+create table schema_compatibility (
+    singleton     boolean primary key default true check (singleton),
+    least_version bigint  not null
+);
+insert into schema_compatibility (least_version) values (20261122000002);

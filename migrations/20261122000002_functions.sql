@@ -2,6 +2,11 @@
 -- upgrade runs the old and the new one side by side. `set search_path from
 -- current` pins the path that `migrate` set: this schema, pg_temp last.
 
+-- Milliseconds since 1970 as a time.
+create function time_of(ms bigint) returns timestamptz
+language sql immutable strict parallel safe
+as $$ select to_timestamp(ms::float8 / 1000) $$;
+
 -- Below every UUIDv7 of this time, above every earlier one.
 create function uuid_floor(at timestamptz) returns uuid
 language sql immutable strict parallel safe
@@ -42,7 +47,7 @@ $$;
 create function claim_partition_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_owner text,
     p_cluster_id text, p_group_id text,
-    p_start_offset bigint, p_topic_id text, p_partition_count int
+    p_start_offset bigint, p_topic_id text, p_partition_count int, p_log_end bigint
 ) returns setof partitions
 language plpgsql
 set search_path from current
@@ -69,7 +74,13 @@ begin
     end if;
     return query update partitions
        set fencing_token = fencing_token + 1, claim_id = p_claim_id, owner = p_owner,
-           claimed_at = now(), claims_without_progress = claims_without_progress + 1
+           claimed_at = now(),
+           -- with nothing to settle there is no progress to miss
+           claims_without_progress = case when next_offset >= p_log_end then 0
+                                          else claims_without_progress + 1 end,
+           -- forgotten by an operator who accepted a new log or another layout
+           topic_id = coalesce(topic_id, p_topic_id),
+           partition_count = case partition_count when 0 then p_partition_count else partition_count end
      where topic = p_topic and partition = p_partition
     returning *;
 end
@@ -89,20 +100,20 @@ create function settle_batch_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
     p_next_offset bigint, p_batch_seq bigint, p_decision_id uuid, p_new_next_offset bigint,
     p_first_offset bigint, p_last_offset bigint, p_last_timestamp bigint, p_last_checksum bigint,
-    p_published_seq bigint, p_published_offset bigint, p_log_time timestamptz,
+    p_published_seq bigint, p_published_offset bigint, p_log_time_ms bigint,
     -- (c) entities, sorted by id: base null = absent, version null = only read
     p_entity_type text, e_id text[], e_base bigint[], e_version bigint[], e_state text[],
     -- (d) final outcomes, sorted by command id
     c_id uuid[], c_fingerprint uuid[], c_type_id smallint[], c_entity_id text[], c_offset bigint[],
-    c_record_time timestamptz[], c_encoding smallint, c_applied boolean[], c_version bigint[],
+    c_record_time_ms bigint[], c_encoding smallint, c_applied boolean[], c_version bigint[],
     c_code text[], c_detail text[], c_reply bytea[], c_events bytea[], c_traceparent text[],
     -- (e) dead letters in order, and what owes a publication
     d_offset bigint[], d_key bytea[], d_value bytea[], d_headers text[], d_code text[],
-    d_detail text[], d_state text[], d_record_time timestamptz[], d_command_id uuid[],
+    d_detail text[], d_state text[], d_record_time_ms bigint[], d_command_id uuid[],
     d_command_type text[], d_entity_id text[], d_traceparent text[],
     b_command_ids uuid[], b_repeats int[], b_dead_after int[],
     out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint,
-    out dead_letter_ids bigint[], out database_time timestamptz
+    out dead_letter_ids bigint[], out database_time_ms bigint
 )
 language plpgsql
 set search_path from current
@@ -112,7 +123,7 @@ declare
     floor_id uuid;
     touched  bigint;
 begin
-    database_time := clock_timestamp();
+    database_time_ms := extract(epoch from clock_timestamp()) * 1000;
 
     -- (a) compare and set: the fence, the cursor and the order of batches
     update partitions p
@@ -122,7 +133,7 @@ begin
            last_checksum = p_last_checksum,
            published_seq = greatest(p.published_seq, p_published_seq),
            published_offset = greatest(p.published_offset, p_published_offset),
-           log_time = greatest(p.log_time, p_log_time)
+           log_time = greatest(p.log_time, time_of(p_log_time_ms))
      where p.topic = p_topic and p.partition = p_partition
        and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
        and p.next_offset = p_next_offset and p.batch_seq = p_batch_seq
@@ -193,23 +204,23 @@ begin
             raise exception using errcode = 'SW005', message = 'an id is below the horizon';
         end if;
         insert into processed_timed
-        select c.log_offset, c.version, p_fencing_token, c.record_time, p_partition, c.type_id,
+        select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
                c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                c.events, c.traceparent
-          from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time, c_applied,
+          from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
                       c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
-               as c (id, fingerprint, type_id, entity_id, log_offset, record_time, applied, version,
+               as c (id, fingerprint, type_id, entity_id, log_offset, record_time_ms, applied, version,
                      code, detail, reply, events, traceparent)
          where get_byte(uuid_send(c.id), 6) >> 4 = 7;
         get diagnostics touched = row_count;
         if touched <> cardinality(c_id) then
             insert into processed_untimed
-            select c.log_offset, c.version, p_fencing_token, c.record_time, p_partition, c.type_id,
+            select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
                    c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                    c.events, c.traceparent
-              from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time, c_applied,
+              from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
                           c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
-                   as c (id, fingerprint, type_id, entity_id, log_offset, record_time, applied, version,
+                   as c (id, fingerprint, type_id, entity_id, log_offset, record_time_ms, applied, version,
                          code, detail, reply, events, traceparent)
              where get_byte(uuid_send(c.id), 6) >> 4 <> 7;
         end if;
@@ -223,11 +234,11 @@ begin
                                       state, record_time, fencing_token, command_id, command_type,
                                       entity_type, entity_id, traceparent)
             select p_topic, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
-                   d.state, d.record_time, p_fencing_token, d.command_id, d.command_type,
+                   d.state, time_of(d.record_time_ms), p_fencing_token, d.command_id, d.command_type,
                    p_entity_type, d.entity_id, d.traceparent
-              from unnest(d_offset, d_key, d_value, d_headers, d_code, d_detail, d_state, d_record_time,
+              from unnest(d_offset, d_key, d_value, d_headers, d_code, d_detail, d_state, d_record_time_ms,
                           d_command_id, d_command_type, d_entity_id, d_traceparent)
-                   as d (log_offset, key, value, headers, code, detail, state, record_time,
+                   as d (log_offset, key, value, headers, code, detail, state, record_time_ms,
                          command_id, command_type, entity_id, traceparent)
             returning dead_letter_id, "offset"
         )
@@ -249,7 +260,7 @@ $$;
 -- there to carry them. False: the claim is stale.
 create function record_published_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
-    p_published_seq bigint, p_published_offset bigint, p_log_time timestamptz
+    p_published_seq bigint, p_published_offset bigint, p_log_time_ms bigint
 ) returns boolean
 language plpgsql
 set search_path from current
@@ -258,7 +269,9 @@ begin
     update partitions
        set published_seq = greatest(published_seq, p_published_seq),
            published_offset = greatest(published_offset, p_published_offset),
-           log_time = greatest(log_time, p_log_time)
+           log_time = greatest(log_time, time_of(p_log_time_ms)),
+           -- an owner that can say this is neither dead nor stuck
+           claims_without_progress = 0
      where topic = p_topic and partition = p_partition
        and claim_id = p_claim_id and fencing_token = p_fencing_token;
     return found;

@@ -10,6 +10,10 @@ use uuid::Uuid;
 use crate::outcome::{Body, Channel, Envelope, Publication};
 use crate::record::{Record, TopicPartition};
 
+/// A key or command type of a dead delivery that is longer is not published: the
+/// outcome must stay below the broker's limit, whatever a producer sent. Bytes.
+const PUBLISHED_PART_BYTES_MAX: usize = 4096;
+
 /// Why a delivery is dead. The names are part of the public interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -169,7 +173,7 @@ impl DeadOutcome<'_> {
     pub fn publication(&self) -> Publication {
         let body = Body {
             command_id: self.command_id,
-            command_type: self.command_type,
+            command_type: self.command_type.filter(|name| name.len() <= PUBLISHED_PART_BYTES_MAX),
             entity_type: Some(self.entity_type),
             entity_id: self.entity_id,
             outcome: "dead",
@@ -195,7 +199,7 @@ impl DeadOutcome<'_> {
         Publication {
             channel: Channel::Outcomes,
             source_partition: self.source.partition,
-            key: self.key.map(<[u8]>::to_vec),
+            key: self.key.filter(|key| key.len() <= PUBLISHED_PART_BYTES_MAX).map(<[u8]>::to_vec),
             value: crate::outcome::json(&body),
             headers: envelope.headers(),
         }

@@ -1,0 +1,146 @@
+//! Client settings. Everything that solewriter relies on is set here, explicitly;
+//! the configuration refuses to change those.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+
+/// Where the brokers are, and how to speak with them.
+#[derive(Clone)]
+pub struct Client {
+    /// `host:port,…`
+    pub bootstrap_servers: String,
+    /// The consumer group.
+    pub group_id: String,
+    /// Names this process in the broker's logs and quotas.
+    pub client_id: String,
+    /// Any librdkafka setting that solewriter does not own.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Settings that mean something to consumers only: a producer warns of each.
+const CONSUMER_ONLY: &[&str] = &[
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "group.",
+    "fetch.",
+    "max.partition.fetch.bytes",
+    "queued.",
+    "check.crcs",
+];
+
+/// And to producers only.
+const PRODUCER_ONLY: &[&str] = &[
+    "compression.",
+    "queue.buffering.",
+    "batch.",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retry.backoff",
+    "sticky.partitioning.linger.ms",
+    "transaction",
+];
+
+impl Client {
+    fn base(&self, foreign: &[&str]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", &self.client_id)
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            // librdkafka waits up to 10 s between attempts by default
+            .set("reconnect.backoff.max.ms", "2000");
+        for (key, value) in &self.properties {
+            if !foreign.iter().any(|prefix| key.starts_with(prefix)) {
+                config.set(key, value);
+            }
+        }
+        config
+    }
+
+    /// The consumer of the group.
+    pub fn consumer(&self) -> ClientConfig {
+        let mut config = self.base(PRODUCER_ONLY);
+        let defaults = [
+            ("session.timeout.ms", "15000"),
+            ("heartbeat.interval.ms", "3000"),
+            ("max.poll.interval.ms", "300000"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", "20000"),
+            // the default of a second stalls a consumer whose queue is small
+            ("fetch.queue.backoff.ms", "20"),
+            ("fetch.wait.max.ms", "100"),
+            ("check.crcs", "true"),
+            ("topic.metadata.refresh.interval.ms", "30000"),
+        ];
+        for (key, value) in defaults {
+            if !self.properties.contains_key(key) {
+                config.set(key, value);
+            }
+        }
+        if self.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer") {
+            // KIP-848: the broker sets these, librdkafka refuses them
+            config.remove("session.timeout.ms").remove("heartbeat.interval.ms");
+        } else {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        config
+            .set("group.id", &self.group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // never guess where to go on: the cursor in Postgres says it
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "false")
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// The client that looks at logs: knows the group, never joins it.
+    pub fn inspector(&self) -> ClientConfig {
+        let mut config = self.base(PRODUCER_ONLY);
+        for consumer_only in ["group.protocol", "group.instance.id", "session.timeout.ms", "heartbeat.interval.ms"] {
+            config.remove(consumer_only);
+        }
+        config
+            .set("group.id", &self.group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
+            .set("queued.max.messages.kbytes", "1024")
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// The producer of outcomes and events.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.base(CONSUMER_ONLY);
+        if !self.properties.contains_key("compression.codec") && !self.properties.contains_key("compression.type") {
+            config.set("compression.type", "lz4");
+        }
+        if !self.properties.contains_key("queue.buffering.max.kbytes") {
+            config.set("queue.buffering.max.kbytes", "65536");
+        }
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            // a batch is sent at once: records queue up by themselves meanwhile
+            .set("linger.ms", "0")
+            // after an expiry librdkafka goes on with later records: never expire
+            .set("message.timeout.ms", "0")
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// The admin client.
+    pub fn admin(&self) -> ClientConfig {
+        let foreign: Vec<&str> = CONSUMER_ONLY.iter().chain(PRODUCER_ONLY).copied().collect();
+        self.base(&foreign)
+    }
+}

@@ -1,0 +1,176 @@
+//! Looks at topics and logs with a client of its own, which knows the group and
+//! never joins it. All calls block: run them off the async threads.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::{Client, copy};
+use crate::record::{Record, TopicPartition};
+
+/// Looking failed: the broker cannot be reached, or does not know the topic.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// The topic or partition does not exist.
+    #[error("the topic does not exist")]
+    NoTopic,
+    /// Kafka could not answer.
+    #[error("the broker does not answer: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+/// Where a log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The first offset that is still there.
+    pub low: i64,
+    /// The offset after the last record (the high watermark).
+    pub high: i64,
+}
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RecordAt {
+    /// This record.
+    Found(Box<Record>),
+    /// No record: the log ends before it, or goes on after it.
+    Missing,
+}
+
+/// The client that looks.
+pub struct Inspector {
+    consumer: BaseConsumer,
+    /// One reads at a time: the consumer has one assignment.
+    reading: Mutex<()>,
+    timeout: Duration,
+}
+
+impl Inspector {
+    /// A client; it connects when it is first asked.
+    ///
+    /// # Errors
+    /// If a setting is not one of librdkafka's.
+    pub fn new(client: &Client, timeout: Duration) -> Result<Self, KafkaError> {
+        Ok(Self { consumer: client.inspector().create()?, reading: Mutex::new(()), timeout })
+    }
+
+    /// The cluster's id, if the broker tells it.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(self.timeout)
+    }
+
+    /// The topic's partition count, asked afresh.
+    ///
+    /// # Errors
+    /// [`InspectError::NoTopic`] if there is no such topic.
+    pub fn partition_count(&self, topic: &str) -> Result<i32, InspectError> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), self.timeout)?;
+        let topic = metadata.topics().iter().find(|t| t.name() == topic).ok_or(InspectError::NoTopic)?;
+        if let Some(error) = topic.error() {
+            let code = RDKafkaErrorCode::from(error);
+            let missing = matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic);
+            return Err(if missing { InspectError::NoTopic } else { KafkaError::MetadataFetch(code).into() });
+        }
+        match i32::try_from(topic.partitions().len()) {
+            Ok(0) | Err(_) => Err(InspectError::NoTopic),
+            Ok(count) => Ok(count),
+        }
+    }
+
+    /// The topic's id, where the broker tells one.
+    pub fn topic_id(&self, topic: &str) -> Option<String> {
+        super::topic_id::topic_id(self.consumer.client(), topic, self.timeout)
+    }
+
+    /// Where the log begins and ends, asked of the broker.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn log_end(&self, source: &TopicPartition) -> Result<LogEnd, InspectError> {
+        let (low, high) = self.consumer.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
+        Ok(LogEnd { low, high })
+    }
+
+    /// The offset that the group has committed, if it has.
+    ///
+    /// # Errors
+    /// If the group's coordinator does not answer.
+    pub fn committed(&self, source: &TopicPartition) -> Result<Option<i64>, InspectError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&source.topic, source.partition);
+        let committed = self.consumer.committed_offsets(list, self.timeout)?;
+        let element = committed.find_partition(&source.topic, source.partition);
+        if let Some(element) = &element {
+            element.error()?;
+        }
+        Ok(element.and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }))
+    }
+
+    /// The first offset whose record is as new as `time_ms`, else the log's end.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub fn offset_at(&self, source: &TopicPartition, time_ms: i64) -> Result<i64, InspectError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&source.topic, source.partition, Offset::Offset(time_ms))?;
+        let found = self.consumer.offsets_for_times(list, self.timeout)?;
+        match found.find_partition(&source.topic, source.partition).map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => Ok(offset),
+            _ => Ok(self.log_end(source)?.high),
+        }
+    }
+
+    /// The first record at or after an offset, if one is there. Reads past
+    /// transaction markers; an open transaction hides what follows it.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn first_record_from(&self, source: &TopicPartition, offset: i64) -> Result<RecordAt, InspectError> {
+        let _one_at_a_time = self.reading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&source.topic, source.partition, Offset::Offset(offset))?;
+        self.consumer.assign(&list)?;
+        let read = self.read_one(source);
+        self.consumer.unassign()?;
+        read
+    }
+
+    /// What stands at exactly this offset.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn record_at(&self, source: &TopicPartition, offset: i64) -> Result<RecordAt, InspectError> {
+        Ok(match self.first_record_from(source, offset)? {
+            RecordAt::Found(record) if record.offset == offset => RecordAt::Found(record),
+            _ => RecordAt::Missing,
+        })
+    }
+
+    fn read_one(&self, source: &TopicPartition) -> Result<RecordAt, InspectError> {
+        let deadline = Instant::now() + self.timeout;
+        while Instant::now() < deadline {
+            match self.consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(message)) if message.topic() == &*source.topic && message.partition() == source.partition => {
+                    return Ok(RecordAt::Found(Box::new(copy::record(&message))));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) if partition == source.partition => {
+                    return Ok(RecordAt::Missing);
+                }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    return Ok(RecordAt::Missing);
+                }
+                // left over from the reading before, or a broker that comes and goes
+                Some(_) | None => {}
+            }
+        }
+        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into())
+    }
+}

@@ -1,0 +1,184 @@
+//! The producer of outcomes and events: idempotent, in order, one for all
+//! partitions of a process.
+//!
+//! A delivery error other than a passing one (which librdkafka retries itself)
+//! discards the producer: a record that failed must not be overtaken by a later
+//! one. Every publisher then reads what is unpublished from the database again.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use tokio::sync::Notify;
+
+use super::Client;
+use crate::outcome::Publication;
+
+/// The deliveries of one batch: counts down to done, or fails as a whole.
+#[derive(Debug, Default)]
+pub struct BatchDelivery {
+    outstanding: AtomicUsize,
+    failed: AtomicBool,
+    changed: Notify,
+}
+
+impl BatchDelivery {
+    /// Of `records` deliveries.
+    pub fn of(records: usize) -> Arc<Self> {
+        Arc::new(Self { outstanding: AtomicUsize::new(records), ..Self::default() })
+    }
+
+    /// One that has failed from the beginning: makes its publisher start over.
+    pub fn failed() -> Arc<Self> {
+        Arc::new(Self { failed: AtomicBool::new(true), ..Self::default() })
+    }
+
+    fn delivered(&self) {
+        if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Waits until all are delivered (true) or one has failed (false).
+    pub async fn finished(&self) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            if self.failed.load(Ordering::Acquire) {
+                return false;
+            }
+            if self.outstanding.load(Ordering::Acquire) == 0 {
+                return true;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Handing a record to the producer failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The producer's queue is full: wait and try again.
+    #[error("the producer's queue is full")]
+    Full,
+    /// The producer was discarded: publish from the database.
+    #[error("the record was refused: {0}")]
+    Failed(String),
+}
+
+struct Deliveries {
+    /// A record failed for good: nothing more may be sent by this producer.
+    broken: AtomicBool,
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "producer");
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = Arc<BatchDelivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<BatchDelivery>) {
+        match result {
+            Ok(_) => batch.delivered(),
+            Err((error, _)) => {
+                if !self.broken.swap(true, Ordering::AcqRel) {
+                    tracing::error!(%error, "a record could not be delivered; the producer is discarded and everything unpublished is published again from the database");
+                }
+                batch.fail();
+            }
+        }
+    }
+}
+
+/// The producer, replaced by a fresh one after a failure.
+pub struct Producer {
+    client: Client,
+    current: Mutex<Arc<ThreadedProducer<Deliveries>>>,
+}
+
+impl Producer {
+    /// A producer; it connects at once and goes on trying.
+    ///
+    /// # Errors
+    /// If a setting is not one of librdkafka's.
+    pub fn new(client: Client) -> Result<Self, KafkaError> {
+        let current = Mutex::new(Arc::new(create(&client)?));
+        Ok(Self { client, current })
+    }
+
+    /// The producer to send a batch with. All records of a batch go through one,
+    /// so that none overtakes another after a failure.
+    pub fn session(&self) -> Result<Session, SendError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.context().broken.load(Ordering::Acquire) {
+            let fresh = create(&self.client).map_err(|error| SendError::Failed(error.to_string()))?;
+            // whatever is still queued must not be delivered after what comes now
+            current.purge(PurgeConfig::default().queue().inflight());
+            *current = Arc::new(fresh);
+        }
+        Ok(Session { producer: current.clone() })
+    }
+
+    /// Waits until everything sent is delivered or has failed.
+    pub fn flush(&self, timeout: Duration) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // what is not delivered in time is published again by the next owner
+        let _ = current.flush(timeout);
+    }
+}
+
+fn create(client: &Client) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
+    client.producer().create_with_context(Deliveries { broken: AtomicBool::new(false) })
+}
+
+/// A producer that has not failed when the batch began.
+pub struct Session {
+    producer: Arc<ThreadedProducer<Deliveries>>,
+}
+
+impl Session {
+    /// Hands one record over. Its delivery is reported to `batch`.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]: try again; anything else ends the batch.
+    pub fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        publication: &Publication,
+        batch: &Arc<BatchDelivery>,
+    ) -> Result<(), SendError> {
+        if self.producer.context().broken.load(Ordering::Acquire) {
+            return Err(SendError::Failed("the producer was discarded".into()));
+        }
+        let mut headers = OwnedHeaders::new_with_capacity(publication.headers.len());
+        for (key, value) in &publication.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, batch.clone())
+            .partition(partition)
+            .payload(&publication.value)
+            .headers(headers);
+        record.key = publication.key.as_deref();
+        match self.producer.send(record) {
+            Ok(()) => Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(SendError::Full),
+            Err((error, _)) => {
+                self.producer.context().broken.store(true, Ordering::Release);
+                Err(SendError::Failed(error.to_string()))
+            }
+        }
+    }
+}

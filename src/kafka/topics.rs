@@ -1,0 +1,78 @@
+//! The topics that a worker publishes to: made if they are missing.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::Client;
+
+/// A topic could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// The broker refused.
+    #[error(
+        "topic {topic} is missing and the broker refuses to create it ({code}); type: \
+         kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions {partitions} \
+         --config cleanup.policy=delete"
+    )]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// Why.
+        code: RDKafkaErrorCode,
+        /// Where.
+        bootstrap_servers: String,
+        /// As many as the command topic has.
+        partitions: i32,
+    },
+    /// The broker does not answer.
+    #[error("the broker does not answer: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+/// Asks and changes what brokers hold of topics.
+pub struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    bootstrap_servers: String,
+    options: AdminOptions,
+}
+
+impl Topics {
+    /// An admin client; it connects when it is first asked.
+    ///
+    /// # Errors
+    /// If a setting is not one of librdkafka's.
+    pub fn new(client: &Client, timeout: Duration) -> Result<Self, KafkaError> {
+        let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
+        Ok(Self { admin: client.admin().create()?, bootstrap_servers: client.bootstrap_servers.clone(), options })
+    }
+
+    /// Makes a topic for outcomes or events. One that exists is as good.
+    ///
+    /// # Errors
+    /// [`TopicError::Refused`], with the command to type.
+    pub async fn create(&self, topic: &str, partitions: i32) -> Result<(), TopicError> {
+        // -1: the broker's default replication
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1)).set("cleanup.policy", "delete");
+        for result in self.admin.create_topics([&new], &self.options).await? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => {
+                    let (topic, bootstrap_servers) = (topic.to_owned(), self.bootstrap_servers.clone());
+                    return Err(TopicError::Refused { topic, code, bootstrap_servers, partitions });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A topic's setting, if the broker tells it.
+    pub async fn setting(&self, topic: &str, name: &str) -> Option<String> {
+        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await.ok()?;
+        let resource = described.into_iter().next()?.ok()?;
+        resource.get(name).and_then(|entry| entry.value.clone())
+    }
+}

@@ -1,0 +1,142 @@
+//! Claiming a partition, and halting one that was claimed.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::cursor::{Cursor, LastSettled, Published};
+use crate::fencing_token::{ClaimId, FencingToken};
+use crate::halt::Halt;
+use crate::record::TopicPartition;
+use crate::steps::fence::Claimed;
+
+/// Who claims what.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest<'a> {
+    /// The partition.
+    pub source: &'a TopicPartition,
+    /// A fresh id.
+    pub claim_id: ClaimId,
+    /// Differs for every running worker process.
+    pub owner: &'a str,
+    /// The Kafka cluster.
+    pub cluster_id: &'a str,
+    /// The consumer group.
+    pub group_id: &'a str,
+    /// Where to begin if the partition has no row; without it none is made.
+    pub start_offset: Option<i64>,
+    /// The topic's id, where the broker tells one.
+    pub topic_id: Option<&'a str>,
+    /// The topic's partition count.
+    pub partition_count: i32,
+    /// The log's end: whether there is anything to settle.
+    pub log_end: i64,
+}
+
+/// A partition's row as a claim returned it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Proof of the claim.
+    pub claimed: Claimed,
+    /// Where to go on.
+    pub cursor: Cursor,
+    /// How far outcomes and events are published.
+    pub published: Published,
+    /// The topic's id when the row was made or last accepted.
+    pub topic_id: Option<String>,
+    /// The partition count likewise.
+    pub partition_count: i32,
+    /// The record before the cursor.
+    pub last: Option<LastSettled>,
+    /// The halt that is in force: code and detail.
+    pub halted: Option<(String, String)>,
+    /// What an operator has accepted as lost.
+    pub accepted_offset: i64,
+    /// Claims since the last commit, this one included.
+    pub claims_without_progress: i32,
+}
+
+#[derive(FromRow)]
+struct ClaimedRow {
+    fencing_token: i64,
+    next_offset: i64,
+    batch_seq: i64,
+    published_seq: i64,
+    published_offset: i64,
+    topic_id: Option<String>,
+    partition_count: i32,
+    last_offset: Option<i64>,
+    last_timestamp: Option<i64>,
+    last_checksum: Option<i64>,
+    halted_code: Option<String>,
+    halted_detail: Option<String>,
+    accepted_offset: i64,
+    claims_without_progress: i32,
+}
+
+impl ClaimedRow {
+    fn into_row(self, source: TopicPartition, claim_id: ClaimId) -> Row {
+        let last = self.last_offset.zip(self.last_timestamp).zip(self.last_checksum);
+        Row {
+            claimed: Claimed::by_the_database(source, FencingToken(self.fencing_token), claim_id),
+            cursor: Cursor { next_offset: self.next_offset, batch_seq: self.batch_seq },
+            published: Published { batch_seq: self.published_seq, next_offset: self.published_offset },
+            topic_id: self.topic_id,
+            partition_count: self.partition_count,
+            last: last.map(|((offset, timestamp_ms), checksum)| LastSettled {
+                offset,
+                timestamp_ms,
+                checksum: checksum as u32,
+            }),
+            halted: self.halted_code.map(|code| (code, self.halted_detail.unwrap_or_default())),
+            accepted_offset: self.accepted_offset,
+            claims_without_progress: self.claims_without_progress,
+        }
+    }
+}
+
+impl Store {
+    /// Becomes the owner of a partition. `None`: it has no row, and no start
+    /// offset was given.
+    ///
+    /// # Errors
+    /// [`super::Refusal::AnotherGroup`] if the row belongs to another group or cluster.
+    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Option<Row>> {
+        let row: Option<ClaimedRow> =
+            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+                .bind(&*request.source.topic)
+                .bind(request.source.partition)
+                .bind(request.claim_id.0)
+                .bind(request.owner)
+                .bind(request.cluster_id)
+                .bind(request.group_id)
+                .bind(request.start_offset)
+                .bind(request.topic_id)
+                .bind(request.partition_count)
+                .bind(request.log_end)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(row.map(|row| row.into_row(request.source.clone(), request.claim_id)))
+    }
+
+    /// Records that the claimed partition refuses to go on. False: the claim is
+    /// stale, somebody else decides.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn halt(&self, claimed: &Claimed, halt: &Halt) -> Result<bool> {
+        let (token, offset) = halt.witnessed.unzip();
+        let (halted,) = sqlx::query_as::<_, (bool,)>("select halt_partition_v1($1, $2, $3, $4, $5, $6, $7, $8)")
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind::<Uuid>(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .bind(halt.code.as_str())
+            .bind(&halt.detail)
+            .bind(token)
+            .bind(offset)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(halted)
+    }
+}

@@ -1,0 +1,122 @@
+//! What the database's errors mean, by SQLSTATE.
+
+use sqlx::postgres::PgDatabaseError;
+
+/// An error of the adapter. Each says what happens next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database refused, and nothing was written.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The database cannot be reached, or the connection ended: what was sent may
+    /// or may not have happened. Retry; a settlement is sent again as it is.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(String),
+}
+
+/// Why the database refused. Everything that the statement did is undone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// An entity has another version than the decision rests on: decide again.
+    #[error("an entity has another version")]
+    Conflict,
+    /// An id is settled already: look the ids up and decide again.
+    #[error("a command id is settled already")]
+    Duplicate,
+    /// An id is below the horizon, which has moved: decide again.
+    #[error("a command id is below the horizon")]
+    BelowHorizon,
+    /// The idempotency table has no partition for an id's day: make it.
+    #[error("the idempotency table has no partition for the day of an id")]
+    DayMissing,
+    /// An entity lives on another partition: halt `partitions-changed`.
+    #[error("{0}")]
+    WrongHome(String),
+    /// The partition belongs to another cluster or consumer group: the process ends.
+    #[error("{0}")]
+    AnotherGroup(String),
+    /// Deadlock or serialization failure: retry with half the batch.
+    #[error("{0}")]
+    Contended(String),
+    /// A lock or a statement took too long: retry some times.
+    #[error("{0}")]
+    TimedOut(String),
+    /// A value that the database does not take: it belongs to one command.
+    #[error("{0}")]
+    Data(String),
+    /// Nothing that a retry mends (a missing table or permission): halt.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Error {
+    /// The refusal, if it is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Unavailable(_) => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => {
+                let database = database.downcast_ref::<PgDatabaseError>();
+                classify(database.code(), database.table(), describe(database))
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Refusal::Broken(error.to_string()).into()
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Message and SQLSTATE; not the detail, which quotes the values of keys.
+fn describe(error: &PgDatabaseError) -> String {
+    format!("{} (SQLSTATE {})", error.message(), error.code())
+}
+
+/// DESIGN: errors by SQLSTATE. Postgres' appendix A lists the classes.
+fn classify(code: &str, table: Option<&str>, message: String) -> Error {
+    let refusal = match code {
+        "SW002" => Refusal::Conflict,
+        "SW004" => Refusal::WrongHome(message),
+        "SW005" => Refusal::BelowHorizon,
+        "SW006" => Refusal::AnotherGroup(message),
+        "23505" if table.is_some_and(|t| t.starts_with("processed_")) => Refusal::Duplicate,
+        "23514" if table == Some("processed_timed") => Refusal::DayMissing,
+        "40001" | "40P01" => Refusal::Contended(message),
+        "55P03" | "57014" => Refusal::TimedOut(message),
+        // 25006: a standby, after a fail-over; another connection may find the primary
+        "25006" => return Error::Unavailable(message),
+        // 28: the server is there but refuses the login; 3D: no such database
+        _ => match &code[..2] {
+            "08" | "40" | "53" | "57" | "58" | "28" | "3D" => return Error::Unavailable(message),
+            "22" | "23" | "54" | "P0" => Refusal::Data(message),
+            _ => Refusal::Broken(message),
+        },
+    };
+    refusal.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlstate_says_what_happens_next() {
+        let refused = |code: &str, table| classify(code, table, String::new()).refusal().cloned();
+        assert_eq!(refused("23505", Some("processed_20261122")), Some(Refusal::Duplicate));
+        assert_eq!(refused("23505", Some("ledger")), Some(Refusal::Data(String::new())));
+        assert_eq!(refused("23514", Some("processed_timed")), Some(Refusal::DayMissing));
+        assert_eq!(refused("22P05", None), Some(Refusal::Data(String::new())));
+        assert_eq!(refused("42P01", None), Some(Refusal::Broken(String::new())));
+        assert_eq!(refused("57P01", None), None, "an administrator's command ends the connection: retry");
+        assert_eq!(refused("57014", None), Some(Refusal::TimedOut(String::new())));
+    }
+}

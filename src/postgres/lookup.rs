@@ -1,0 +1,172 @@
+//! What a batch needs to know before it is decided: outcomes of ids, states of
+//! entities, the numbers of command types.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Refusal, Result, Store};
+use crate::command::Fingerprint;
+use crate::outcome::{Ending, FinalOutcome};
+use crate::record::TopicPartition;
+
+/// A command type's number.
+#[derive(Clone, Debug, FromRow)]
+pub struct CommandTypeRow {
+    /// The number that `processed_commands` stores.
+    pub type_id: i16,
+    /// The topic.
+    pub topic: String,
+    /// The entity type.
+    pub entity_type: String,
+    /// The command type.
+    pub command_type: String,
+}
+
+/// An entity's row.
+#[derive(Clone, Debug, FromRow)]
+pub struct StoredEntity {
+    /// The entity's id.
+    pub entity_id: String,
+    /// Its home.
+    pub topic: String,
+    /// Its home.
+    pub partition: i32,
+    /// How many commands have been applied to it.
+    pub version: i64,
+    /// Its state as JSON; null for SQL commands.
+    pub state: Option<String>,
+}
+
+#[derive(FromRow)]
+struct OutcomeRow {
+    command_id: Uuid,
+    command_type: String,
+    entity_type: String,
+    entity_id: String,
+    fingerprint: Uuid,
+    topic: String,
+    partition: i32,
+    #[sqlx(rename = "offset")]
+    log_offset: i64,
+    record_time_ms: i64,
+    version: i64,
+    outcome: String,
+    code: Option<String>,
+    detail: Option<String>,
+    reply: Option<Vec<u8>>,
+    events: Option<Vec<u8>>,
+    traceparent: Option<String>,
+    encoding: i16,
+}
+
+impl OutcomeRow {
+    fn into_outcome(self) -> Result<FinalOutcome> {
+        let ending = if self.outcome == "applied" {
+            Ending::Applied {
+                reply: parse(self.command_id, self.reply.as_deref().unwrap_or(b"null"))?,
+                events: self.events.as_deref().map_or(Ok(Vec::new()), |events| parse(self.command_id, events))?,
+            }
+        } else {
+            Ending::Rejected { code: self.code.unwrap_or_default().into(), detail: self.detail }
+        };
+        Ok(FinalOutcome {
+            command_id: self.command_id,
+            command_type: self.command_type.into(),
+            entity_type: self.entity_type.into(),
+            entity_id: self.entity_id.into(),
+            fingerprint: Fingerprint(self.fingerprint.into_bytes()),
+            source: TopicPartition::new(self.topic, self.partition),
+            offset: self.log_offset,
+            record_time_ms: self.record_time_ms,
+            version: self.version,
+            ending,
+            traceparent: self.traceparent,
+            encoding: self.encoding,
+        })
+    }
+}
+
+/// Stored JSON. It was valid when it was written; a row that somebody changed
+/// by hand is reported, not guessed.
+fn parse<T: for<'de> serde::Deserialize<'de>>(command_id: Uuid, json: &[u8]) -> Result<T> {
+    let why = |error| Refusal::Broken(format!("processed_commands row {command_id} holds no JSON: {error}"));
+    Ok(serde_json::from_slice(json).map_err(why)?)
+}
+
+const OUTCOMES: &str = "
+    select command_id, command_type, entity_type, entity_id, fingerprint, topic, partition, \"offset\",
+           (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
+           version, outcome, code, detail, reply, events, traceparent, encoding
+      from processed_commands
+     where command_id = any ($1)
+       -- prunes the days that hold none of them
+       and command_id between $2 and $3";
+
+impl Store {
+    /// The stored outcomes of those ids that are settled.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn outcomes_of(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Arc<FinalOutcome>>> {
+        let (Some(least), Some(greatest)) = (ids.iter().min(), ids.iter().max()) else {
+            return Ok(HashMap::new());
+        };
+        let rows: Vec<OutcomeRow> =
+            sqlx::query_as(OUTCOMES).bind(ids).bind(least).bind(greatest).fetch_all(&self.pool).await?;
+        rows.into_iter().map(|row| Ok((row.command_id, Arc::new(row.into_outcome()?)))).collect()
+    }
+
+    /// The rows of those entities that have one.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn entities(&self, entity_type: &str, entity_ids: &[&str]) -> Result<Vec<StoredEntity>> {
+        if entity_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(sqlx::query_as(
+            "select entity_id, topic, partition, version, state::text as state
+               from entities where entity_type = $1 and entity_id = any ($2)",
+        )
+        .bind(entity_type)
+        .bind(entity_ids)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// The numbers of a topic's command types; new ones are given a number.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn number_command_types(
+        &self,
+        topic: &str,
+        entity_type: &str,
+        command_types: &[&str],
+    ) -> Result<Vec<CommandTypeRow>> {
+        sqlx::query(
+            "insert into command_types (topic, entity_type, command_type)
+             select $1, $2, name from unnest($3::text[]) as name
+              where not exists (select from command_types t
+                                 where (t.topic, t.entity_type, t.command_type) = ($1, $2, name))
+              order by name on conflict do nothing",
+        )
+        .bind(topic)
+        .bind(entity_type)
+        .bind(command_types)
+        .execute(&self.pool)
+        .await?;
+        Ok(sqlx::query_as(
+            "select type_id, topic, entity_type, command_type from command_types
+              where topic = $1 and entity_type = $2",
+        )
+        .bind(topic)
+        .bind(entity_type)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
+

@@ -1,0 +1,122 @@
+//! Creating and upgrading the schema, and telling whether it fits.
+
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{Result, Store};
+
+/// The migrations table has a name of its own: the schema may be shared.
+const MIGRATIONS_TABLE: &str = "_solewriter_migrations";
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Migrating failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The database refused or cannot be reached.
+    #[error(transparent)]
+    Database(#[from] super::Error),
+    /// A migration failed, or one that was applied reads differently now.
+    #[error("migrating schema failed: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for MigrateError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Whether the schema in the database is the one that this worker needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaState {
+    /// It fits.
+    Fits,
+    /// There is none.
+    Missing,
+    /// It lacks migrations.
+    Older {
+        /// The newest migration that was applied.
+        applied: i64,
+        /// The newest that is needed.
+        needed: i64,
+    },
+    /// It is marked as too new for this worker.
+    TooNew {
+        /// The least migration that a worker must know.
+        least: i64,
+        /// The newest that this one knows.
+        known: i64,
+    },
+}
+
+/// All migrations as one script, for those who apply them by hand.
+pub fn script(schema: &str) -> String {
+    let mut script = format!("create schema if not exists \"{schema}\";\nset search_path to \"{schema}\", pg_temp;\n");
+    for migration in MIGRATIONS.iter() {
+        script.push_str(&format!("\n-- migration {} {}\n{}", migration.version, migration.description, migration.sql.as_str()));
+    }
+    script
+}
+
+impl Store {
+    /// Creates or upgrades the schema, with the day partitions of the next days.
+    /// The horizon of a new schema begins `window_ms` ago.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn migrate(&self, window_ms: i64) -> std::result::Result<(), MigrateError> {
+        // taken out of the pool: its time-outs are wrong for a migration, and what
+        // is set here must not come back into the pool
+        let mut connection: PgConnection = self.pool.acquire().await?.detach();
+        let connection = &mut connection;
+        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)").execute(&mut *connection).await?;
+        let create = format!("create schema if not exists \"{}\"", self.schema);
+        // the schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
+        let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
+        migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
+        // an older worker may migrate a newer schema: that is nothing to do
+        migrator.set_ignore_missing(true);
+        migrator.run(&mut *connection).await?;
+        sqlx::query(
+            "insert into horizon (at, floor_id)
+             select at, uuid_floor(at) from (select now() - $1 * interval '1 ms' as at) start on conflict do nothing",
+        )
+        .bind(window_ms as f64)
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query("select make_day_v1(now() + day * interval '1 day') from generate_series(-1, 2) as day")
+            .execute(&mut *connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether the schema is there and fits this worker.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn schema_state(&self) -> Result<SchemaState> {
+        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let exists: (bool,) = sqlx::query_as("select to_regclass('schema_compatibility') is not null and to_regclass($1) is not null")
+            .bind(MIGRATIONS_TABLE)
+            .fetch_one(&self.pool)
+            .await?;
+        if !exists.0 {
+            return Ok(SchemaState::Missing);
+        }
+        let (applied, least): (i64, i64) = sqlx::query_as(
+            "select (select coalesce(max(version), 0) from _solewriter_migrations where success),
+                    (select least_version from schema_compatibility)",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(match () {
+            () if least > known => SchemaState::TooNew { least, known },
+            () if applied < known => SchemaState::Older { applied, needed: known },
+            () => SchemaState::Fits,
+        })
+    }
+}

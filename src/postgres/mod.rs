@@ -1,0 +1,45 @@
+//! The Postgres adapter: the only place with SQL. One function per statement,
+//! named as what it does.
+
+mod claim;
+mod connect;
+mod error;
+mod lookup;
+mod migrate;
+mod nodelay;
+mod operate;
+mod owed;
+mod prune;
+mod settle;
+mod watch;
+
+use sqlx::PgPool;
+
+pub use claim::{ClaimRequest, Row};
+pub use connect::{Connect, ConnectError};
+pub use error::{Error, Refusal};
+pub use lookup::{CommandTypeRow, StoredEntity};
+pub use migrate::{MigrateError, SchemaState};
+pub use operate::{OperatorAction, Resume};
+pub use owed::OwedBatch;
+pub use prune::HorizonRow;
+pub use settle::{Progress, Settling};
+pub use watch::{PartitionStatus, Watched};
+
+/// What a value of this adapter returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The database, as the worker uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    /// The schema that holds solewriter's tables.
+    schema: String,
+}
+
+impl Store {
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,158 @@
+//! What operators do to partitions. Each change adds one to the token, so that
+//! no owner acts on what it remembers, and leaves a row in `operator_actions`.
+
+use sqlx::PgConnection;
+
+use super::{Result, Store};
+use crate::halt::HaltCode;
+use crate::record::TopicPartition;
+
+/// An operator's explicit choice when a partition is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resume {
+    /// Nothing is to be chosen.
+    Plain,
+    /// Go on at this offset; what lies between is never settled.
+    SkipTo(i64),
+    /// The topic was recreated: go on at this offset of the new log.
+    AcceptNewLog(i64),
+    /// The partition count is right as it is now.
+    AcceptPartitions,
+    /// What the database has forgotten stays forgotten: settle again from its cursor.
+    AcceptDatabase,
+    /// Commands older than the horizon may be refused as expired.
+    AcceptExpired,
+}
+
+impl Resume {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::SkipTo(_) => "skip-to",
+            Self::AcceptNewLog(_) => "accept-new-log",
+            Self::AcceptPartitions => "accept-partitions",
+            Self::AcceptDatabase => "accept-database",
+            Self::AcceptExpired => "accept-expired",
+        }
+    }
+
+    /// Whether this choice resolves a halt of this code.
+    pub fn resolves(self, code: &str) -> bool {
+        match HaltCode::parse(code) {
+            Some(HaltCode::LogTruncated | HaltCode::CursorBeyondEnd) => {
+                matches!(self, Self::SkipTo(_) | Self::AcceptNewLog(_))
+            }
+            Some(HaltCode::LogRecreated) => matches!(self, Self::AcceptNewLog(_)),
+            Some(HaltCode::PartitionsChanged) => matches!(self, Self::AcceptPartitions),
+            Some(HaltCode::DatabaseBehind) => matches!(self, Self::AcceptDatabase | Self::SkipTo(_)),
+            Some(HaltCode::BacklogOlderThanHorizon) => matches!(self, Self::AcceptExpired | Self::SkipTo(_)),
+            Some(HaltCode::Operator | HaltCode::HandlerFailed) => matches!(self, Self::Plain | Self::SkipTo(_)),
+            None => false,
+        }
+    }
+
+    fn next_offset(self) -> Option<i64> {
+        match self {
+            Self::SkipTo(offset) | Self::AcceptNewLog(offset) => Some(offset),
+            _ => None,
+        }
+    }
+}
+
+/// Who acts, and why.
+#[derive(Clone, Debug)]
+pub struct OperatorAction<'a> {
+    /// The partition.
+    pub source: &'a TopicPartition,
+    /// Who.
+    pub actor: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl Store {
+    /// Halts a partition. False: it has no row, or is halted already.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn operator_halt(&self, action: &OperatorAction<'_>) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        let halted = sqlx::query(
+            "update partitions set halted_code = 'operator', halted_detail = $3, halted_at = now(),
+                    fencing_token = fencing_token + 1
+              where topic = $1 and partition = $2 and halted_code is null",
+        )
+        .bind(&*action.source.topic)
+        .bind(action.source.partition)
+        .bind(action.reason)
+        .execute(&mut *transaction)
+        .await?;
+        if halted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit(&mut transaction, action, "halt", serde_json::json!({})).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Lets a halted partition go on. False: the partition is not halted with
+    /// `code` any more.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn operator_resume(&self, action: &OperatorAction<'_>, code: &str, resume: Resume) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        let resumed = sqlx::query(
+            "update partitions
+                set halted_code = null, halted_detail = null, halted_at = null,
+                    fencing_token = fencing_token + 1,
+                    -- what the witnesses know is known to the operator now
+                    accepted_offset = greatest(accepted_offset, next_offset, witnessed_offset),
+                    witnessed_offset = null,
+                    published_offset = case when published_seq = batch_seq then coalesce($4, next_offset)
+                                            else least(published_offset, coalesce($4, next_offset)) end,
+                    next_offset = coalesce($4, next_offset),
+                    last_offset = case when $4 is null and $5 <> 'accept-database' then last_offset end,
+                    topic_id = case when $5 <> 'accept-new-log' then topic_id end,
+                    partition_count = case when $5 in ('accept-partitions', 'accept-new-log') then 0
+                                           else partition_count end
+              where topic = $1 and partition = $2 and halted_code = $3",
+        )
+        .bind(&*action.source.topic)
+        .bind(action.source.partition)
+        .bind(code)
+        .bind(resume.next_offset())
+        .bind(resume.name())
+        .execute(&mut *transaction)
+        .await?;
+        if resumed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let detail = serde_json::json!({ "code": code, "choice": resume.name(), "next_offset": resume.next_offset() });
+        audit(&mut transaction, action, "resume", detail).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+async fn audit(
+    transaction: &mut PgConnection,
+    action: &OperatorAction<'_>,
+    name: &str,
+    detail: serde_json::Value,
+) -> Result<()> {
+    sqlx::query(
+        "insert into operator_actions (actor, action, topic, partition, reason, detail)
+         values ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(action.actor)
+    .bind(name)
+    .bind(&*action.source.topic)
+    .bind(action.source.partition)
+    .bind(action.reason)
+    .bind(detail)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}

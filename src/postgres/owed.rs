@@ -1,0 +1,150 @@
+//! What is settled and not yet published, read back from the database: after a
+//! claim, a delivery error, or a commit that an earlier attempt made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::cursor::{Cursor, Published};
+use crate::dead_letter::{DeadOutcome, publishes};
+use crate::outcome::{FinalOutcome, Publication};
+use crate::record::TopicPartition;
+
+/// A settled batch with everything that it owes, in order.
+#[derive(Clone, Debug)]
+pub struct OwedBatch {
+    /// The cursor that the batch left.
+    pub cursor: Cursor,
+    /// Its outcomes and events.
+    pub publications: Vec<Publication>,
+}
+
+#[derive(FromRow)]
+struct BatchRow {
+    batch_seq: i64,
+    next_offset: i64,
+    command_ids: Vec<Uuid>,
+    repeats: Vec<i32>,
+    dead_letter_ids: Vec<i64>,
+    dead_after: Vec<i32>,
+}
+
+#[derive(FromRow)]
+struct DeadRow {
+    dead_letter_id: i64,
+    #[sqlx(rename = "offset")]
+    log_offset: i64,
+    key: Option<Vec<u8>>,
+    code: String,
+    detail: Option<String>,
+    attempts: i32,
+    record_time_ms: i64,
+    command_id: Option<Uuid>,
+    command_type: Option<String>,
+    entity_type: String,
+    entity_id: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl DeadRow {
+    fn publication(&self, source: &TopicPartition) -> Option<Publication> {
+        let command_id = publishes(&self.code, self.command_id)?;
+        let outcome = DeadOutcome {
+            source,
+            offset: self.log_offset,
+            record_time_ms: self.record_time_ms,
+            key: self.key.as_deref(),
+            code: &self.code,
+            detail: self.detail.as_deref(),
+            attempt: self.attempts,
+            command_id,
+            command_type: self.command_type.as_deref(),
+            entity_type: &self.entity_type,
+            entity_id: self.entity_id.as_deref(),
+            traceparent: self.traceparent.as_deref(),
+        };
+        Some(outcome.publication())
+    }
+}
+
+impl BatchRow {
+    fn publications(
+        &self,
+        source: &TopicPartition,
+        outcomes: &HashMap<Uuid, Arc<FinalOutcome>>,
+        letters: &HashMap<i64, DeadRow>,
+    ) -> Vec<Publication> {
+        let mut publications = Vec::with_capacity(self.command_ids.len() * 2);
+        let mut dead = self.dead_after.iter().zip(&self.dead_letter_ids).peekable();
+        for n in 0..=self.command_ids.len() {
+            while let Some((_, id)) = dead.next_if(|(after, _)| **after as usize <= n) {
+                publications.extend(letters.get(id).and_then(|letter| letter.publication(source)));
+            }
+            // a row is missing only if somebody deleted it: what is gone cannot be published
+            if let Some(outcome) = self.command_ids.get(n).and_then(|id| outcomes.get(id)) {
+                publications.push(outcome.outcome());
+                if !self.repeats.contains(&(n as i32 + 1)) {
+                    publications.extend(outcome.events());
+                }
+            }
+        }
+        publications
+    }
+}
+
+impl Store {
+    /// The next batches after `published`, up to and including batch `through`,
+    /// at most `batches_max` of them.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn owed(
+        &self,
+        source: &TopicPartition,
+        published: Published,
+        through: i64,
+        batches_max: i64,
+    ) -> Result<Vec<OwedBatch>> {
+        let batches: Vec<BatchRow> = sqlx::query_as(
+            "select batch_seq, next_offset, command_ids, repeats, dead_letter_ids, dead_after
+               from batches where topic = $1 and partition = $2 and batch_seq > $3 and batch_seq <= $4
+              order by batch_seq limit $5",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(published.batch_seq)
+        .bind(through)
+        .bind(batches_max)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut owed = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let outcomes = self.outcomes_of(&batch.command_ids).await?;
+            let letters = self.dead_letters(&batch.dead_letter_ids).await?;
+            owed.push(OwedBatch {
+                cursor: Cursor { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
+                publications: batch.publications(source, &outcomes, &letters),
+            });
+        }
+        Ok(owed)
+    }
+
+    async fn dead_letters(&self, ids: &[i64]) -> Result<HashMap<i64, DeadRow>> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows: Vec<DeadRow> = sqlx::query_as(
+            "select dead_letter_id, \"offset\", key, code, detail, attempts,
+                    (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
+                    command_id, command_type, entity_type, entity_id, traceparent
+               from dead_letters where dead_letter_id = any ($1)",
+        )
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.dead_letter_id, row)).collect())
+    }
+}

@@ -1,0 +1,241 @@
+//! The commit: one call of `settle_batch_v1`, in autocommit.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::cursor::{Cursor, Published};
+use crate::fencing_token::FencingToken;
+use crate::outcome::{ENCODING, Ending, FinalOutcome};
+use crate::steps::commit::{Answer, Held, Settlement};
+use crate::steps::decide::{Decision, Owed};
+use crate::steps::fence::Claimed;
+
+/// What rides along with a settlement, or is recorded while there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How far outcomes and events are on their topics.
+    pub published: Published,
+    /// The newest log time proved, milliseconds since 1970.
+    pub log_time_ms: Option<i64>,
+}
+
+/// The database's answer, and its clock in milliseconds since 1970.
+#[derive(Clone, Debug)]
+pub struct Settling {
+    /// What became of the settlement.
+    pub answer: Answer,
+    /// The database's clock when the call began.
+    pub database_time_ms: i64,
+}
+
+#[derive(FromRow)]
+struct AnswerRow {
+    status: String,
+    fencing_token: Option<i64>,
+    next_offset: Option<i64>,
+    batch_seq: Option<i64>,
+    dead_letter_ids: Option<Vec<i64>>,
+    database_time_ms: i64,
+}
+
+impl AnswerRow {
+    fn into_answer(self) -> Answer {
+        let held = Held {
+            token: FencingToken(self.fencing_token.unwrap_or(0)),
+            cursor: Cursor {
+                next_offset: self.next_offset.unwrap_or(0),
+                batch_seq: self.batch_seq.unwrap_or(0),
+            },
+        };
+        match self.status.as_str() {
+            "committed" => Answer::Committed { dead_letter_ids: self.dead_letter_ids.unwrap_or_default() },
+            "halted" => Answer::Halted,
+            "superseded" => Answer::Superseded(held),
+            _ => Answer::Fenced(held),
+        }
+    }
+}
+
+/// The final outcomes of a batch, a column each, sorted by command id: inserted
+/// in index order, and in one order by all, so that no two batches deadlock.
+#[derive(Default)]
+struct Commands<'a> {
+    id: Vec<Uuid>,
+    fingerprint: Vec<Uuid>,
+    type_id: Vec<i16>,
+    entity_id: Vec<&'a str>,
+    offset: Vec<i64>,
+    record_time_ms: Vec<i64>,
+    applied: Vec<bool>,
+    version: Vec<i64>,
+    code: Vec<Option<&'a str>>,
+    detail: Vec<Option<&'a str>>,
+    reply: Vec<Option<&'a [u8]>>,
+    events: Vec<Option<Vec<u8>>>,
+    traceparent: Vec<Option<&'a str>>,
+}
+
+impl<'a> Commands<'a> {
+    fn of(decision: &'a Decision, type_id: impl Fn(&str) -> i16) -> Self {
+        let mut outcomes: Vec<&FinalOutcome> = decision.outcomes.iter().map(|outcome| &**outcome).collect();
+        outcomes.sort_unstable_by_key(|outcome| outcome.command_id);
+        let mut columns = Self::default();
+        for outcome in outcomes {
+            columns.push(outcome, type_id(&outcome.command_type));
+        }
+        columns
+    }
+
+    fn push(&mut self, outcome: &'a FinalOutcome, type_id: i16) {
+        self.id.push(outcome.command_id);
+        self.fingerprint.push(Uuid::from_bytes(outcome.fingerprint.0));
+        self.type_id.push(type_id);
+        self.entity_id.push(&outcome.entity_id);
+        self.offset.push(outcome.offset);
+        self.record_time_ms.push(outcome.record_time_ms);
+        self.version.push(outcome.version);
+        self.traceparent.push(outcome.traceparent.as_deref());
+        match &outcome.ending {
+            Ending::Applied { reply, events } => {
+                self.applied.push(true);
+                self.code.push(None);
+                self.detail.push(None);
+                self.reply.push(Some(reply.get().as_bytes()));
+                self.events.push((!events.is_empty()).then(|| crate::outcome::json(events)));
+            }
+            Ending::Rejected { code, detail } => {
+                self.applied.push(false);
+                self.code.push(Some(code));
+                self.detail.push(detail.as_deref());
+                self.reply.push(None);
+                self.events.push(None);
+            }
+        }
+    }
+}
+
+/// What owes a publication, as the batch's row keeps it.
+#[derive(Default)]
+struct OwedColumns {
+    command_ids: Vec<Uuid>,
+    repeats: Vec<i32>,
+    dead_after: Vec<i32>,
+}
+
+impl OwedColumns {
+    fn of(decision: &Decision) -> Self {
+        let mut columns = Self::default();
+        for owed in &decision.owed {
+            match owed {
+                Owed::Outcome(outcome) => columns.command_ids.push(outcome.command_id),
+                Owed::Repeat(outcome) => {
+                    columns.command_ids.push(outcome.command_id);
+                    columns.repeats.push(columns.command_ids.len() as i32);
+                }
+                Owed::Dead(_) => columns.dead_after.push(columns.command_ids.len() as i32),
+            }
+        }
+        columns
+    }
+}
+
+const SETTLE: &str = "select * from settle_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+     $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, \
+     $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49)";
+
+impl Store {
+    /// Settles one batch in one round trip: everything or nothing.
+    ///
+    /// # Errors
+    /// A [`super::Refusal`]: nothing was written. [`super::Error::Unavailable`]:
+    /// it may or may not have been; send the same settlement again.
+    pub async fn settle(
+        &self,
+        settlement: &Settlement,
+        progress: Progress,
+        type_id: impl Fn(&str) -> i16,
+    ) -> Result<Settling> {
+        let Settlement { claimed, cursor, decision, .. } = settlement;
+        let commands = Commands::of(decision, type_id);
+        let owed = OwedColumns::of(decision);
+        let entities = &decision.entities;
+        let dead = &decision.dead;
+        let row: AnswerRow = sqlx::query_as(SETTLE)
+            // (a)
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .bind(cursor.next_offset)
+            .bind(cursor.batch_seq)
+            .bind(settlement.decision_id)
+            .bind(settlement.next_cursor().next_offset)
+            .bind(decision.first_offset)
+            .bind(decision.last.offset)
+            .bind(decision.last.timestamp_ms)
+            .bind(i64::from(decision.last.checksum))
+            .bind(progress.published.batch_seq)
+            .bind(progress.published.next_offset)
+            .bind(progress.log_time_ms)
+            // (c)
+            .bind(&*settlement.entity_type)
+            .bind(entities.iter().map(|e| &*e.entity_id).collect::<Vec<_>>())
+            .bind(entities.iter().map(|e| e.base).collect::<Vec<_>>())
+            .bind(entities.iter().map(|e| e.change.as_ref().map(|(version, _)| *version)).collect::<Vec<_>>())
+            .bind(entities.iter().map(|e| e.change.as_ref().map(|(_, state)| &**state)).collect::<Vec<_>>())
+            // (d)
+            .bind(&commands.id)
+            .bind(&commands.fingerprint)
+            .bind(&commands.type_id)
+            .bind(&commands.entity_id)
+            .bind(&commands.offset)
+            .bind(&commands.record_time_ms)
+            .bind(ENCODING)
+            .bind(&commands.applied)
+            .bind(&commands.version)
+            .bind(&commands.code)
+            .bind(&commands.detail)
+            .bind(&commands.reply)
+            .bind(&commands.events)
+            .bind(&commands.traceparent)
+            // (e)
+            .bind(dead.iter().map(|d| d.record.offset).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.record.key()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.record.value()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.headers_json()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.code.as_str()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| &*d.detail).collect::<Vec<_>>())
+            .bind(dead.iter().map(|_| "dead").collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.record.time_ms()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.command_id).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.command_type.as_deref()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.entity_id()).collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.traceparent.as_deref()).collect::<Vec<_>>())
+            .bind(&owed.command_ids)
+            .bind(&owed.repeats)
+            .bind(&owed.dead_after)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(Settling { database_time_ms: row.database_time_ms, answer: row.into_answer() })
+    }
+
+    /// Records the publisher's watermark and the log time while there is no batch
+    /// to carry them. False: the claim is stale.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn record_progress(&self, claimed: &Claimed, progress: Progress) -> Result<bool> {
+        let (current,) = sqlx::query_as("select record_published_v1($1, $2, $3, $4, $5, $6, $7)")
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .bind(progress.published.batch_seq)
+            .bind(progress.published.next_offset)
+            .bind(progress.log_time_ms)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(current)
+    }
+}

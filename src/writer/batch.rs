@@ -1,0 +1,72 @@
+//! A batch: whatever has queued up for the partition, received and routed.
+
+use std::collections::VecDeque;
+
+use uuid::Uuid;
+
+use crate::dead_letter::DeadCode;
+use crate::record::Record;
+use crate::steps::decide::{Routed, record_of};
+use crate::steps::receive::receive;
+use crate::steps::route::route;
+use crate::steps::{Rules, decide::Caution};
+
+/// Records on their way to being settled. Kept until they are durable, so that
+/// they can be decided again.
+pub(super) struct Batch {
+    pub items: Vec<Routed>,
+}
+
+impl Batch {
+    /// Steps 1 and 2.
+    pub fn receive(records: &mut Vec<Record>, rules: &Rules) -> Self {
+        let routed = |record| receive(record, rules).and_then(|command| route(command, rules));
+        Self { items: records.drain(..).map(routed).collect() }
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.items.iter().map(|item| record_of(item).size_bytes()).sum()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &Uuid> {
+        self.items.iter().flatten().map(|command| &command.id)
+    }
+
+    /// Whether the partition count should be asked again before these records
+    /// are called misrouted.
+    pub fn has_misrouted(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted))
+    }
+}
+
+/// Batches whose decision did not commit, to be decided again before anything
+/// new; and how carefully.
+#[derive(Default)]
+pub(super) struct Again {
+    items: VecDeque<Routed>,
+    /// Look every id up: the commit has found one that was settled before.
+    pub look_up_all: bool,
+    pub caution: Caution,
+}
+
+impl Again {
+    /// Puts a batch in front of what waits.
+    pub fn push_front(&mut self, batch: Batch) {
+        for item in batch.items.into_iter().rev() {
+            self.items.push_front(item);
+        }
+    }
+
+    /// The next batch to decide again, if there is one.
+    pub fn take(&mut self, commands_max: usize) -> Option<Batch> {
+        let count = self.items.len().min(commands_max);
+        (count > 0).then(|| Batch { items: self.items.drain(..count).collect() })
+    }
+
+    /// A batch of these is durable: once all are, caution ends.
+    pub fn settled(&mut self) {
+        if self.items.is_empty() {
+            *self = Self::default();
+        }
+    }
+}

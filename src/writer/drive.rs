@@ -1,0 +1,485 @@
+//! The driver of one partition: the eight steps, in order.
+//!
+//! While a batch is being committed the next one is decided, on the state that
+//! the first will leave. If the first does not commit as decided, the second is
+//! thrown away and decided again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::batch::{Again, Batch};
+use super::cache::{Cache, RecentIds};
+use super::clock::DatabaseClock;
+use super::prefetch::{self, Suspects};
+use super::publisher::Publisher;
+use super::settle::{Answered, Sending, backoff};
+use crate::assignment::{Claim, Partition};
+use crate::cursor::Cursor;
+use crate::halt::{Halt, HaltCode};
+use crate::horizon::Looks;
+use crate::kafka::Lane;
+use crate::outcome::Ending;
+use crate::postgres::{Error, Progress, Refusal, Settling};
+use crate::record::Record;
+use crate::steps::acknowledge::acknowledge;
+use crate::steps::commit::{Durable, Held, Settled, Settlement};
+use crate::steps::decide::{Decision, Entities, Routed, decide, record_of};
+use crate::steps::deduplicate::Deduplicator;
+use crate::steps::fence;
+use crate::steps::{Rules, decide::Unstorable};
+use crate::telemetry;
+
+/// How often the watermark is recorded while no batch carries it.
+const TICK: Duration = Duration::from_millis(200);
+/// The log time is recorded by an idle writer when it has moved this far:
+/// milliseconds.
+const LOG_TIME_STEP_MS: i64 = 60_000;
+
+/// Why a writer stopped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Its claim is stale, or may be: ask the broker who owns the partition.
+    Fenced,
+    /// Somebody changed the partition's row, or its log: claim again.
+    Poked,
+    /// It refuses to go on.
+    Halted(Halt),
+}
+
+/// How a writer is told to stop.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// The group takes the partition back: finish the call in flight, no more.
+    pub revoked: CancellationToken,
+    /// The process ends: also wait until everything is published.
+    pub draining: CancellationToken,
+}
+
+/// One claimed partition.
+pub struct Writer<'p> {
+    partition: &'p Partition,
+    claim: Claim,
+    rules: Rules,
+    records: UnboundedReceiver<Record>,
+    lane: Arc<Lane>,
+    received: Vec<Record>,
+    /// The cursor of what is durable.
+    cursor: Cursor,
+    cache: Cache,
+    recent: RecentIds,
+    clock: DatabaseClock,
+    again: Again,
+    batch_commands_max: usize,
+    publisher: Publisher,
+    looks: Looks,
+    log_time_ms: Option<i64>,
+    recorded: Progress,
+    stop: Stop,
+}
+
+/// A batch with its decision.
+struct Decided {
+    batch: Batch,
+    decision: Arc<Decision>,
+}
+
+/// A batch whose settlement is on its way.
+struct InFlight {
+    decided: Decided,
+    settlement: Settlement,
+    answer: JoinHandle<Option<Answered>>,
+    started: std::time::Instant,
+}
+
+/// What ends a writer, or `Ok`.
+type Step<T> = Result<T, Ended>;
+
+impl<'p> Writer<'p> {
+    /// A writer for a claim, with the channel of its records.
+    pub fn new(
+        partition: &'p Partition,
+        claim: Claim,
+        records: UnboundedReceiver<Record>,
+        lane: Arc<Lane>,
+        stop: Stop,
+    ) -> Self {
+        let worker = &partition.worker;
+        let published = claim.row.published;
+        let publisher = Publisher::start(
+            partition.source.clone(),
+            published,
+            worker.store.clone(),
+            worker.producer.clone(),
+            partition.topic.publish_to.clone(),
+        );
+        publisher.publish_through(claim.row.cursor.batch_seq);
+        Self {
+            rules: partition.rules(claim.row.partition_count),
+            records,
+            lane,
+            received: Vec::new(),
+            cursor: claim.row.cursor,
+            cache: Cache::new(worker.limits.entity_cache_entries_max),
+            recent: RecentIds::default(),
+            clock: DatabaseClock::read(claim.database_time_ms),
+            again: Again::default(),
+            batch_commands_max: if claim.careful { 1 } else { worker.limits.batch_commands_max.get() },
+            publisher,
+            looks: Looks::default(),
+            log_time_ms: None,
+            recorded: Progress { published, log_time_ms: None },
+            stop,
+            partition,
+            claim,
+        }
+    }
+
+    /// Performs the eight steps for whatever arrives, until something ends it.
+    pub async fn run(mut self) -> Ended {
+        let mut in_flight = None;
+        let ended = loop {
+            if let Err(ended) = self.turn(&mut in_flight).await {
+                break ended;
+            }
+        };
+        // what was sent may commit: its outcome decides where the next claim begins
+        if let Some(in_flight) = in_flight.take() {
+            let _ = self.conclude(in_flight).await;
+        }
+        if matches!(ended, Ended::Stopped) {
+            self.wind_up().await;
+        }
+        ended
+    }
+
+    /// One turn: take the next batch, decide it while the one before is being
+    /// committed, then commit it.
+    async fn turn(&mut self, in_flight: &mut Option<InFlight>) -> Step<()> {
+        let Some(batch) = self.next_batch(in_flight).await? else { return Ok(()) };
+        let decided = self.decide(batch, in_flight.as_ref()).await?;
+        if let Some(before) = in_flight.take()
+            && !self.conclude(before).await?
+        {
+            // it rests on a decision that did not commit
+            self.forget(&decided.decision);
+            self.again.push_front(decided.batch);
+            return Ok(());
+        }
+        *in_flight = Some(self.commit(decided));
+        Ok(())
+    }
+
+    /// Steps 1 and 2. `None`: something else happened meanwhile.
+    async fn next_batch(&mut self, in_flight: &mut Option<InFlight>) -> Step<Option<Batch>> {
+        if self.stop.revoked.is_cancelled() || self.stop.draining.is_cancelled() {
+            return Err(Ended::Stopped);
+        }
+        if in_flight.is_none()
+            && let Some(batch) = self.again.take(self.batch_commands_max)
+        {
+            return Ok(Some(batch));
+        }
+        let worker = &self.partition.worker;
+        let may_receive = self.again.is_empty();
+        tokio::select! {
+            biased;
+            () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
+            () = self.stop.draining.cancelled() => Err(Ended::Stopped),
+            () = self.partition.poke.notified() => Err(Ended::Poked),
+            count = async {
+                self.publisher.room(worker.limits.unpublished_bytes_max.get()).await;
+                self.records.recv_many(&mut self.received, self.batch_commands_max).await
+            }, if may_receive => match count {
+                0 => Err(Ended::Fenced), // the poll thread has let go of the partition
+                _ => self.receive().await,
+            },
+            () = answered(in_flight) => {
+                if let Some(finished) = in_flight.take() {
+                    self.conclude(finished).await?;
+                }
+                Ok(None)
+            }
+            () = tokio::time::sleep(TICK), if in_flight.is_none() => self.tick().await.map(|()| None),
+        }
+    }
+
+    async fn receive(&mut self) -> Step<Option<Batch>> {
+        let next_offset = self.partition.expected_offset(self.cursor.next_offset);
+        let stale: usize =
+            self.received.extract_if(.., |record| record.offset < next_offset).map(|record| record.size_bytes()).sum();
+        self.lane.give_back(stale);
+        let Some(last) = self.received.last() else { return Ok(None) };
+        self.partition.expect_offset(last.offset + 1);
+        let batch = Batch::receive(&mut self.received, &self.rules);
+        if batch.has_misrouted() {
+            self.check_partition_count().await?;
+        }
+        Ok(Some(batch))
+    }
+
+    /// Metadata can be minutes old: before a record is called misrouted, the
+    /// partition count is asked afresh.
+    async fn check_partition_count(&self) -> Step<()> {
+        let expected = self.rules.partition_count;
+        let found = self.partition.partition_count_now(&self.stop.revoked).await.ok_or(Ended::Stopped)?;
+        if found == expected {
+            return Ok(());
+        }
+        let detail = format!("the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them");
+        Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
+    }
+
+    /// Steps 3 to 5.
+    async fn decide(&mut self, batch: Batch, in_flight: Option<&InFlight>) -> Step<Decided> {
+        let before = in_flight.map(|in_flight| &*in_flight.decided.decision);
+        loop {
+            let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
+            match decide(&batch.items, &self.rules, &mut deduplicator, &mut entities, &self.again.caution) {
+                Ok(decision) => {
+                    self.cache.put_back(entities);
+                    for outcome in &decision.outcomes {
+                        self.recent.insert(&outcome.command_id);
+                    }
+                    return Ok(Decided { batch, decision: Arc::new(decision) });
+                }
+                Err(Unstorable) if before.is_none() => self.again.caution.encode_each = true,
+                Err(Unstorable) => {
+                    // the entities are gone from the cache and the database does not
+                    // hold what the batch before leaves: decide after it
+                    self.again.caution.encode_each = true;
+                    return Ok(Decided { decision: Arc::new(Decision::nothing(&batch.items)), batch });
+                }
+            }
+        }
+    }
+
+    async fn prefetch(&mut self, batch: &Batch, before: Option<&Decision>) -> Step<(Deduplicator, Entities)> {
+        let store = &self.partition.worker.store;
+        let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
+        loop {
+            let horizon = self.partition.worker.horizon();
+            let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
+            let read = async {
+                let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
+                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules).await?;
+                Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
+            };
+            match read.await {
+                Ok(read) => return Ok(read),
+                Err(Error::Refused(refusal)) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
+                    return Err(Ended::Halted(halt_for(refusal)));
+                }
+                Err(error) => tracing::warn!(source = %self.partition.source, %error, "reading what the batch needs"),
+            }
+            tokio::select! {
+                () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),
+                () = tokio::time::sleep(waits.next().unwrap_or(TICK)) => {}
+            }
+        }
+    }
+
+    /// Step 6: sent by a task of its own, which is never aborted.
+    fn commit(&mut self, decided: Decided) -> InFlight {
+        let worker = &self.partition.worker;
+        let settlement = Settlement {
+            claimed: self.claim.row.claimed.clone(),
+            cursor: self.cursor,
+            decision_id: Uuid::new_v4(),
+            entity_type: self.rules.handlers.entity_type.clone(),
+            decision: decided.decision.clone(),
+        };
+        let sending = Sending {
+            store: worker.store.clone(),
+            settlement: settlement.clone(),
+            progress: self.progress(),
+            type_ids: self.partition.topic.type_ids.clone(),
+            answer_wait_max: worker.limits.answer_wait_max,
+            backoff_max: worker.limits.database_backoff_max,
+            give_up: self.stop.revoked.clone(),
+        };
+        telemetry::batch_commands(decided.batch.items.len());
+        let answer = tokio::spawn(sending.until_answered());
+        InFlight { decided, settlement, answer, started: std::time::Instant::now() }
+    }
+
+    /// What the database answered: true if the batch is durable.
+    async fn conclude(&mut self, in_flight: InFlight) -> Step<bool> {
+        let InFlight { decided, settlement, answer, started } = in_flight;
+        // the task panics only for a bug of ours; then the fence sorts it out
+        let answered = answer.await.map_err(|_| Ended::Fenced)?.ok_or(Ended::Stopped)?;
+        let settling = match answered {
+            Ok(settling) => settling,
+            Err(refusal) => return self.refused(decided, refusal).map(|()| false),
+        };
+        telemetry::commit_seconds(started.elapsed());
+        let Settling { answer, database_time_ms } = settling;
+        self.clock = DatabaseClock::read(database_time_ms);
+        match settlement.answered(answer) {
+            Settled::Durable(durable) => self.durable(decided, durable).map(|()| true),
+            Settled::Fenced(held) => Err(self.fenced(held)),
+            Settled::Superseded(held) => self.superseded(decided, held).map(|()| false),
+            Settled::Halted => Err(Ended::Poked),
+        }
+    }
+
+    /// Steps 7 and 8.
+    fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
+        self.cursor = durable.cursor();
+        self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
+        self.report(durable.decision());
+        self.partition.worker.consumer.acknowledge(acknowledge(&durable));
+        self.publisher.publish(durable);
+        self.lane.give_back(decided.batch.size_bytes());
+        self.again.settled();
+        let most = self.partition.worker.limits.batch_commands_max.get();
+        self.batch_commands_max = (self.batch_commands_max * 2).min(most);
+        Ok(())
+    }
+
+    fn report(&self, decision: &Decision) {
+        let topic = &self.partition.source.topic;
+        let now_ms = self.clock.now_ms();
+        for outcome in &decision.outcomes {
+            let ending = if matches!(outcome.ending, Ending::Applied { .. }) { "applied" } else { "rejected" };
+            telemetry::command(topic, &outcome.command_type, ending);
+            telemetry::command_age(now_ms - outcome.record_time_ms);
+        }
+        for owed in &decision.owed {
+            if let crate::steps::decide::Owed::Repeat(outcome) = owed {
+                telemetry::command(topic, &outcome.command_type, "duplicate");
+            }
+        }
+        for letter in &decision.dead {
+            let known = letter.command_type.as_deref().filter(|name| self.rules.handlers.command(name).is_some());
+            telemetry::command(topic, known.unwrap_or("unknown"), "dead");
+            tracing::warn!(at = %format_args!("{}:{}", self.partition.source, letter.record.offset), code = %letter.code, detail = %letter.detail, "dead letter");
+        }
+    }
+
+    /// A stale claim: remembered only in what was decided on it.
+    fn fenced(&self, held: Held) -> Ended {
+        telemetry::fenced();
+        let claimed = &self.claim.row.claimed;
+        tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
+        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset) {
+            Ok(()) => Ended::Fenced,
+            // the next claim will see the same, and record it under its own token
+            Err(_) => Ended::Poked,
+        }
+    }
+
+    /// An earlier attempt won: what it decided is published, not this.
+    fn superseded(&mut self, decided: Decided, held: Held) -> Step<()> {
+        tracing::warn!(source = %self.partition.source, next_offset = held.cursor.next_offset, "an earlier attempt had committed");
+        self.forget(&decided.decision);
+        self.partition.witnessed(self.claim.row.claimed.token(), held.cursor);
+        self.cursor = held.cursor;
+        self.publisher.publish_through(held.cursor.batch_seq);
+        let (settled, open): (Vec<Routed>, Vec<Routed>) =
+            decided.batch.items.into_iter().partition(|item| record_of(item).offset < held.cursor.next_offset);
+        self.lane.give_back(Batch { items: settled }.size_bytes());
+        self.again.push_front(Batch { items: open });
+        Ok(())
+    }
+
+    /// The database refused, and undid everything: decide again, differently.
+    fn refused(&mut self, decided: Decided, refusal: Refusal) -> Step<()> {
+        let Decided { batch, decision } = decided;
+        tracing::debug!(source = %self.partition.source, %refusal, commands = batch.items.len(), "decided again");
+        self.forget(&decision);
+        match refusal {
+            Refusal::Duplicate => self.again.look_up_all = true,
+            Refusal::Conflict => {}
+            Refusal::BelowHorizon => self.partition.worker.look_at_horizon(),
+            Refusal::Contended(_) => self.batch_commands_max = (batch.items.len() / 2).max(1),
+            Refusal::Data(why) => self.narrow(&batch, why),
+            refusal => return Err(Ended::Halted(halt_for(refusal))),
+        }
+        self.again.push_front(batch);
+        Ok(())
+    }
+
+    /// A value that the database does not take belongs to one command: halve the
+    /// batch until that one is alone, then condemn it.
+    fn narrow(&mut self, batch: &Batch, why: String) {
+        match batch.items.as_slice() {
+            [item] => self.again.caution.condemned = Some((record_of(item).offset, why)),
+            items => self.batch_commands_max = items.len() / 2,
+        }
+    }
+
+    fn forget(&mut self, decision: &Decision) {
+        self.cache.forget(decision.entities.iter().map(|entity| &entity.entity_id));
+    }
+
+    fn progress(&mut self) -> Progress {
+        if let Some(look) = self.partition.look() {
+            self.looks.looked(look);
+        }
+        let published = self.publisher.published();
+        if let Some(log_time_ms) = self.looks.satisfied(published.next_offset) {
+            self.log_time_ms = Some(log_time_ms);
+        }
+        let progress = Progress { published, log_time_ms: self.log_time_ms };
+        self.recorded = progress;
+        progress
+    }
+
+    /// Nothing to settle: record the watermark, if it has moved.
+    async fn tick(&mut self) -> Step<()> {
+        let before = self.recorded;
+        let progress = self.progress();
+        let log_time_moved = progress.log_time_ms.unwrap_or(0) - before.log_time_ms.unwrap_or(0) >= LOG_TIME_STEP_MS;
+        if progress.published == before.published && !log_time_moved {
+            self.recorded = before;
+            return Ok(());
+        }
+        match self.partition.worker.store.record_progress(&self.claim.row.claimed, progress).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Ended::Fenced),
+            Err(error) => {
+                tracing::warn!(source = %self.partition.source, %error, "recording what is published");
+                self.recorded = before;
+                Ok(())
+            }
+        }
+    }
+
+    /// Told to stop: a process that ends also waits until everything is published.
+    async fn wind_up(&mut self) {
+        if self.stop.draining.is_cancelled() {
+            tokio::select! {
+                () = self.publisher.wait_for(self.cursor.batch_seq) => {}
+                () = self.stop.revoked.cancelled() => {}
+            }
+        }
+        let progress = self.progress();
+        let recorded = self.partition.worker.store.record_progress(&self.claim.row.claimed, progress);
+        // the next owner publishes again what is not recorded here
+        let _ = tokio::time::timeout(Duration::from_secs(1), recorded).await;
+    }
+}
+
+/// Ready when the settlement in flight is answered; never, if there is none.
+async fn answered(in_flight: &mut Option<InFlight>) {
+    match in_flight {
+        Some(in_flight) => in_flight.finished().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The halt for a refusal that no retry mends.
+fn halt_for(refusal: Refusal) -> Halt {
+    match refusal {
+        Refusal::WrongHome(detail) => Halt::new(HaltCode::PartitionsChanged, detail),
+        refusal => Halt::new(HaltCode::HandlerFailed, format!("the database refuses to settle: {refusal}")),
+    }
+}

@@ -1,0 +1,276 @@
+//! Publishes what is durable, in order, and keeps the watermark.
+//!
+//! What is authoritative: the batch rows in Postgres. A batch that has just been
+//! committed is published from memory; whatever else is owed (after a claim, a
+//! delivery error, a commit by an earlier attempt) is read from the database.
+//! The watermark moves over a batch when all its records are delivered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::cursor::{Cursor, Published};
+use crate::kafka::{BatchDelivery, Producer, SendError, Session};
+use crate::outcome::{Channel, Publication};
+use crate::postgres::Store;
+use crate::record::TopicPartition;
+use crate::steps::commit::Durable;
+use crate::steps::publish::publications;
+
+/// How many batches are read from the database at a time.
+const OWED_BATCHES_MAX: i64 = 8;
+/// How long the publisher waits when the producer's queue is full.
+const FULL_WAIT: Duration = Duration::from_millis(2);
+/// How long it waits before it starts over after a failure.
+const FAILED_WAIT: Duration = Duration::from_millis(200);
+
+/// Where outcomes and events go.
+#[derive(Clone, Debug)]
+pub struct PublishTo {
+    /// The outcomes topic and its partition count.
+    pub outcomes: (Arc<str>, i32),
+    /// The events topic and its partition count.
+    pub events: (Arc<str>, i32),
+}
+
+impl PublishTo {
+    fn place(&self, publication: &Publication) -> (&str, i32) {
+        let (topic, count) = match publication.channel {
+            Channel::Outcomes => &self.outcomes,
+            Channel::Events => &self.events,
+        };
+        (topic, publication.source_partition % (*count).max(1))
+    }
+}
+
+enum Order {
+    /// A batch that was just committed.
+    Batch(Box<Durable>),
+    /// Everything up to this batch is durable: read it.
+    Through(i64),
+}
+
+/// The writer's end: hands over, and reads the watermark.
+pub(super) struct Publisher {
+    orders: mpsc::UnboundedSender<Order>,
+    published: watch::Receiver<Published>,
+    unpublished: Arc<Unpublished>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Batches handed over and not yet on their topics.
+#[derive(Default)]
+struct Unpublished {
+    bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Publisher {
+    /// Starts publishing for a claimed partition.
+    pub fn start(
+        source: TopicPartition,
+        published: Published,
+        store: Store,
+        producer: Arc<Producer>,
+        to: PublishTo,
+    ) -> Self {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let (sender, published_receiver) = watch::channel(published);
+        let unpublished = Arc::new(Unpublished::default());
+        let task = Task {
+            source,
+            store,
+            producer,
+            to,
+            orders: receiver,
+            published: sender,
+            sent: published.batch_seq,
+            durable: published.batch_seq,
+            in_flight: VecDeque::new(),
+            unpublished: unpublished.clone(),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
+        Self { orders, published: published_receiver, unpublished, _task: task }
+    }
+
+    /// Hands over a batch that is durable.
+    pub fn publish(&self, durable: Durable) {
+        // the task ends only with this handle
+        let _ = self.orders.send(Order::Batch(Box::new(durable)));
+    }
+
+    /// Publishes from the database up to this batch.
+    pub fn publish_through(&self, batch_seq: i64) {
+        let _ = self.orders.send(Order::Through(batch_seq));
+    }
+
+    /// How far everything is published.
+    pub fn published(&self) -> Published {
+        *self.published.borrow()
+    }
+
+    /// Waits until less than `bytes_max` wait to be delivered.
+    pub async fn room(&self, bytes_max: usize) {
+        loop {
+            let freed = self.unpublished.freed.notified();
+            if self.unpublished.bytes.load(Ordering::Acquire) < bytes_max {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Waits until everything up to this batch is published.
+    pub async fn wait_for(&mut self, batch_seq: i64) {
+        // an error means that the task has ended: there is nothing to wait for
+        let _ = self.published.wait_for(|published| published.batch_seq >= batch_seq).await;
+    }
+}
+
+/// A batch whose records were handed to the producer.
+struct Sent {
+    cursor: Cursor,
+    delivery: Arc<BatchDelivery>,
+    bytes: usize,
+}
+
+struct Task {
+    source: TopicPartition,
+    store: Store,
+    producer: Arc<Producer>,
+    to: PublishTo,
+    orders: mpsc::UnboundedReceiver<Order>,
+    published: watch::Sender<Published>,
+    /// The last batch handed to the producer.
+    sent: i64,
+    /// The last batch known to be durable.
+    durable: i64,
+    in_flight: VecDeque<Sent>,
+    unpublished: Arc<Unpublished>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            let oldest = self.in_flight.front().map(|sent| sent.delivery.clone());
+            let delivered = async {
+                match &oldest {
+                    Some(delivery) => delivery.finished().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => return,
+                },
+                delivered = delivered => self.delivered(delivered),
+            };
+            if let Err(error) = result {
+                self.start_over(&error).await;
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), SendError> {
+        match order {
+            Order::Batch(durable) => {
+                let cursor = durable.cursor();
+                self.durable = self.durable.max(cursor.batch_seq);
+                if cursor.batch_seq == self.sent + 1 {
+                    return self.send(cursor, &publications(&durable)).await;
+                }
+            }
+            Order::Through(batch_seq) => self.durable = self.durable.max(batch_seq),
+        }
+        self.catch_up().await
+    }
+
+    /// Sends everything durable that was not sent, from the database.
+    async fn catch_up(&mut self) -> Result<(), SendError> {
+        while self.sent < self.durable {
+            let after = Published { batch_seq: self.sent, next_offset: 0 };
+            let owed = self.store.owed(&self.source, after, self.durable, OWED_BATCHES_MAX).await;
+            let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
+            let Some(last) = owed.last() else {
+                // rows that are gone were published: they are dropped only then
+                self.sent = self.durable;
+                return Ok(());
+            };
+            let last = last.cursor.batch_seq;
+            for batch in &owed {
+                self.send(batch.cursor, &batch.publications).await?;
+            }
+            self.sent = last;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, cursor: Cursor, publications: &[Publication]) -> Result<(), SendError> {
+        let session = self.producer.session()?;
+        let delivery = BatchDelivery::of(publications.len());
+        let bytes = publications.iter().map(|p| p.value.len() + 512).sum();
+        self.unpublished.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.in_flight.push_back(Sent { cursor, delivery: delivery.clone(), bytes });
+        self.sent = cursor.batch_seq;
+        for publication in publications {
+            self.send_one(&session, publication, &delivery).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_one(
+        &self,
+        session: &Session,
+        publication: &Publication,
+        delivery: &Arc<BatchDelivery>,
+    ) -> Result<(), SendError> {
+        let (topic, partition) = self.to.place(publication);
+        loop {
+            match session.send(topic, partition, publication, delivery) {
+                Err(SendError::Full) => tokio::time::sleep(FULL_WAIT).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// The oldest batch in flight was delivered, or one of its records was not.
+    fn delivered(&mut self, whole: bool) -> Result<(), SendError> {
+        if !whole {
+            return Err(SendError::Failed("a record could not be delivered".into()));
+        }
+        if let Some(Sent { cursor, bytes, .. }) = self.in_flight.pop_front() {
+            self.free(bytes);
+            self.published.send_replace(Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset });
+        }
+        Ok(())
+    }
+
+    /// Nothing after the first failed record may be counted: go back to the
+    /// watermark and publish from the database.
+    async fn start_over(&mut self, error: &SendError) {
+        let published = *self.published.borrow();
+        tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
+        let bytes = self.in_flight.drain(..).map(|sent| sent.bytes).sum();
+        self.free(bytes);
+        self.sent = published.batch_seq;
+        tokio::time::sleep(FAILED_WAIT).await;
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(source = %self.source, %error, "publishing from the database");
+            self.in_flight.push_back(Sent {
+                cursor: Cursor { batch_seq: published.batch_seq, next_offset: published.next_offset },
+                delivery: BatchDelivery::failed(),
+                bytes: 0,
+            });
+        }
+    }
+
+    fn free(&self, bytes: usize) {
+        self.unpublished.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.unpublished.freed.notify_one();
+    }
+}
