@@ -21,9 +21,10 @@ exec 3<&-
 echo "$child"
 exec >&- 2>&-
 
-# A trap interrupts `wait`; only a child that is gone ends the loop.
-status=0
-while kill -s 0 "$child"; do
+wait "$child"
+status=$?
+# The trap interrupts `wait`: then wait once more for what it signalled.
+while [ -n "$orphaned" ] && kill -s 0 "$child"; do
   wait "$child"
   status=$?
 done
