@@ -22,6 +22,9 @@ const QUICK: &[(&str, &str)] = &[
     ("group.consumer.heartbeat.interval.ms", "1000"),
     ("group.consumer.min.heartbeat.interval.ms", "500"),
     ("group.consumer.min.session.timeout.ms", "1000"),
+    // A broker that was killed may come back when the controller has given its last life up.
+    ("broker.session.timeout.ms", "3000"),
+    ("broker.heartbeat.interval.ms", "500"),
     ("offsets.topic.num.partitions", "1"),
     ("offsets.topic.replication.factor", "1"),
     ("transaction.state.log.num.partitions", "1"),
