@@ -1,10 +1,12 @@
 //! The embedded broker: librdkafka's mock cluster, for `dev` and for tests that need no JVM.
 //!
-//! Other processes of this machine can join it (it listens on the loopback interface). It is not Kafka: nothing is
-//! stored on disk, transactions are a stub, topics cannot be made through the admin protocol, and each partition keeps
-//! about 5 MiB and then drops its oldest records without a word.
+//! Other processes of this machine can join it (it listens on the loopback interface). It is not
+//! Kafka: nothing is stored on disk, transactions are a stub, topics cannot be made through the
+//! admin protocol, and each partition keeps about 5 MiB and then drops its oldest records without a
+//! word.
 //!
-//! Who consumes from it wants `fetch.wait.max.ms` small: an idle fetch waits all of it, even when records arrive.
+//! Who consumes from it wants `fetch.wait.max.ms` small: an idle fetch waits all of it, even when
+//! records arrive.
 
 use std::time::Duration;
 
@@ -13,7 +15,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 use rdkafka::producer::Producer;
 
-/// By default the first member of a group waits 3 s for others, which is the whole start-up time of `dev`.
+/// By default the first member of a group waits 3 s for others, which is the whole start-up time of
+/// `dev`.
 const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(50);
 
 /// An embedded broker that could not be had, or refused a topic.
@@ -47,7 +50,8 @@ impl Embedded {
     pub fn start(brokers: u16) -> Result<Self, Error> {
         let owner: BaseProducer = ClientConfig::new()
             .set("client.id", "solewriter-embedded-broker")
-            // The cluster lives inside this client. librdkafka notes that at every start; nobody needs to read it.
+            // The cluster lives inside this client. librdkafka notes that at every start; nobody
+            // needs to read it.
             .set("test.mock.num.brokers", brokers.to_string())
             .set("log_level", "3")
             .create()
@@ -97,8 +101,8 @@ impl std::fmt::Debug for Embedded {
 /// The one setting of the mock cluster that rdkafka has no safe function for.
 fn shorten_first_rebalance(owner: &BaseProducer) -> Result<(), Error> {
     let delay_ms = i32::try_from(INITIAL_REBALANCE_DELAY.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client is alive, and owns the cluster that the first call returns; the second only sends the cluster a
-    // message with a number.
+    // SAFETY: the client is alive, and owns the cluster that the first call returns; the second
+    // only sends the cluster a message with a number.
     unsafe {
         let cluster = rdkafka_sys::rd_kafka_handle_mock_cluster(owner.client().native_ptr());
         if cluster.is_null() {

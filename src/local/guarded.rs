@@ -1,9 +1,10 @@
 //! A child process that cannot outlive this one.
 //!
-//! `PR_SET_PDEATHSIG` would be shorter, but it fires when the *thread* that spawned the child ends, and the threads
-//! of an async runtime or a test harness come and go. So a small shell stands between: it holds the read end of a pipe
-//! whose write end only this process has. However this process ends, `kill -9` included, the shell reads end of file,
-//! signals the program and removes its directory.
+//! `PR_SET_PDEATHSIG` would be shorter, but it fires when the *thread* that spawned the child ends,
+//! and the threads of an async runtime or a test harness come and go. So a small shell stands
+//! between: it holds the read end of a pipe whose write end only this process has. However this
+//! process ends, `kill -9` included, the shell reads end of file, signals the program and removes
+//! its directory.
 
 use std::ffi::OsString;
 use std::io;
@@ -44,7 +45,8 @@ pub struct Program {
     pub stdout: PathBuf,
     /// May be the same file as `stdout`.
     pub stderr: PathBuf,
-    /// Sent to the program when this process is gone: a signal name as the shell knows it (`INT`, `KILL`).
+    /// Sent to the program when this process is gone: a signal name as the shell knows it (`INT`,
+    /// `KILL`).
     pub signal_when_orphaned: &'static str,
     /// Removed, with all that is in it, when this process is gone.
     pub remove_when_orphaned: Option<PathBuf>,
@@ -113,7 +115,8 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        // A group of its own: Ctrl-C in the terminal reaches this process only, which then ends the program in its own way.
+        // A group of its own: Ctrl-C in the terminal reaches this process only, which then ends the
+        // program in its own way.
         command.process_group(0);
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
@@ -127,7 +130,8 @@ impl Program {
 pub struct Guarded {
     /// The shell between; it ends with the program, with the program's exit status.
     shell: Child,
-    /// The program itself. May be signalled only while the shell, its parent, has not been waited for.
+    /// The program itself. May be signalled only while the shell, its parent, has not been waited
+    /// for.
     pid: Pid,
     /// The write end of the pipe. Never written to: that it closes is the message.
     lifeline: Option<ChildStdin>,
@@ -170,14 +174,16 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SIGKILL also ends a stopped program. Errors have nobody to go to; the closing pipe says the same once more.
+        // SIGKILL also ends a stopped program. Errors have nobody to go to; the closing pipe says
+        // the same once more.
         let _ = self.signal(Signal::KILL);
         drop(self.lifeline.take());
         let _ = self.shell.wait();
     }
 }
 
-/// A shell reports a child that a signal killed as 128 + the signal's number; told again as what it was.
+/// A shell reports a child that a signal killed as 128 + the signal's number; told again as what it
+/// was.
 fn seen_through_the_shell(status: ExitStatus) -> ExitStatus {
     match status.code() {
         Some(code) if code > 128 => ExitStatus::from_raw(code - 128),

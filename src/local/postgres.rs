@@ -1,7 +1,8 @@
 //! A private Postgres: its own data, its own port, gone with this process.
 //!
-//! Needs only the server's own programs, wherever they come from; no service, no sudo, no Docker. Everybody on this
-//! machine may connect (no password, loopback interface): not for data that matters.
+//! Needs only the server's own programs, wherever they come from; no service, no sudo, no Docker.
+//! Everybody on this machine may connect (no password, loopback interface): not for data that
+//! matters.
 
 mod account;
 mod binaries;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::local::guarded::Guarded;
+use crate::local::port;
 use account::Account;
 use binaries::Binaries;
 use home::Home;
@@ -24,7 +26,8 @@ use home::Home;
 /// Names the folder that holds `initdb` and `postgres`, before every other place.
 pub const BINARIES_VARIABLE: &str = "SOLEWRITER_POSTGRES_BIN";
 
-/// A start can lose its port to another program, or meet a predecessor that is still shutting down: both pass.
+/// A start can lose its port to another program, or meet a predecessor that is still shutting down:
+/// both pass.
 const LAUNCH_ATTEMPTS: u32 = 5;
 const LAUNCH_PAUSE: Duration = Duration::from_millis(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,9 +35,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How the private Postgres shall be; the default is quick, temporary and forgetful.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Write to disk before reporting a commit. Off, a crash of Postgres still loses nothing, a crash of the machine may.
+    /// Write to disk before reporting a commit. Off, a crash of Postgres still loses nothing, a
+    /// crash of the machine may.
     pub durable: bool,
-    /// Keeps the data here, from one start to the next; `None` is a temporary directory that `Drop` removes.
+    /// Keeps the data here, from one start to the next; `None` is a temporary directory that `Drop`
+    /// removes.
     pub data_dir: Option<PathBuf>,
     /// Server settings, `(name, value)`; they win over the ones chosen here.
     pub settings: Vec<(String, String)>,
@@ -109,13 +114,15 @@ pub struct Postgres {
     options: Options,
     /// Chosen at the first start and kept, so that `url` stays true over a restart.
     port: u16,
-    /// `None` while stopped. Stands before `home`, whose drop removes the directory of a server that has ended.
+    /// `None` while stopped. Stands before `home`, whose drop removes the directory of a server
+    /// that has ended.
     server: Option<Guarded>,
     home: Home,
 }
 
 impl Postgres {
-    /// Finds Postgres on this machine, makes a cluster where there is none, and starts it; accepts connections on return.
+    /// Finds Postgres on this machine, makes a cluster where there is none, and starts it; accepts
+    /// connections on return.
     pub fn start(options: Options) -> Result<Self, Error> {
         let binaries = binaries::find()?;
         let account = account::to_run_as()?;
@@ -129,7 +136,7 @@ impl Postgres {
             home,
         };
         postgres.initialize()?;
-        postgres.launch(|_| free_port())?;
+        postgres.launch(|_| port::free())?;
         Ok(postgres)
     }
 
@@ -152,7 +159,8 @@ impl Postgres {
         &self.home.log
     }
 
-    /// Stops as a crash does: no checkpoint, sessions cut. The next start recovers from the write-ahead log.
+    /// Stops as a crash does: no checkpoint, sessions cut. The next start recovers from the
+    /// write-ahead log.
     pub fn stop_immediate(&mut self) -> Result<(), Error> {
         self.stop(Signal::QUIT)
     }
@@ -204,18 +212,12 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Nobody will read temporary data again, so it need not be written. An error here has nobody to go to.
+        // Nobody will read temporary data again, so it need not be written. An error here has
+        // nobody to go to.
         let _ = if self.home.temporary {
             self.stop_immediate()
         } else {
             self.stop_fast()
         };
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
 }

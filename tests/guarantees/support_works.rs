@@ -1,9 +1,11 @@
-//! Promises about the test support itself: a tool that does not break what it claims to break proves nothing.
+//! Promises about the test support itself: a tool that does not break what it claims to break
+//! proves nothing.
 
 use std::time::Duration;
 
 use serde_json::json;
 use solewriter::local::broker::Embedded;
+use solewriter::local::postgres;
 use solewriter::local::postgres::Options;
 use solewriter::local::postgres::Postgres;
 use sqlx::Connection;
@@ -23,6 +25,7 @@ use crate::support::producer::Producer;
 use crate::support::producer::Record;
 use crate::support::proxy::Fault;
 use crate::support::proxy::Proxy;
+use crate::support::scratch::unique;
 use crate::support::topics;
 
 fn deposits(count: usize) -> Vec<Record> {
@@ -132,6 +135,29 @@ async fn what_is_committed_survives_a_crash_of_postgres() {
     postgres.start_again().expect("start Postgres again");
     let again = Database::fresh_in(&postgres.url(), "restart").await;
     assert_eq!(again.count("kept").await, 2);
+}
+
+#[tokio::test]
+async fn a_data_directory_is_kept_and_belongs_to_one_postgres_at_a_time() {
+    let directory = std::env::temp_dir().join(unique("solewriter-kept"));
+    let options = Options {
+        data_dir: Some(directory.clone()),
+        ..Options::default()
+    };
+    let first = Postgres::start(options.clone()).expect("start Postgres");
+    let database = Database::fresh_in(&first.url(), "kept").await;
+    database.execute("create table kept as select 1 as n").await;
+    let second = Postgres::start(options.clone());
+    assert!(
+        matches!(second, Err(postgres::Error::InUse { .. })),
+        "{second:?}"
+    );
+    drop(first);
+    let again = Postgres::start(options).expect("start Postgres on the same data");
+    let database = Database::fresh_in(&again.url(), "kept").await;
+    assert_eq!(database.count("kept").await, 1);
+    drop(again);
+    std::fs::remove_dir_all(&directory).expect("remove what was kept");
 }
 
 #[tokio::test]

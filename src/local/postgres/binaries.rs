@@ -9,7 +9,8 @@ use std::process::Command;
 use super::BINARIES_VARIABLE;
 use super::Error;
 
-/// Folders with one sub-folder per version: `(parent, what stands before the version, what follows it)`.
+/// Folders with one sub-folder per version: `(parent, what stands before the version, what follows
+/// it)`.
 const VERSIONED: [(&str, &str, &str); 6] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -40,7 +41,8 @@ impl Binaries {
     }
 }
 
-/// What the user named; otherwise the first place that has both programs (a client package alone has neither).
+/// What the user named; otherwise the first place that has both programs (a client package alone
+/// has neither).
 pub(super) fn find() -> Result<Binaries, Error> {
     if let Some(directory) = env::var_os(BINARIES_VARIABLE).filter(|value| !value.is_empty()) {
         let directory = PathBuf::from(directory);

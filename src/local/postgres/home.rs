@@ -1,4 +1,5 @@
-//! The directory of one private Postgres: the cluster, its log and the lock that keeps a second process out.
+//! The directory of one private Postgres: the cluster, its log and the lock that keeps a second
+//! process out.
 
 use std::env;
 use std::fs;
@@ -78,7 +79,8 @@ fn make(directory: &Path) -> Result<PathBuf, Error> {
     directory.canonicalize().map_err(Error::io(doing()))
 }
 
-/// Root's own temporary directory may be closed to the account that the server runs as; `/var/tmp` is open to all.
+/// Root's own temporary directory may be closed to the account that the server runs as; `/var/tmp`
+/// is open to all.
 fn temporary_directory(root: bool) -> PathBuf {
     let parent = if root {
         PathBuf::from("/var/tmp")

@@ -21,7 +21,8 @@ const READY_POLL: Duration = Duration::from_millis(10);
 const SOCKET_DIRECTORY_BYTES_MAX: usize = 80;
 
 impl Postgres {
-    /// Makes the cluster where there is none: beside its place, then moved there, so that half a cluster is never taken for one.
+    /// Makes the cluster where there is none: beside its place, then moved there, so that half a
+    /// cluster is never taken for one.
     pub(super) fn initialize(&self) -> Result<(), Error> {
         if self.home.cluster.exists() {
             return Ok(());
@@ -95,7 +96,8 @@ impl Postgres {
             ("unix_socket_directories", socket),
             ("fsync", disk),
             ("full_page_writes", disk),
-            // Without fsync it costs nothing, and a connection that asks for it must not be refused here only.
+            // Without fsync it costs nothing, and a connection that asks for it must not be refused
+            // here only.
             ("synchronous_commit", "on"),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -111,7 +113,8 @@ impl Postgres {
             directory: self.home.directory.clone(),
             stdout: log.to_owned(),
             stderr: log.to_owned(),
-            // A fast shutdown: to kill the postmaster alone would leave its children and its shared memory.
+            // A fast shutdown: to kill the postmaster alone would leave its children and its shared
+            // memory.
             signal_when_orphaned: "INT",
             remove_when_orphaned: self.home.temporary.then(|| self.home.directory.clone()),
             ..Program::new(command)
@@ -120,7 +123,8 @@ impl Postgres {
     }
 }
 
-/// `postmaster.pid`: the first line is the process id (a stale file names another), the eighth the state.
+/// `postmaster.pid`: the first line is the process id (a stale file names another), the eighth the
+/// state.
 fn is_ready(cluster: &Path, process: u32) -> bool {
     let Ok(text) = fs::read_to_string(cluster.join("postmaster.pid")) else {
         return false;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Status code and body. HTTP/1.0, so that the body ends with the connection and never comes in chunks.
+/// Status code and body. HTTP/1.0, so that the body ends with the connection and never comes in
+/// chunks.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

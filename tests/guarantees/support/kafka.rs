@@ -1,26 +1,24 @@
 //! A real Kafka broker: one JVM, KRaft, quick settings, gone with this process.
 
+mod cluster;
+mod java;
 mod properties;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rustix::process::Signal;
 use solewriter::local::guarded::Guarded;
-use solewriter::local::guarded::Program;
 
 use super::patience::wait_for;
-use super::scratch::fetched;
 use super::scratch::free_port;
 use super::scratch::unique;
 use super::tls;
 use super::tls::Certificate;
+pub use cluster::Cluster;
 
 /// A JVM start beside a compiler and a Postgres on two cores has been seen to take 30 s.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,35 +29,8 @@ const START_ATTEMPTS: u32 = 3;
 pub const USER: &str = "alice";
 pub const PASSWORD: &str = "alice-secret";
 
-/// How to reach a broker; all helpers take this, whoever the broker is.
-#[derive(Debug, Clone)]
-pub struct Cluster {
-    pub bootstrap_servers: String,
-    /// Further librdkafka properties: protocol, credentials.
-    pub properties: Vec<(String, String)>,
-}
-
-impl Cluster {
-    /// Without encryption and credentials.
-    pub fn plain(bootstrap_servers: impl Into<String>) -> Self {
-        Self {
-            bootstrap_servers: bootstrap_servers.into(),
-            properties: Vec::new(),
-        }
-    }
-
-    /// The base of every client's configuration.
-    pub fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.bootstrap_servers);
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
-        config
-    }
-}
-
-/// The broker that tests share: `KAFKA_BOOTSTRAP_SERVERS` when set, otherwise one started by the first who asks.
+/// The broker that tests share: `KAFKA_BOOTSTRAP_SERVERS` when set, otherwise one started by the
+/// first who asks.
 pub fn shared() -> Cluster {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     match env::var("KAFKA_BOOTSTRAP_SERVERS") {
@@ -257,29 +228,7 @@ impl Broker {
 
     /// Runs a main class with `server.properties` as its last argument.
     fn java(&self, arguments: &[&str]) -> Guarded {
-        let jars = fetched("kafka/libs");
-        assert!(
-            jars.is_dir(),
-            "no Kafka in {}: `./dev test` fetches it",
-            jars.display()
-        );
-        let mut command = vec![
-            java_program(),
-            "-Xmx256m".into(),
-            "-XX:TieredStopAtLevel=1".into(),
-        ];
-        command.extend(["-XX:+UseSerialGC", "-cp"].map(OsString::from));
-        command.push(jars.join("*").into());
-        command.extend(arguments.iter().map(OsString::from));
-        command.push(self.directory.join("server.properties").into());
-        let program = Program {
-            directory: self.directory.clone(),
-            stdout: self.log(),
-            stderr: self.log(),
-            remove_when_orphaned: Some(self.directory.clone()),
-            ..Program::new(command)
-        };
-        program.spawn().expect("run java")
+        java::run(arguments, &self.directory, &self.log())
     }
 
     fn log(&self) -> PathBuf {
@@ -298,18 +247,4 @@ impl Drop for Broker {
         drop(self.server.take());
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// The runtime that `./dev` fetched, where it had to; then `JAVA_HOME`; then the path.
-fn java_program() -> OsString {
-    let homes = [
-        Some(fetched("java")),
-        env::var_os("JAVA_HOME").map(PathBuf::from),
-    ];
-    let programs = homes
-        .into_iter()
-        .flatten()
-        .map(|home| home.join("bin/java"));
-    let found = programs.into_iter().find(|program| Path::is_file(program));
-    found.map_or_else(|| "java".into(), PathBuf::into_os_string)
 }

@@ -32,7 +32,8 @@ fn start_shared() -> Postgres {
     Postgres::start(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A test's own schema name and connections whose `search_path` begins with it. The schema is the worker's to make.
+/// A test's own schema name and connections whose `search_path` begins with it. The schema is the
+/// worker's to make.
 pub struct Database {
     pub url: String,
     pub schema: String,

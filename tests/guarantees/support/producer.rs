@@ -78,7 +78,8 @@ impl Record {
     }
 }
 
-/// How a key is mapped to a partition. Services in other languages differ here, which is the point of some tests.
+/// How a key is mapped to a partition. Services in other languages differ here, which is the point
+/// of some tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitioner {
     /// Java's, and what a command's key promises.

@@ -1,7 +1,8 @@
 //! A proxy in front of Postgres that loses what it is told to lose.
 //!
-//! It reads the client's side of the protocol, so that a fault can hit the *execution* of a statement, prepared long
-//! before, and the loss of an answer happens after the server has finished, not somewhere near it.
+//! It reads the client's side of the protocol, so that a fault can hit the *execution* of a
+//! statement, prepared long before, and the loss of an answer happens after the server has
+//! finished, not somewhere near it.
 
 mod frontend;
 mod link;

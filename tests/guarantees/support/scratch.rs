@@ -35,7 +35,8 @@ impl Drop for Scratch {
     }
 }
 
-/// A name that no other test, and no earlier run, has used: for topics, schemas, groups, directories.
+/// A name that no other test, and no earlier run, has used: for topics, schemas, groups,
+/// directories.
 pub fn unique(name: &str) -> String {
     format!("{name}_{:012x}", fastrand::u64(..1 << 48))
 }
@@ -49,9 +50,5 @@ pub fn fetched(name: &str) -> PathBuf {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    solewriter::local::port::free().expect("find a free port")
 }

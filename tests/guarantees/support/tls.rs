@@ -1,4 +1,5 @@
-//! A certificate for the broker's encrypted listener, made when it is needed: nothing secret lies in the repository.
+//! A certificate for the broker's encrypted listener, made when it is needed: nothing secret lies
+//! in the repository.
 
 use std::path::Path;
 use std::path::PathBuf;

@@ -38,7 +38,8 @@ pub async fn create(cluster: &Cluster, topic: &str, partitions: i32, settings: &
         "create the topic",
         admin(cluster).create_topics([&wanted], &options()).await,
     );
-    // The controller has answered; a client sees the topic when the broker's metadata has caught up.
+    // The controller has answered; a client sees the topic when the broker's metadata has caught
+    // up.
     wait_for(format!("topic {topic}"), PATIENCE, || {
         (partition_count(cluster, topic) == partitions).then_some(())
     });
@@ -70,7 +71,8 @@ pub async fn delete_records(cluster: &Cluster, topic: &str, partition: i32, offs
     }
 }
 
-/// Grows the topic to `partitions` in all: the operation that changes which partition a key belongs to.
+/// Grows the topic to `partitions` in all: the operation that changes which partition a key belongs
+/// to.
 pub async fn add_partitions(cluster: &Cluster, topic: &str, partitions: usize) {
     let wanted = NewPartitions::new(topic, partitions);
     let result = admin(cluster)

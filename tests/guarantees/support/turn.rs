@@ -7,7 +7,8 @@ use std::sync::PoisonError;
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// The right to be the only heavy test that runs. Not a mutex guard, so it may be held over an `await`.
+/// The right to be the only heavy test that runs. Not a mutex guard, so it may be held over an
+/// `await`.
 #[must_use = "the turn ends where this value is dropped: `let _turn = heavy();`"]
 pub struct Turn(());
 

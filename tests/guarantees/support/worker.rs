@@ -103,7 +103,8 @@ impl Worker {
         self.signal(Signal::CONT);
     }
 
-    /// Waits for an end that the test has brought about; panics with the worker's output when it does not come.
+    /// Waits for an end that the test has brought about; panics with the worker's output when it
+    /// does not come.
     pub fn wait_ended(&mut self, timeout: Duration) -> ExitStatus {
         let ended = self.process.wait(timeout).expect("wait for the worker");
         ended.unwrap_or_else(|| {

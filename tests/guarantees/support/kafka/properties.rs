@@ -36,9 +36,11 @@ const QUICK: &[(&str, &str)] = &[
     ("default.replication.factor", "1"),
     ("min.insync.replicas", "1"),
     ("num.partitions", "1"),
-    // A command of 1 MiB and its headers shall reach the worker, whose limit is what the tests test.
+    // A command of 1 MiB and its headers shall reach the worker, whose limit is what the tests
+    // test.
     ("message.max.bytes", "4194304"),
-    // Each log allocates its index files at once; the default of 10 MiB fills a small disk with empty topics.
+    // Each log allocates its index files at once; the default of 10 MiB fills a small disk with
+    // empty topics.
     ("log.index.size.max.bytes", "65536"),
     ("log.segment.bytes", "16777216"),
     // Deleted topics and records go soon, but not before a test can look.

@@ -1,4 +1,5 @@
-//! The client's side of the Postgres protocol, as far as it takes to know which statement a message runs.
+//! The client's side of the Postgres protocol, as far as it takes to know which statement a message
+//! runs.
 
 use std::collections::HashMap;
 
@@ -69,7 +70,8 @@ impl Frontend {
                 self.statements.insert(name, statement);
                 None
             }
-            // Bind: a portal, then the name of the statement. Its execution follows in the same flight.
+            // Bind: a portal, then the name of the statement. Its execution follows in the same
+            // flight.
             b'B' => {
                 text()?;
                 self.statements.get(&text()?).cloned()

@@ -52,7 +52,8 @@ impl WorkerOptions {
         self
     }
 
-    /// TOML text merged over the generated configuration: `setting("[worker]\nbatch_commands_max = 10")`.
+    /// TOML text merged over the generated configuration: `setting("[worker]\nbatch_commands_max =
+    /// 10")`.
     pub fn setting(mut self, text: &str) -> Self {
         let more = text
             .parse()
