@@ -1,4 +1,23 @@
 //! solewriter
-pub mod command; pub mod cursor; pub mod dead_letter; pub mod fencing_token; pub mod halt; pub mod handlers; pub mod horizon; pub mod kafka; pub mod outcome; pub mod postgres; pub mod record; pub mod steps;
+pub mod assignment;
+pub mod command;
+pub mod cursor;
+pub mod dead_letter;
+pub mod fencing_token;
+pub mod halt;
+pub mod handlers;
+pub mod horizon;
+pub mod kafka;
+pub mod local;
+pub mod maintenance;
+pub mod outcome;
+pub mod postgres;
+pub mod record;
+pub mod runtime;
+pub mod steps;
+pub mod worker;
+pub mod writer;
+
 pub use handlers::{Context, Rejection};
 pub use record::TopicPartition;
+pub use worker::Worker;

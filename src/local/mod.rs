@@ -1,0 +1,9 @@
+//! Kafka and Postgres on this machine, without Docker: for `dev`, the tests and `bench`.
+//!
+//! Nothing here runs in production. What it starts is private (a free port of the loopback
+//! interface, a directory of its own) and ends with this process, however this process ends.
+
+pub mod broker;
+pub mod guarded;
+pub mod port;
+pub mod postgres;

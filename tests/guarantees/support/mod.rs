@@ -1,0 +1,24 @@
+//! What the tests stand on: a real broker, a real Postgres, a proxy that breaks connections, and
+//! workers that can be killed. Every test takes topics and a schema of its own, so they run side by
+//! side.
+//!
+//! A test that runs a worker or a private broker or database is heavy: it begins with `let _turn =
+//! support::heavy();`.
+
+// A helper is here for all promises; those written so far may not need each of them.
+#![allow(dead_code)]
+
+pub mod consumer;
+pub mod http;
+pub mod kafka;
+pub mod patience;
+pub mod postgres;
+pub mod producer;
+pub mod proxy;
+pub mod scratch;
+pub mod tls;
+pub mod topics;
+pub mod turn;
+pub mod worker;
+
+pub use turn::heavy;

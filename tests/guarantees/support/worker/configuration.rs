@@ -1,0 +1,124 @@
+//! The configuration file that a test's worker gets.
+
+use std::net::SocketAddr;
+
+use toml::Table;
+use toml::Value;
+
+use crate::support::kafka::Cluster;
+use crate::support::postgres::Database;
+use crate::support::scratch::unique;
+
+/// What a worker is started with. Two workers of one test share it: same group, same schema.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    pub cluster: Cluster,
+    pub database_url: String,
+    pub schema: String,
+    pub group_id: String,
+    /// Name and entity type of each command topic.
+    pub topics: Vec<(String, String)>,
+    /// For `[kafka.properties]`; win over the quick ones chosen here.
+    pub properties: Vec<(String, String)>,
+    /// Any further keys, merged over the generated ones: `[worker]`, `[deduplication]`.
+    pub settings: Table,
+    /// Added to the worker's environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl WorkerOptions {
+    /// Accounts on one topic, a fresh group.
+    pub fn new(cluster: &Cluster, database: &Database, topic: &str) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            database_url: database.url.clone(),
+            schema: database.schema.clone(),
+            group_id: unique("group"),
+            topics: vec![(topic.to_owned(), "account".to_owned())],
+            properties: Vec::new(),
+            settings: Table::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// By way of a proxy, or to another database.
+    pub fn database_url(mut self, url: impl Into<String>) -> Self {
+        self.database_url = url.into();
+        self
+    }
+
+    pub fn property(mut self, name: &str, value: &str) -> Self {
+        self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// TOML text merged over the generated configuration: `setting("[worker]\nbatch_commands_max =
+    /// 10")`.
+    pub fn setting(mut self, text: &str) -> Self {
+        let more = text
+            .parse()
+            .unwrap_or_else(|error| panic!("{text}: {error}"));
+        merge(&mut self.settings, more);
+        self
+    }
+
+    pub(super) fn to_toml(&self, listen: SocketAddr) -> String {
+        let topic = |(name, entity): &(String, String)| {
+            table([("name", name.as_str()), ("entity", entity)])
+        };
+        let mut kafka = table([
+            ("bootstrap_servers", self.cluster.bootstrap_servers.as_str()),
+            ("group_id", &self.group_id),
+        ]);
+        kafka.insert(
+            "properties".to_owned(),
+            Value::Table(self.kafka_properties()),
+        );
+        let mut config = Table::new();
+        let database = [
+            ("url", self.database_url.as_str()),
+            ("schema", &self.schema),
+        ];
+        config.insert("database".to_owned(), Value::Table(table(database)));
+        config.insert("kafka".to_owned(), Value::Table(kafka));
+        let topics = self.topics.iter().map(topic).map(Value::Table).collect();
+        config.insert("topics".to_owned(), Value::Array(topics));
+        config.insert(
+            "http".to_owned(),
+            Value::Table(table([("listen", &*listen.to_string())])),
+        );
+        merge(&mut config, self.settings.clone());
+        toml::to_string(&config).expect("a table is TOML")
+    }
+
+    /// A dead worker's partitions shall move within seconds, not within the default of 45 s.
+    fn kafka_properties(&self) -> Table {
+        let mut properties = table([
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "500"),
+        ]);
+        for (name, value) in self.cluster.properties.iter().chain(&self.properties) {
+            properties.insert(name.clone(), Value::String(value.clone()));
+        }
+        properties
+    }
+}
+
+fn table<const N: usize>(entries: [(&str, &str); N]) -> Table {
+    entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Value::String(value.to_owned())))
+        .collect()
+}
+
+/// Tables are merged key by key; anything else is replaced.
+fn merge(into: &mut Table, from: Table) {
+    for (name, value) in from {
+        match (into.get_mut(&name), value) {
+            (Some(Value::Table(inner)), Value::Table(value)) => merge(inner, value),
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
