@@ -1,1 +1,4 @@
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod server;
+pub mod telemetry;

@@ -103,11 +103,18 @@ fn without_password(mut url: Url) -> String {
         return url.into();
     }
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    url.query_pairs_mut().clear().extend_pairs(
-        pairs
-            .iter()
-            .map(|(key, value)| (key, if key.contains("password") { HIDDEN } else { value })),
-    );
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(pairs.iter().map(|(key, value)| {
+            (
+                key,
+                if key.contains("password") {
+                    HIDDEN
+                } else {
+                    value
+                },
+            )
+        }));
     url.into()
 }
 
@@ -167,7 +174,10 @@ mod tests {
     fn a_remote_host_is_verified_in_full_unless_the_url_says_otherwise() {
         assert_eq!(ssl_mode("postgres://u:p@db.example.com/app"), "VerifyFull");
         assert_eq!(ssl_mode("postgres://u:p@10.0.0.5/app"), "VerifyFull");
-        assert_eq!(ssl_mode("postgres:///app?host=db.example.com"), "VerifyFull");
+        assert_eq!(
+            ssl_mode("postgres:///app?host=db.example.com"),
+            "VerifyFull"
+        );
         assert_eq!(ssl_mode("postgres://u@db/app?sslmode=disable"), "Disable");
         assert_eq!(ssl_mode("postgres://u@db/app?sslmode=require"), "Require");
     }
@@ -196,7 +206,10 @@ mod tests {
             let url = url(text);
             let json = serde_json::to_string(&url).expect("a string");
             for shown in [format!("{url} {url:?}"), json] {
-                assert!(!shown.contains("hunter2") && shown.contains(HIDDEN), "{shown}");
+                assert!(
+                    !shown.contains("hunter2") && shown.contains(HIDDEN),
+                    "{shown}"
+                );
             }
         }
     }

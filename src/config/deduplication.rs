@@ -39,12 +39,7 @@ impl Default for Deduplication {
 
 impl Deduplication {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
-        duration::within(
-            "deduplication.window",
-            self.window,
-            WINDOW_MIN,
-            WINDOW_MAX,
-        )
+        duration::within("deduplication.window", self.window, WINDOW_MIN, WINDOW_MAX)
     }
 }
 

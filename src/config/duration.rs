@@ -39,7 +39,9 @@ pub(super) fn text(value: Duration) -> String {
     ];
     let millis = value.as_millis();
     let exact = value.subsec_nanos() % 1_000_000 == 0;
-    let unit = UNITS.iter().find(|(size, _)| millis > 0 && millis % size == 0);
+    let unit = UNITS
+        .iter()
+        .find(|(size, _)| millis > 0 && millis % size == 0);
     match unit {
         Some((size, unit)) if exact => format!("{}{unit}", millis / size),
         _ => humantime::format_duration(value).to_string(),

@@ -85,7 +85,11 @@ fn path_of(name: &str) -> Vec<String> {
     match path.as_slice() {
         [kafka, properties, _, ..] if kafka == "kafka" && properties == "properties" => {
             let verbatim = PREFIX.len() + "kafka__properties__".len();
-            vec![kafka.clone(), properties.clone(), name[verbatim..].to_owned()]
+            vec![
+                kafka.clone(),
+                properties.clone(),
+                name[verbatim..].to_owned(),
+            ]
         }
         _ => path,
     }
@@ -96,8 +100,9 @@ fn typed(kind: Kind, text: &str) -> Value {
     let typed = match kind {
         Kind::Integer => text.replace('_', "").parse().map(Value::Integer).ok(),
         Kind::Boolean => text.parse().map(Value::Boolean).ok(),
-        Kind::List | Kind::Section => parse_value(text),
-        Kind::Text => None,
+        Kind::List => parse_value(text),
+        // A section as a whole would silently replace what the file says in it.
+        Kind::Text | Kind::Section => None,
     };
     typed.unwrap_or_else(|| Value::String(text.to_owned()))
 }
@@ -143,6 +148,9 @@ mod tests {
     #[test]
     fn a_number_for_a_text_key_stays_text() {
         assert_eq!(typed(Kind::Text, "42"), Value::String("42".into()));
-        assert_eq!(typed(Kind::Integer, "33_554_432"), Value::Integer(33_554_432));
+        assert_eq!(
+            typed(Kind::Integer, "33_554_432"),
+            Value::Integer(33_554_432)
+        );
     }
 }

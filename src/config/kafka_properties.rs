@@ -39,7 +39,9 @@ enum PropertyValue {
 impl KafkaProperties {
     /// Names and values, secrets included: for the client, not for eyes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value of one property.
@@ -101,7 +103,10 @@ fn texts<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, S
         PropertyValue::Number(number) => number.to_string(),
         PropertyValue::Boolean(boolean) => boolean.to_string(),
     };
-    Ok(values.into_iter().map(|(name, value)| (name, text(value))).collect())
+    Ok(values
+        .into_iter()
+        .map(|(name, value)| (name, text(value)))
+        .collect())
 }
 
 impl fmt::Debug for KafkaProperties {
@@ -164,7 +169,10 @@ mod tests {
         .collect();
         let json = serde_json::to_string(&properties).expect("a map");
         for shown in [format!("{properties:?}"), json] {
-            assert!(!shown.contains("hunter2") && shown.contains("mine"), "{shown}");
+            assert!(
+                !shown.contains("hunter2") && shown.contains("mine"),
+                "{shown}"
+            );
         }
     }
 }

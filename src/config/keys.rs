@@ -9,7 +9,6 @@ use toml::Value;
 
 use super::Config;
 use super::error::Error;
-use super::error::Invalid;
 use super::origin::Origins;
 
 /// Two keys closer than this are taken for a typo of each other (Jaro-Winkler, 0 to 1).
@@ -17,7 +16,8 @@ const SIMILARITY_MIN: f64 = 0.8;
 
 /// The schema without references, to walk along a table.
 static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings
         .into_generator()
         .into_root_schema_for::<Config>()
@@ -36,7 +36,9 @@ pub(super) enum Kind {
 
 /// The kind of the key at `path`; text for a key that does not exist.
 pub(super) fn kind_at(path: &[String]) -> Kind {
-    let schema = path.iter().try_fold(&*SCHEMA, |schema, key| child(schema, key));
+    let schema = path
+        .iter()
+        .try_fold(&*SCHEMA, |schema, key| child(schema, key));
     schema.map_or(Kind::Text, kind)
 }
 
@@ -66,7 +68,13 @@ fn check_table(schema: &Json, table: &Table, prefix: &str, origins: &Origins) ->
 
 fn check_value(schema: &Json, value: &Value, key: &str, origins: &Origins) -> Result<(), Error> {
     // Said here and not by the deserializer, whose message quotes the value: it may be a password.
-    let misplaced = |problem: String| Err(Invalid::new(key, problem).found_in(origins));
+    let misplaced = |problem: String| {
+        Err(Error::Invalid {
+            origin: origins.of(&first_leaf(key, value)),
+            key: key.to_owned(),
+            problem,
+        })
+    };
     match (kind(schema), value) {
         (Kind::Section, Value::Table(table)) => {
             check_table(schema, table, &format!("{key}."), origins)
@@ -187,7 +195,11 @@ mod tests {
     fn every_key_has_a_description() {
         for section in names(&SCHEMA) {
             let schema = child(&SCHEMA, section).expect("a section of the schema");
-            let inner = if kind(schema) == Kind::List { &schema["items"] } else { schema };
+            let inner = if kind(schema) == Kind::List {
+                &schema["items"]
+            } else {
+                schema
+            };
             for key in names(inner) {
                 assert!(description_at(&[section, key]).is_some(), "{section}.{key}");
             }

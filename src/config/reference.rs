@@ -34,7 +34,7 @@ pub fn reference_file() -> String {
 /// The defaults, and examples where there is none.
 fn example() -> Config {
     let mut config = Config::default();
-    config.database.url = "postgres://solewriter:secret@localhost:5432/app".parse().ok();
+    config.database.url = "postgres://solewriter@localhost:5432/app".parse().ok();
     config.kafka.bootstrap_servers = Some("localhost:9092".to_owned());
     config.kafka.properties = [("session.timeout.ms", "45000")].into_iter().collect();
     let mut topic = Topic::new("accounts.commands", "account");
@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn the_reference_file_with_every_value_uncommented_is_the_example() {
-        let is_value = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+        let is_value =
+            |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
         let made = reference_file();
         let uncommented: Vec<&str> = made
             .lines()
@@ -112,6 +113,8 @@ mod tests {
             .collect();
         let config: Config = toml::from_str(&uncommented.join("\n")).expect("a good file");
         assert_eq!(config.show(), example().show());
-        config.validate_for_run().expect("a configuration that works");
+        config
+            .validate_for_run()
+            .expect("a configuration that works");
     }
 }

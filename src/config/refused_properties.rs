@@ -8,17 +8,25 @@ const LINGER: &str = "refused: outcomes already come in batches, so waiting for 
 const REPORTS: &str = "refused: the published offset moves by delivery reports, so every one of them is needed. There is nothing to set instead";
 const PARTITION: &str = "refused: an outcome goes to the partition of its command. The producers' partitioner is `partitioner` of its [[topics]]";
 const ASSIGNMENT: &str = "refused: the assignment is cooperative-sticky. For the broker's own assignment set \"group.protocol\" = \"consumer\"";
-const EVENTS: &str = "refused: solewriter watches the ends of partitions itself. There is nothing to set instead";
+const EVENTS: &str =
+    "refused: solewriter watches the ends of partitions itself. There is nothing to set instead";
 const TOPICS: &str = "refused: a command topic is never made by accident; create it with the partition count that its producers use";
 const TRANSACTIONS: &str = "refused: the commit is in Postgres, and outcomes need no Kafka transaction. There is nothing to set instead";
 const LOADS_CODE: &str = "refused: it would load code into the worker. There is no way around it; TLS, SCRAM and zstd are built in";
 const RUNS_PROGRAMS: &str = "refused: it would run a program as the worker. Use SASL SCRAM or mutual TLS, which are built in";
-const UNSECURE: &str = "refused: unsigned tokens prove nothing. Use SASL SCRAM or mutual TLS, which are built in";
+const UNSECURE: &str =
+    "refused: unsigned tokens prove nothing. Use SASL SCRAM or mutual TLS, which are built in";
 
 /// Names and librdkafka's aliases for them. A trailing `*` stands for any ending.
 const REFUSED: [(&str, &str); 36] = [
-    ("bootstrap.servers", "refused: set bootstrap_servers under [kafka]"),
-    ("metadata.broker.list", "refused: set bootstrap_servers under [kafka]"),
+    (
+        "bootstrap.servers",
+        "refused: set bootstrap_servers under [kafka]",
+    ),
+    (
+        "metadata.broker.list",
+        "refused: set bootstrap_servers under [kafka]",
+    ),
     ("group.id", "refused: set group_id under [kafka]"),
     ("enable.auto.commit", CURSOR),
     ("auto.commit.enable", CURSOR),
@@ -26,9 +34,15 @@ const REFUSED: [(&str, &str); 36] = [
     ("enable.auto.offset.store", CURSOR),
     ("offset.store.*", CURSOR),
     ("auto.offset.reset", START),
-    ("isolation.level", "refused: only committed records are commands, so it is read_committed. There is nothing to set instead"),
+    (
+        "isolation.level",
+        "refused: only committed records are commands, so it is read_committed. There is nothing to set instead",
+    ),
     ("partition.assignment.strategy", ASSIGNMENT),
-    ("group.remote.assignor", "refused: the broker's own default keeps partitions where they are. There is nothing to set instead"),
+    (
+        "group.remote.assignor",
+        "refused: the broker's own default keeps partitions where they are. There is nothing to set instead",
+    ),
     ("enable.idempotence", PRODUCER),
     ("enable.gapless.guarantee", PRODUCER),
     ("acks", PRODUCER),
@@ -92,7 +106,12 @@ mod tests {
 
     #[test]
     fn what_concerns_only_the_connection_is_allowed() {
-        for name in ["session.timeout.ms", "client.rack", "ssl.ca.location", "topic.metadata.refresh.interval.ms"] {
+        for name in [
+            "session.timeout.ms",
+            "client.rack",
+            "ssl.ca.location",
+            "topic.metadata.refresh.interval.ms",
+        ] {
             assert_eq!(reason(name), None, "{name}");
         }
     }

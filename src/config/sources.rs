@@ -86,8 +86,16 @@ impl Sources {
 
     /// The file to read, and whether it has to exist.
     pub(super) fn file(&self) -> (PathBuf, bool) {
-        let variable = || self.environment.get(FILE_VARIABLE).filter(|v| !v.is_empty());
-        match self.named_file.clone().or_else(|| variable().map(PathBuf::from)) {
+        let variable = || {
+            self.environment
+                .get(FILE_VARIABLE)
+                .filter(|v| !v.is_empty())
+        };
+        match self
+            .named_file
+            .clone()
+            .or_else(|| variable().map(PathBuf::from))
+        {
             Some(named) => (named, true),
             None => (PathBuf::from(DEFAULT_FILE), false),
         }

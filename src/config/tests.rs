@@ -99,7 +99,10 @@ fn a_value_can_come_from_a_file() {
     let sources = defaults().variable(variable, secret.0.display().to_string());
     let config = load(&sources);
     let shown = config.show();
-    assert!(shown.contains("postgres://app:***@localhost/app"), "{shown}");
+    assert!(
+        shown.contains("postgres://app:***@localhost/app"),
+        "{shown}"
+    );
     assert!(shown.contains(variable), "{shown}");
     assert!(!shown.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
     assert_eq!(
@@ -115,11 +118,17 @@ fn the_environment_is_typed_as_its_key_wants_it() {
             .variable("SOLEWRITER__WORKER__BATCH_COMMANDS_MAX", "500")
             .variable("SOLEWRITER__KAFKA__GROUP_ID", "42")
             .variable("SOLEWRITER__KAFKA__PROPERTIES__session.timeout.ms", "6000")
-            .variable("SOLEWRITER__TOPICS", r#"[{ name = "orders", entity = "order" }]"#),
+            .variable(
+                "SOLEWRITER__TOPICS",
+                r#"[{ name = "orders", entity = "order" }]"#,
+            ),
     );
     assert_eq!(config.worker.batch_commands_max.get(), 500);
     assert_eq!(config.kafka.group_id, "42");
-    assert_eq!(config.kafka.properties.get("session.timeout.ms"), Some("6000"));
+    assert_eq!(
+        config.kafka.properties.get("session.timeout.ms"),
+        Some("6000")
+    );
     assert_eq!(config.topics[0].outcomes_topic(), "orders.outcomes");
 }
 
@@ -233,7 +242,8 @@ fn running_needs_a_database_a_cluster_and_a_topic() {
 fn what_is_shown_names_where_each_value_came_from() {
     let config = load(&defaults().variable("SOLEWRITER__WORKER__DRAIN_TIMEOUT", "30s"));
     let shown = config.show();
-    let line = "drain_timeout = \"30s\"  # environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT\n";
+    let line =
+        "drain_timeout = \"30s\"  # environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT\n";
     assert!(shown.contains(line), "{shown}");
     let json = config.show_json();
     assert_eq!(json["worker"]["drain_timeout"], "30s");

@@ -80,7 +80,9 @@ fn no_answers_on_command_topics(topics: &[Topic]) -> Result<(), Invalid> {
             ("events_topic", topic.events_topic()),
         ] {
             if is_command_topic(&name) {
-                let problem = format!("{name} is a command topic: what is published there would be read as commands");
+                let problem = format!(
+                    "{name} is a command topic: what is published there would be read as commands"
+                );
                 return Err(invalid(index, key, problem));
             }
         }
@@ -115,13 +117,19 @@ mod tests {
 
     #[test]
     fn two_topics_with_an_entity_type_each_are_fine() {
-        let topics = [Topic::new("accounts.commands", "account"), Topic::new("orders", "order")];
+        let topics = [
+            Topic::new("accounts.commands", "account"),
+            Topic::new("orders", "order"),
+        ];
         assert_eq!(key_of_problem(&topics), None);
     }
 
     #[test]
     fn a_topic_appears_once() {
-        let topics = [Topic::new("accounts", "account"), Topic::new("accounts", "order")];
+        let topics = [
+            Topic::new("accounts", "account"),
+            Topic::new("accounts", "order"),
+        ];
         assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[1].name"));
     }
 
@@ -134,20 +142,33 @@ mod tests {
     #[test]
     fn outcomes_and_events_never_come_back_as_commands() {
         let topics = [Topic::new("a", "account"), Topic::new("a.events", "order")];
-        assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].events_topic"));
+        assert_eq!(
+            key_of_problem(&topics).as_deref(),
+            Some("topics[0].events_topic")
+        );
         let mut own = Topic::new("a", "account");
         own.outcomes_topic = Some("a".into());
-        assert_eq!(key_of_problem(&[own]).as_deref(), Some("topics[0].outcomes_topic"));
+        assert_eq!(
+            key_of_problem(&[own]).as_deref(),
+            Some("topics[0].outcomes_topic")
+        );
     }
 
     #[test]
     fn a_name_that_kafka_would_refuse_is_refused_here() {
         for name in ["", ".", "..", "a b", "ä", &"a".repeat(250)] {
             let topics = [Topic::new(name, "account")];
-            assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].name"), "{name}");
+            assert_eq!(
+                key_of_problem(&topics).as_deref(),
+                Some("topics[0].name"),
+                "{name}"
+            );
         }
         // Long enough for itself, too long with `.outcomes` behind it.
         let topics = [Topic::new("a".repeat(245), "account")];
-        assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].outcomes_topic"));
+        assert_eq!(
+            key_of_problem(&topics).as_deref(),
+            Some("topics[0].outcomes_topic")
+        );
     }
 }
