@@ -48,10 +48,21 @@ impl DatabaseUrl {
     /// like) again.
     pub fn connect_options(&self) -> Result<PgConnectOptions, DatabaseUrlError> {
         let options = driver_options(self.secret.expose_secret())?;
-        if self.says_sslmode || is_local(options.get_host()) || options.get_socket().is_some() {
+        if self.says_sslmode || stays_here(&options) {
             return Ok(options);
         }
         Ok(options.ssl_mode(PgSslMode::VerifyFull))
+    }
+
+    /// Whether the password goes only to a server that has proven who it is, or to this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect_options`](Self::connect_options).
+    pub fn verifies_server(&self) -> Result<bool, DatabaseUrlError> {
+        let options = self.connect_options()?;
+        let verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+        Ok(verified || stays_here(&options))
     }
 }
 
@@ -85,6 +96,10 @@ fn refuse<T>(reason: &str) -> Result<T, DatabaseUrlError> {
 fn driver_options(text: &str) -> Result<PgConnectOptions, DatabaseUrlError> {
     text.parse()
         .map_err(|error: sqlx::Error| DatabaseUrlError(error.to_string()))
+}
+
+fn stays_here(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_some() || is_local(options.get_host())
 }
 
 fn is_local(host: &str) -> bool {
@@ -194,6 +209,14 @@ mod tests {
         }
         assert_ne!(ssl_mode("postgres://u@localhost/app"), "VerifyFull");
         assert_ne!(ssl_mode("postgres://u@%2Frun%2Fpg/app"), "VerifyFull");
+    }
+
+    #[test]
+    fn a_weaker_mode_for_a_remote_host_can_be_told_from_a_safe_one() {
+        let verifies = |text: &str| url(text).verifies_server().expect("a good URL");
+        assert!(verifies("postgres://u@db/app"));
+        assert!(verifies("postgres://u@localhost/app?sslmode=disable"));
+        assert!(!verifies("postgres://u@db/app?sslmode=require"));
     }
 
     #[test]

@@ -38,10 +38,10 @@ pub(super) fn text(value: Duration) -> String {
         (1, "ms"),
     ];
     let millis = value.as_millis();
-    let exact = value.subsec_nanos() % 1_000_000 == 0;
+    let exact = value.subsec_nanos().is_multiple_of(1_000_000);
     let unit = UNITS
         .iter()
-        .find(|(size, _)| millis > 0 && millis % size == 0);
+        .find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
     match unit {
         Some((size, unit)) if exact => format!("{}{unit}", millis / size),
         _ => humantime::format_duration(value).to_string(),

@@ -34,6 +34,7 @@ use serde::Serialize;
 
 pub use self::database::Database;
 pub use self::database_url::DatabaseUrl;
+pub use self::database_url::DatabaseUrlError;
 pub use self::deduplication::Deduplication;
 pub use self::error::Error;
 pub use self::http::Http;

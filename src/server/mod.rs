@@ -36,7 +36,7 @@ pub enum Error {
     /// The address is taken, or not this machine's. The process ends: an operator who cannot see a
     /// worker must not believe that nothing is wrong with it.
     #[error(
-        "http.listen = \"{listen}\" cannot be used: {source}; choose another address, e.g. SOLEWRITER__HTTP__LISTEN=127.0.0.1:9401"
+        "http.listen = \"{listen}\" cannot be used (another: SOLEWRITER__HTTP__LISTEN=127.0.0.1:9401)"
     )]
     Listen {
         /// The address, as configured.
