@@ -15,10 +15,15 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
 fn complete(config: &Config) -> Check {
     const NAME: &str = "configuration";
     match config.validate_for_run() {
-        Ok(()) => Check::ok(NAME, format!("complete, {} topics", config.topics.len())),
+        Ok(()) => Check::ok(NAME, format!("complete; command topics: {}", names(config))),
         Err(Error::Missing { key, cure }) => Check::failed(NAME, format!("{key} is not set"), cure),
         Err(error) => Check::failed(NAME, error.to_string(), "correct the value"),
     }
+}
+
+fn names(config: &Config) -> String {
+    let names = config.topics.iter().map(|topic| topic.name.as_str());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Whoever wrote a weaker sslmode has a reason today; the report keeps asking.

@@ -18,7 +18,7 @@ const UNSECURE: &str =
     "refused: unsigned tokens prove nothing. Use SASL SCRAM or mutual TLS, which are built in";
 
 /// Names and librdkafka's aliases for them. A trailing `*` stands for any ending.
-const REFUSED: [(&str, &str); 36] = [
+const REFUSED: [(&str, &str); 35] = [
     (
         "bootstrap.servers",
         "refused: set bootstrap_servers under [kafka]",
@@ -39,10 +39,6 @@ const REFUSED: [(&str, &str); 36] = [
         "refused: only committed records are commands, so it is read_committed. There is nothing to set instead",
     ),
     ("partition.assignment.strategy", ASSIGNMENT),
-    (
-        "group.remote.assignor",
-        "refused: the broker's own default keeps partitions where they are. There is nothing to set instead",
-    ),
     ("enable.idempotence", PRODUCER),
     ("enable.gapless.guarantee", PRODUCER),
     ("acks", PRODUCER),
