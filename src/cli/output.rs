@@ -58,6 +58,8 @@ pub(super) fn table(header: &[&str]) -> Table {
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
+    // Colour the word and not the padding around it.
+    table.style_text_only();
     table
 }
 

@@ -29,7 +29,10 @@ pub(super) fn stop_on_signal(
         let name = signals.next().await;
         // Nothing is lost: what is in flight was not acknowledged, and its next owner settles it.
         let message = "stopped at once; the next owner settles what was in flight";
-        let _ = writeln!(std::io::stderr(), "error: second {name}: {message}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "error: a second signal ({name}): {message}"
+        );
         process::exit(Exit::Failed as i32);
     });
     Ok(())

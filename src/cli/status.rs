@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use comfy_table::CellAlignment;
+use comfy_table::ColumnConstraint;
 use serde::Serialize;
 
 use super::backend;
@@ -89,8 +91,10 @@ const HEADER: [&str; 11] = [
     "PARKED",
 ];
 
+const OWNER: usize = 3;
+
 /// Everything behind the owner is a number.
-const FIRST_NUMBER: usize = 4;
+const FIRST_NUMBER: usize = OWNER + 1;
 
 impl Status {
     fn table(&self) -> String {
@@ -101,8 +105,14 @@ impl Status {
         for partition in &self.partitions {
             table.add_row(partition.row());
         }
-        for column in table.column_iter_mut().skip(FIRST_NUMBER) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if index >= FIRST_NUMBER {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            // On a narrow terminal the owner wraps: topics are copied into commands.
+            if index != OWNER {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         output::drawn(&table) + &self.halts()
     }

@@ -186,6 +186,14 @@ fn a_value_of_the_wrong_type_names_its_key_and_its_place() {
 }
 
 #[test]
+fn an_address_to_listen_on_is_an_ip_address() {
+    assert_eq!(
+        refusal_of("[http]\nlisten = \"localhost:9400\""),
+        "http.listen in FILE: \"localhost:9400\" is no IP address with a port, such as \"127.0.0.1:9400\""
+    );
+}
+
+#[test]
 fn no_refusal_quotes_a_password() {
     let refusals = [
         refusal_of("database = \"postgres://u:hunter2@db/app\""),
