@@ -90,6 +90,7 @@ $$;
 --   committed   this decision is durable (now, or by an earlier sending of it)
 --   fenced      the token or the claim is stale: nothing was written
 --   superseded  an earlier attempt of the same writer won: nothing was written
+--   behind      the row's history is not the writer's: nothing was written
 --   halted      the partition is halted: nothing was written
 -- and, undoing all: SW002 conflict (a version that the decision rests on has
 -- changed), SW004 an entity's home is another partition, SW005 an id is below
@@ -98,7 +99,8 @@ $$;
 create function settle_batch_v1(
     -- (a) what the writer believes, and where it wants to go
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
-    p_next_offset bigint, p_batch_seq bigint, p_decision_id uuid, p_new_next_offset bigint,
+    p_next_offset bigint, p_batch_seq bigint, p_last_decision_id uuid,
+    p_decision_id uuid, p_new_next_offset bigint,
     p_first_offset bigint, p_last_offset bigint, p_last_timestamp bigint, p_last_checksum bigint,
     p_published_seq bigint, p_published_offset bigint, p_log_time_ms bigint,
     -- (c) entities, sorted by id: base null = absent, version null = only read
@@ -112,7 +114,7 @@ create function settle_batch_v1(
     d_detail text[], d_state text[], d_record_time_ms bigint[], d_command_id uuid[],
     d_command_type text[], d_entity_id text[], d_traceparent text[],
     b_command_ids uuid[], b_repeats int[], b_dead_after int[],
-    out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint,
+    out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint, out decision_id uuid,
     out dead_letter_ids bigint[], out database_time_ms bigint
 )
 language plpgsql
@@ -137,18 +139,22 @@ begin
      where p.topic = p_topic and p.partition = p_partition
        and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
        and p.next_offset = p_next_offset and p.batch_seq = p_batch_seq
+       -- a database that went back may have reached the same cursor another way
+       and p.decision_id is not distinct from p_last_decision_id
        and p.halted_code is null;
     if not found then
         select * into held from partitions p where p.topic = p_topic and p.partition = p_partition;
         fencing_token := held.fencing_token;
         next_offset := held.next_offset;
         batch_seq := held.batch_seq;
+        decision_id := held.decision_id;
         status := case
             when held.claim_id is distinct from p_claim_id
               or held.fencing_token <> p_fencing_token then 'fenced'
             when held.decision_id = p_decision_id then 'committed'
             when held.halted_code is not null then 'halted'
-            else 'superseded' end;
+            when held.batch_seq = p_batch_seq + 1 then 'superseded'
+            else 'behind' end;
         if status = 'committed' then
             select b.dead_letter_ids into dead_letter_ids from batches b
              where b.topic = p_topic and b.partition = p_partition and b.batch_seq = p_batch_seq + 1;
@@ -260,6 +266,7 @@ $$;
 -- there to carry them. False: the claim is stale.
 create function record_published_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
+    p_batch_seq bigint, p_last_decision_id uuid,
     p_published_seq bigint, p_published_offset bigint, p_log_time_ms bigint
 ) returns boolean
 language plpgsql
@@ -273,27 +280,28 @@ begin
            -- an owner that can say this is neither dead nor stuck
            claims_without_progress = 0
      where topic = p_topic and partition = p_partition
-       and claim_id = p_claim_id and fencing_token = p_fencing_token;
+       and claim_id = p_claim_id and fencing_token = p_fencing_token
+       -- what was published was settled in this history, not in one that was undone
+       and batch_seq = p_batch_seq and decision_id is not distinct from p_last_decision_id;
     return found;
 end
 $$;
 
--- The owner refuses to go on. The token rises above anything a witness has
--- seen, so that it never falls, also after a restore. False: the claim is stale.
+-- The owner refuses to go on. After a restore the token rises above anything a
+-- witness has seen, so that it never falls. Returns the token, or null: the
+-- claim is stale.
 create function halt_partition_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
     p_code text, p_detail text, p_witnessed_token bigint, p_witnessed_offset bigint
-) returns boolean
-language plpgsql
+) returns bigint
+language sql
 set search_path from current
 as $$
-begin
     update partitions
        set halted_code = p_code, halted_detail = p_detail, halted_at = now(),
-           fencing_token = greatest(fencing_token, p_witnessed_token) + 1,
+           fencing_token = greatest(fencing_token, p_witnessed_token + 1),
            witnessed_offset = greatest(witnessed_offset, p_witnessed_offset)
      where topic = p_topic and partition = p_partition
-       and claim_id = p_claim_id and fencing_token = p_fencing_token;
-    return found;
-end
+       and claim_id = p_claim_id and fencing_token = p_fencing_token
+    returning fencing_token
 $$;

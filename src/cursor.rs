@@ -1,5 +1,7 @@
 //! The cursor: how far a partition's log has been settled.
 
+use uuid::Uuid;
+
 /// How far a partition has been settled, as its row in Postgres says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -7,6 +9,9 @@ pub struct Cursor {
     pub next_offset: i64,
     /// How many batches have been settled, redrives and discards included.
     pub batch_seq: i64,
+    /// The decision that put it there: tells this history from one that a
+    /// restored database reached another way. `None` before the first batch.
+    pub decision_id: Option<Uuid>,
 }
 
 /// How far a partition's outcomes and events have been published.

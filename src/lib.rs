@@ -1,6 +1,9 @@
 //! solewriter
 pub mod assignment;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod command;
+pub mod config;
 pub mod cursor;
 pub mod dead_letter;
 pub mod fencing_token;
@@ -14,7 +17,10 @@ pub mod outcome;
 pub mod postgres;
 pub mod record;
 pub mod runtime;
+#[cfg(feature = "cli")]
+pub mod server;
 pub mod steps;
+pub mod telemetry;
 pub mod worker;
 pub mod writer;
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 
+use crate::config;
+
 /// Where the brokers are, and how to speak with them.
 #[derive(Clone)]
 pub struct Client {
@@ -16,6 +18,21 @@ pub struct Client {
     pub client_id: String,
     /// Any librdkafka setting that solewriter does not own.
     pub properties: BTreeMap<String, String>,
+}
+
+impl Client {
+    /// As configured.
+    ///
+    /// # Errors
+    /// If nobody said where the brokers are.
+    pub fn new(kafka: &config::Kafka, client_id: &str) -> Result<Self, config::Error> {
+        Ok(Self {
+            bootstrap_servers: kafka.require_bootstrap_servers()?.to_owned(),
+            group_id: kafka.group_id.clone(),
+            client_id: client_id.to_owned(),
+            properties: kafka.properties.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        })
+    }
 }
 
 /// Settings that mean something to consumers only: a producer warns of each.

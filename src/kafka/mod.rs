@@ -14,5 +14,5 @@ pub use budget::{Budget, Lane};
 pub use client::Client;
 pub use consumer::{Consumer, Notice, Ownership};
 pub use inspector::{InspectError, Inspector, LogEnd, RecordAt};
-pub use producer::{BatchDelivery, Producer, SendError};
+pub use producer::{BatchDelivery, Producer, SendError, Session};
 pub use topics::{TopicError, Topics};

@@ -61,6 +61,7 @@ struct ClaimedRow {
     fencing_token: i64,
     next_offset: i64,
     batch_seq: i64,
+    decision_id: Option<Uuid>,
     published_seq: i64,
     published_offset: i64,
     topic_id: Option<String>,
@@ -79,7 +80,11 @@ impl ClaimedRow {
         let last = self.last_offset.zip(self.last_timestamp).zip(self.last_checksum);
         Row {
             claimed: Claimed::by_the_database(source, FencingToken(self.fencing_token), claim_id),
-            cursor: Cursor { next_offset: self.next_offset, batch_seq: self.batch_seq },
+            cursor: Cursor {
+                next_offset: self.next_offset,
+                batch_seq: self.batch_seq,
+                decision_id: self.decision_id,
+            },
             published: Published { batch_seq: self.published_seq, next_offset: self.published_offset },
             topic_id: self.topic_id,
             partition_count: self.partition_count,
@@ -119,17 +124,18 @@ impl Store {
         Ok(row.map(|row| row.into_row(request.source.clone(), request.claim_id)))
     }
 
-    /// Records that the claimed partition refuses to go on. False: the claim is
-    /// stale, somebody else decides.
+    /// Records that the claimed partition refuses to go on. Returns the claim
+    /// with the token that the row has now; `None`: the claim is stale, somebody
+    /// else decides.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn halt(&self, claimed: &Claimed, halt: &Halt) -> Result<bool> {
+    pub async fn halt(&self, claimed: &Claimed, halt: &Halt) -> Result<Option<Claimed>> {
         let (token, offset) = halt.witnessed.unzip();
-        let (halted,) = sqlx::query_as::<_, (bool,)>("select halt_partition_v1($1, $2, $3, $4, $5, $6, $7, $8)")
+        let (token,): (Option<i64>,) = sqlx::query_as("select halt_partition_v1($1, $2, $3, $4, $5, $6, $7, $8)")
             .bind(&*claimed.source().topic)
             .bind(claimed.source().partition)
-            .bind::<Uuid>(claimed.claim_id().0)
+            .bind(claimed.claim_id().0)
             .bind(claimed.token().0)
             .bind(halt.code.as_str())
             .bind(&halt.detail)
@@ -137,6 +143,7 @@ impl Store {
             .bind(offset)
             .fetch_one(&self.pool)
             .await?;
-        Ok(halted)
+        let held = |token| Claimed::by_the_database(claimed.source().clone(), FencingToken(token), claimed.claim_id());
+        Ok(token.map(held))
     }
 }

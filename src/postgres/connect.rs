@@ -1,54 +1,34 @@
 //! Connections, each with the settings that the promises rest on.
 
-use std::str::FromStr;
-use std::time::Duration;
-
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use super::{Result, Store, nodelay};
-
-/// How to connect.
-#[derive(Clone)]
-pub struct Connect {
-    /// `postgres://…`; may hold a password.
-    pub url: String,
-    /// The schema that holds solewriter's tables.
-    pub schema: String,
-    /// The pool's size.
-    pub connections_max: u32,
-    /// How long a connection may take to be had.
-    pub connect_timeout: Duration,
-    /// The server ends a statement after this.
-    pub statement_timeout: Duration,
-    /// The server gives up waiting for a lock after this.
-    pub lock_timeout: Duration,
-    /// Shown in `pg_stat_activity`.
-    pub application_name: String,
-}
+use crate::config::{self, Database};
 
 /// The database's address cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("database.url is no Postgres address: {0}")]
-pub struct ConnectError(String);
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There is none.
+    #[error("there is no database to connect to")]
+    Missing(#[from] config::Error),
+    /// It is no Postgres address.
+    #[error("database.url cannot be used")]
+    Malformed(#[from] config::DatabaseUrlError),
+}
 
-impl Connect {
+impl Store {
     /// A pool that connects when it is first used.
     ///
     /// # Errors
-    /// If the address cannot be parsed; nothing is connected yet.
-    pub fn pool(&self) -> std::result::Result<Store, ConnectError> {
-        let mut options = PgConnectOptions::from_str(&self.url)
-            // the parser's message can quote the address, and with it the password
-            .map_err(|_| ConnectError("expected postgres://user:password@host:port/database".into()))?
-            .application_name(&self.application_name)
-            .statement_cache_capacity(64);
-        if !is_local(options.get_host(), options.get_socket().is_some()) && !self.url.contains("sslmode=") {
-            options = options.ssl_mode(PgSslMode::VerifyFull);
-        }
-        let session = Session::of(self);
+    /// If the address cannot be used; nothing is connected yet.
+    pub fn new(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
+        let options = database.require_url()?.connect_options()?;
+        let options = options.application_name(application_name).statement_cache_capacity(64);
+        let session = Session::of(database);
         let pool = PgPoolOptions::new()
-            .max_connections(self.connections_max)
-            .acquire_timeout(self.connect_timeout)
+            .max_connections(database.connections_max.get())
+            .acquire_timeout(database.connect_timeout)
             // a ping before each call would double the round trips
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
@@ -56,11 +36,8 @@ impl Connect {
                 Box::pin(async move { session.prepare(connection).await })
             })
             .connect_lazy_with(options);
-        Ok(Store { pool, schema: self.schema.clone() })
+        Ok(Self { pool, schema: database.schema.clone() })
     }
-}
-
-impl Store {
     /// Asks the database for an answer.
     ///
     /// # Errors
@@ -69,11 +46,6 @@ impl Store {
         sqlx::query("select 1").execute(&self.pool).await?;
         Ok(())
     }
-}
-
-/// Loopback and Unix sockets carry no certificate that could be verified.
-fn is_local(host: &str, socket: bool) -> bool {
-    socket || host.starts_with('/') || matches!(host, "localhost" | "127.0.0.1" | "::1" | "[::1]")
 }
 
 /// What a database's or a role's defaults must not change.
@@ -85,11 +57,11 @@ struct Session {
 }
 
 impl Session {
-    fn of(connect: &Connect) -> Self {
+    fn of(database: &Database) -> Self {
         Self {
-            search_path: format!("\"{}\", pg_temp", connect.schema),
-            statement_timeout: connect.statement_timeout.as_millis().to_string(),
-            lock_timeout: connect.lock_timeout.as_millis().to_string(),
+            search_path: format!("\"{}\", pg_temp", database.schema),
+            statement_timeout: database.statement_timeout.as_millis().to_string(),
+            lock_timeout: database.lock_timeout.as_millis().to_string(),
         }
     }
 

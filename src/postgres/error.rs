@@ -11,14 +11,22 @@ pub enum Error {
     Refused(#[from] Refusal),
     /// The database cannot be reached, or the connection ended: what was sent may
     /// or may not have happened. Retry; a settlement is sent again as it is.
-    #[error("the database cannot be reached: {0}")]
-    Unavailable(String),
+    #[error("the database does not answer: {why}")]
+    Unavailable {
+        /// What happened.
+        why: String,
+        /// The driver's error, if it was one.
+        source: Option<sqlx::Error>,
+    },
 }
 
 /// Why the database refused. Everything that the statement did is undone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// The claim is stale.
+    #[error("the claim is stale")]
+    Fenced,
     /// An entity has another version than the decision rests on: decide again.
     #[error("an entity has another version")]
     Conflict,
@@ -52,11 +60,22 @@ pub enum Refusal {
 }
 
 impl Error {
+    /// Whether waiting does not help: the server answers, but refuses the login,
+    /// or there is no such database, or its certificate is not trusted.
+    pub fn is_lasting(&self) -> bool {
+        let Self::Unavailable { source: Some(source), .. } = self else { return false };
+        match source {
+            sqlx::Error::Database(database) => database.code().is_some_and(|c| c.starts_with("28") || c == "3D000"),
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
+            _ => false,
+        }
+    }
+
     /// The refusal, if it is one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::Unavailable(_) => None,
+            Self::Unavailable { .. } => None,
         }
     }
 }
@@ -66,12 +85,15 @@ impl From<sqlx::Error> for Error {
         match &error {
             sqlx::Error::Database(database) => {
                 let database = database.downcast_ref::<PgDatabaseError>();
-                classify(database.code(), database.table(), describe(database))
+                match classify(database.code(), database.table(), describe(database)) {
+                    Some(refusal) => refusal.into(),
+                    None => Self::Unavailable { why: describe(database), source: Some(error) },
+                }
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) | sqlx::Error::ColumnNotFound(_) => {
                 Refusal::Broken(error.to_string()).into()
             }
-            _ => Self::Unavailable(error.to_string()),
+            _ => Self::Unavailable { why: error.to_string(), source: Some(error) },
         }
     }
 }
@@ -82,8 +104,9 @@ fn describe(error: &PgDatabaseError) -> String {
 }
 
 /// DESIGN: errors by SQLSTATE. Postgres' appendix A lists the classes.
-fn classify(code: &str, table: Option<&str>, message: String) -> Error {
-    let refusal = match code {
+/// `None`: the database is unavailable.
+fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal> {
+    Some(match code {
         "SW002" => Refusal::Conflict,
         "SW004" => Refusal::WrongHome(message),
         "SW005" => Refusal::BelowHorizon,
@@ -93,15 +116,14 @@ fn classify(code: &str, table: Option<&str>, message: String) -> Error {
         "40001" | "40P01" => Refusal::Contended(message),
         "55P03" | "57014" => Refusal::TimedOut(message),
         // 25006: a standby, after a fail-over; another connection may find the primary
-        "25006" => return Error::Unavailable(message),
+        "25006" => return None,
         // 28: the server is there but refuses the login; 3D: no such database
         _ => match &code[..2] {
-            "08" | "40" | "53" | "57" | "58" | "28" | "3D" => return Error::Unavailable(message),
+            "08" | "40" | "53" | "57" | "58" | "28" | "3D" => return None,
             "22" | "23" | "54" | "P0" => Refusal::Data(message),
             _ => Refusal::Broken(message),
         },
-    };
-    refusal.into()
+    })
 }
 
 #[cfg(test)]
@@ -110,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_sqlstate_says_what_happens_next() {
-        let refused = |code: &str, table| classify(code, table, String::new()).refusal().cloned();
+        let refused = |code: &str, table| classify(code, table, String::new());
         assert_eq!(refused("23505", Some("processed_20261122")), Some(Refusal::Duplicate));
         assert_eq!(refused("23505", Some("ledger")), Some(Refusal::Data(String::new())));
         assert_eq!(refused("23514", Some("processed_timed")), Some(Refusal::DayMissing));

@@ -11,6 +11,7 @@ use super::{Refusal, Result, Store};
 use crate::command::Fingerprint;
 use crate::outcome::{Ending, FinalOutcome};
 use crate::record::TopicPartition;
+use crate::steps::fence::Claimed;
 
 /// A command type's number.
 #[derive(Clone, Debug, FromRow)]
@@ -26,7 +27,7 @@ pub struct CommandTypeRow {
 }
 
 /// An entity's row.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct StoredEntity {
     /// The entity's id.
     pub entity_id: String,
@@ -38,6 +39,27 @@ pub struct StoredEntity {
     pub version: i64,
     /// Its state as JSON; null for SQL commands.
     pub state: Option<String>,
+}
+
+#[derive(FromRow)]
+struct EntityRow {
+    entity_id: Option<String>,
+    topic: Option<String>,
+    partition: Option<i32>,
+    version: Option<i64>,
+    state: Option<String>,
+}
+
+impl EntityRow {
+    fn into_entity(self) -> Option<StoredEntity> {
+        Some(StoredEntity {
+            entity_id: self.entity_id?,
+            topic: self.topic?,
+            partition: self.partition?,
+            version: self.version?,
+            state: self.state,
+        })
+    }
 }
 
 #[derive(FromRow)]
@@ -119,22 +141,37 @@ impl Store {
         rows.into_iter().map(|row| Ok((row.command_id, Arc::new(row.into_outcome()?)))).collect()
     }
 
-    /// The rows of those entities that have one.
+    /// The rows of those entities that have one, read in one snapshot with the
+    /// claim: what a fenced writer reads may belong to a history that is undone
+    /// later. `None`: the claim is stale.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn entities(&self, entity_type: &str, entity_ids: &[&str]) -> Result<Vec<StoredEntity>> {
+    pub async fn entities(
+        &self,
+        claimed: &Claimed,
+        entity_type: &str,
+        entity_ids: &[&str],
+    ) -> Result<Option<Vec<StoredEntity>>> {
         if entity_ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        Ok(sqlx::query_as(
-            "select entity_id, topic, partition, version, state::text as state
-               from entities where entity_type = $1 and entity_id = any ($2)",
+        let rows: Vec<EntityRow> = sqlx::query_as(
+            "select e.entity_id, e.topic, e.partition, e.version, e.state::text as state
+               from partitions p
+               left join entities e on e.entity_type = $5 and e.entity_id = any ($6)
+              where p.topic = $1 and p.partition = $2 and p.claim_id = $3 and p.fencing_token = $4",
         )
+        .bind(&*claimed.source().topic)
+        .bind(claimed.source().partition)
+        .bind(claimed.claim_id().0)
+        .bind(claimed.token().0)
         .bind(entity_type)
         .bind(entity_ids)
         .fetch_all(&self.pool)
-        .await?)
+        .await?;
+        // without any entity the claim's row still comes, with nulls beside it
+        Ok((!rows.is_empty()).then(|| rows.into_iter().filter_map(EntityRow::into_entity).collect()))
     }
 
     /// The numbers of a topic's command types; new ones are given a number.

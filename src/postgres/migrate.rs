@@ -28,6 +28,28 @@ impl From<sqlx::Error> for MigrateError {
     }
 }
 
+/// What a migration did.
+#[derive(Clone, Debug)]
+pub struct Migrated {
+    /// The newest migration that is applied now.
+    pub version: i64,
+    /// The names of those that were applied now, in order.
+    pub applied: Vec<String>,
+}
+
+/// The newest migration that is applied, 0 if none is.
+async fn applied(connection: &mut PgConnection) -> Result<i64> {
+    let (exists,): (bool,) =
+        sqlx::query_as("select to_regclass($1) is not null").bind(MIGRATIONS_TABLE).fetch_one(&mut *connection).await?;
+    if !exists {
+        return Ok(0);
+    }
+    let (version,) = sqlx::query_as("select coalesce(max(version), 0) from _solewriter_migrations where success")
+        .fetch_one(connection)
+        .await?;
+    Ok(version)
+}
+
 /// Whether the schema in the database is the one that this worker needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
-    pub async fn migrate(&self, window_ms: i64) -> std::result::Result<(), MigrateError> {
+    pub async fn migrate(&self, window_ms: i64) -> std::result::Result<Migrated, MigrateError> {
         // taken out of the pool: its time-outs are wrong for a migration, and what
         // is set here must not come back into the pool
         let mut connection: PgConnection = self.pool.acquire().await?.detach();
@@ -80,6 +102,7 @@ impl Store {
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         // an older worker may migrate a newer schema: that is nothing to do
         migrator.set_ignore_missing(true);
+        let before = applied(&mut *connection).await?;
         migrator.run(&mut *connection).await?;
         sqlx::query(
             "insert into horizon (at, floor_id)
@@ -91,7 +114,11 @@ impl Store {
         sqlx::query("select make_day_v1(now() + day * interval '1 day') from generate_series(-1, 2) as day")
             .execute(&mut *connection)
             .await?;
-        Ok(())
+        let new = MIGRATIONS.iter().filter(|migration| migration.version > before);
+        Ok(Migrated {
+            version: applied(&mut *connection).await?,
+            applied: new.map(|migration| migration.description.to_string()).collect(),
+        })
     }
 
     /// Whether the schema is there and fits this worker.

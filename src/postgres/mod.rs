@@ -16,15 +16,15 @@ mod watch;
 use sqlx::PgPool;
 
 pub use claim::{ClaimRequest, Row};
-pub use connect::{Connect, ConnectError};
+pub use connect::ConnectError;
 pub use error::{Error, Refusal};
 pub use lookup::{CommandTypeRow, StoredEntity};
-pub use migrate::{MigrateError, SchemaState};
+pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
 pub use settle::{Progress, Settling};
-pub use watch::{PartitionStatus, Watched};
+pub use watch::{PartitionStatus, Settings, Watched};
 
 /// What a value of this adapter returns.
 pub type Result<T> = std::result::Result<T, Error>;

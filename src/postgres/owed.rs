@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Result, Store};
-use crate::cursor::{Cursor, Published};
+use crate::cursor::Published;
 use crate::dead_letter::{DeadOutcome, publishes};
 use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
@@ -16,8 +16,8 @@ use crate::record::TopicPartition;
 /// A settled batch with everything that it owes, in order.
 #[derive(Clone, Debug)]
 pub struct OwedBatch {
-    /// The cursor that the batch left.
-    pub cursor: Cursor,
+    /// How far everything is published once these are.
+    pub published: Published,
     /// Its outcomes and events.
     pub publications: Vec<Publication>,
 }
@@ -96,15 +96,15 @@ impl BatchRow {
 }
 
 impl Store {
-    /// The next batches after `published`, up to and including batch `through`,
-    /// at most `batches_max` of them.
+    /// The next batches after batch `after_batch`, up to and including batch
+    /// `through`, at most `batches_max` of them.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn owed(
         &self,
         source: &TopicPartition,
-        published: Published,
+        after_batch: i64,
         through: i64,
         batches_max: i64,
     ) -> Result<Vec<OwedBatch>> {
@@ -115,7 +115,7 @@ impl Store {
         )
         .bind(&*source.topic)
         .bind(source.partition)
-        .bind(published.batch_seq)
+        .bind(after_batch)
         .bind(through)
         .bind(batches_max)
         .fetch_all(&self.pool)
@@ -125,7 +125,7 @@ impl Store {
             let outcomes = self.outcomes_of(&batch.command_ids).await?;
             let letters = self.dead_letters(&batch.dead_letter_ids).await?;
             owed.push(OwedBatch {
-                cursor: Cursor { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
+                published: Published { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
                 publications: batch.publications(source, &outcomes, &letters),
             });
         }

@@ -35,6 +35,7 @@ struct AnswerRow {
     fencing_token: Option<i64>,
     next_offset: Option<i64>,
     batch_seq: Option<i64>,
+    decision_id: Option<Uuid>,
     dead_letter_ids: Option<Vec<i64>>,
     database_time_ms: i64,
 }
@@ -46,12 +47,14 @@ impl AnswerRow {
             cursor: Cursor {
                 next_offset: self.next_offset.unwrap_or(0),
                 batch_seq: self.batch_seq.unwrap_or(0),
+                decision_id: self.decision_id,
             },
         };
         match self.status.as_str() {
             "committed" => Answer::Committed { dead_letter_ids: self.dead_letter_ids.unwrap_or_default() },
             "halted" => Answer::Halted,
             "superseded" => Answer::Superseded(held),
+            "behind" => Answer::Behind(held),
             _ => Answer::Fenced(held),
         }
     }
@@ -142,7 +145,7 @@ impl OwedColumns {
 
 const SETTLE: &str = "select * from settle_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
      $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, \
-     $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49)";
+     $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50)";
 
 impl Store {
     /// Settles one batch in one round trip: everything or nothing.
@@ -169,6 +172,7 @@ impl Store {
             .bind(claimed.token().0)
             .bind(cursor.next_offset)
             .bind(cursor.batch_seq)
+            .bind(cursor.decision_id)
             .bind(settlement.decision_id)
             .bind(settlement.next_cursor().next_offset)
             .bind(decision.first_offset)
@@ -225,12 +229,14 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn record_progress(&self, claimed: &Claimed, progress: Progress) -> Result<bool> {
-        let (current,) = sqlx::query_as("select record_published_v1($1, $2, $3, $4, $5, $6, $7)")
+    pub async fn record_progress(&self, claimed: &Claimed, cursor: Cursor, progress: Progress) -> Result<bool> {
+        let (current,) = sqlx::query_as("select record_published_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)")
             .bind(&*claimed.source().topic)
             .bind(claimed.source().partition)
             .bind(claimed.claim_id().0)
             .bind(claimed.token().0)
+            .bind(cursor.batch_seq)
+            .bind(cursor.decision_id)
             .bind(progress.published.batch_seq)
             .bind(progress.published.next_offset)
             .bind(progress.log_time_ms)

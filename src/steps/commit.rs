@@ -56,6 +56,8 @@ pub enum Answer {
     Fenced(Held),
     /// An earlier attempt of the same writer, with another decision, won.
     Superseded(Held),
+    /// The row's history is not the writer's: the database went back in time.
+    Behind(Held),
     /// The partition is halted.
     Halted,
 }
@@ -104,6 +106,8 @@ pub enum Settled {
     Fenced(Held),
     /// Publish from the database and go on from its cursor.
     Superseded(Held),
+    /// Stop: the database went back in time.
+    Behind(Held),
     /// Stop: the partition is halted.
     Halted,
 }
@@ -115,13 +119,18 @@ impl Settlement {
             Answer::Committed { .. } => Settled::Durable(Durable { settlement: self }),
             Answer::Fenced(held) => Settled::Fenced(held),
             Answer::Superseded(held) => Settled::Superseded(held),
+            Answer::Behind(held) => Settled::Behind(held),
             Answer::Halted => Settled::Halted,
         }
     }
 
     /// The cursor that the partition has once this is durable.
     pub fn next_cursor(&self) -> Cursor {
-        Cursor { next_offset: self.decision.last.offset + 1, batch_seq: self.cursor.batch_seq + 1 }
+        Cursor {
+            next_offset: self.decision.last.offset + 1,
+            batch_seq: self.cursor.batch_seq + 1,
+            decision_id: Some(self.decision_id),
+        }
     }
 }
 

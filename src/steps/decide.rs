@@ -296,7 +296,7 @@ pub(crate) mod tests {
     use crate::horizon::Horizon;
     use crate::record::TopicPartition;
     use crate::steps::receive::receive;
-    use crate::steps::route::Partitioner;
+    use crate::config::Partitioner;
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     struct Account {

@@ -61,15 +61,18 @@ impl Claimed {
 pub struct Witness {
     /// The highest token seen.
     pub token: FencingToken,
-    /// The highest cursor seen durable.
-    pub next_offset: i64,
+    /// The newest cursor seen durable.
+    pub cursor: Cursor,
 }
 
-/// Halts if the database knows less than a witness: it was restored to an
-/// earlier time, or failed over to a replica that had lost commits. Outcomes
-/// that it no longer knows may have been published.
+/// Halts if the database knows less than a witness, or another history: it was
+/// restored to an earlier time, or failed over to a replica that had lost
+/// commits. Outcomes that it no longer knows may have been published.
 ///
-/// `accepted_offset` is what an operator has accepted as lost.
+/// `token` is the row's before this writer's own claim added to it;
+/// `accepted_offset` is what an operator has accepted as lost. A history that has
+/// come back to the same cursor another way has another decision there: found by
+/// model checking (`tests/protocol`).
 ///
 /// # Errors
 /// `database-behind`, with what the witness saw.
@@ -79,35 +82,45 @@ pub fn check_not_behind(
     cursor: Cursor,
     accepted_offset: i64,
 ) -> Result<(), Halt> {
-    let Some(witness) = witness else { return Ok(()) };
-    let cursor_fell = cursor.next_offset < witness.next_offset && witness.next_offset > accepted_offset;
-    if token >= witness.token && !cursor_fell {
+    let Some(Witness { token: seen_token, cursor: seen }) = witness else { return Ok(()) };
+    let fell = cursor.next_offset < seen.next_offset || cursor.batch_seq < seen.batch_seq;
+    let differs = cursor.batch_seq == seen.batch_seq && cursor.decision_id != seen.decision_id;
+    let accepted = seen.next_offset <= accepted_offset;
+    if token >= seen_token && (accepted || !(fell || differs)) {
         return Ok(());
     }
     let detail = format!(
-        "the database holds token {token} and cursor {}, this worker has seen token {} and cursor {}: it went back in time \
-         (restored, or failed over to a replica that had lost commits); outcomes that it no longer knows may be published",
-        cursor.next_offset, witness.token, witness.next_offset
+        "the database holds token {token}, cursor {}, batch {}; this worker has seen token {seen_token}, cursor {}, batch {}: \
+         the database went back in time (restored, or failed over to a replica that had lost commits); outcomes that it \
+         no longer knows may be published",
+        cursor.next_offset, cursor.batch_seq, seen.next_offset, seen.batch_seq
     );
-    let witnessed = Some((witness.token.0, witness.next_offset));
+    let witnessed = Some((seen_token.0, seen.next_offset));
     Err(Halt { code: HaltCode::DatabaseBehind, detail, witnessed })
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
-    fn check(token: i64, next_offset: i64, accepted: i64) -> bool {
-        let witness = Witness { token: FencingToken(5), next_offset: 100 };
-        let cursor = Cursor { next_offset, batch_seq: 0 };
-        check_not_behind(Some(witness), FencingToken(token), cursor, accepted).is_ok()
+    fn check(token: i64, next_offset: i64, decision: u128, accepted: i64) -> bool {
+        let cursor = |next_offset, decision| Cursor {
+            next_offset,
+            batch_seq: next_offset / 10,
+            decision_id: Some(Uuid::from_u128(decision)),
+        };
+        let witness = Witness { token: FencingToken(5), cursor: cursor(100, 1) };
+        check_not_behind(Some(witness), FencingToken(token), cursor(next_offset, decision), accepted).is_ok()
     }
 
     #[test]
     fn a_database_that_knows_less_than_the_worker_halts_it() {
-        assert!(check(5, 100, 0) && check(6, 150, 0));
-        assert!(!check(4, 100, 0), "the token fell");
-        assert!(!check(6, 99, 0), "the cursor fell");
-        assert!(check(6, 99, 100), "an operator has accepted the loss");
+        assert!(check(5, 100, 1, 0) && check(6, 150, 2, 0));
+        assert!(!check(4, 100, 1, 0), "the token fell");
+        assert!(!check(6, 90, 1, 0), "the cursor fell");
+        assert!(!check(6, 100, 2, 0), "another history came to the same cursor");
+        assert!(check(6, 90, 1, 100), "an operator has accepted the loss");
     }
 }

@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Partitioner;
 use crate::handlers::EntityHandlers;
 use crate::record::TopicPartition;
 
@@ -38,7 +39,7 @@ pub struct Rules {
     /// How many partitions the topic has.
     pub partition_count: i32,
     /// How producers choose among them.
-    pub partitioner: route::Partitioner,
+    pub partitioner: Partitioner,
     /// A value longer than this is dead: bytes.
     pub payload_bytes_max: usize,
     /// An outcome or event longer than this cannot be published: bytes.

@@ -5,27 +5,11 @@
 //! else in Kafka notices. (Java hashes with murmur2, librdkafka by default with
 //! CRC-32, Sarama with FNV-1a: librdkafka's CONFIGURATION.md, `partitioner`.)
 
-use serde::{Deserialize, Serialize};
-
 use crate::command::Command;
+use crate::config::Partitioner;
 use crate::dead_letter::{DeadCode, DeadLetter};
 
 use super::Rules;
-
-/// How producers choose a partition from a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Partitioner {
-    /// `toPositive(murmur2(key)) mod n`, as the Java client does.
-    #[default]
-    Murmur2,
-    /// `crc32(key) mod n`: librdkafka's `consistent`, the default of most of its
-    /// bindings.
-    Crc32,
-    /// `fnv1a(key) mod n`: librdkafka's `fnv1a`.
-    Fnv1a,
-}
 
 impl Partitioner {
     const ALL: [(Self, &'static str); 3] = [

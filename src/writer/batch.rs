@@ -57,6 +57,16 @@ impl Again {
         }
     }
 
+    /// Puts a batch behind what waits.
+    pub fn push_back(&mut self, batch: Batch) {
+        self.items.extend(batch.items);
+    }
+
+    /// Whether nothing is to be decided again.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The next batch to decide again, if there is one.
     pub fn take(&mut self, commands_max: usize) -> Option<Batch> {
         let count = self.items.len().min(commands_max);

@@ -5,7 +5,7 @@
 //! thrown away and decided again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -17,13 +17,13 @@ use super::cache::{Cache, RecentIds};
 use super::clock::DatabaseClock;
 use super::prefetch::{self, Suspects};
 use super::publisher::Publisher;
+use super::report;
 use super::settle::{Answered, Sending, backoff};
 use crate::assignment::{Claim, Partition};
 use crate::cursor::Cursor;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Looks;
 use crate::kafka::Lane;
-use crate::outcome::Ending;
 use crate::postgres::{Error, Progress, Refusal, Settling};
 use crate::record::Record;
 use crate::steps::acknowledge::acknowledge;
@@ -32,7 +32,7 @@ use crate::steps::decide::{Decision, Entities, Routed, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence;
 use crate::steps::{Rules, decide::Unstorable};
-use crate::telemetry;
+use crate::telemetry::metrics;
 
 /// How often the watermark is recorded while no batch carries it.
 const TICK: Duration = Duration::from_millis(200);
@@ -71,6 +71,8 @@ pub struct Writer<'p> {
     records: UnboundedReceiver<Record>,
     lane: Arc<Lane>,
     received: Vec<Record>,
+    /// The first offset that was not received.
+    expected_offset: i64,
     /// The cursor of what is durable.
     cursor: Cursor,
     cache: Cache,
@@ -95,8 +97,20 @@ struct Decided {
 struct InFlight {
     decided: Decided,
     settlement: Settlement,
-    answer: JoinHandle<Option<Answered>>,
-    started: std::time::Instant,
+    sending: JoinHandle<Option<Answered>>,
+    /// How the sending ended, once it has: `None` if it was given up or panicked.
+    answer: Option<Option<Answered>>,
+    started: Instant,
+}
+
+impl InFlight {
+    /// Waits for the answer. May be cancelled and called again.
+    async fn finished(&mut self) {
+        if self.answer.is_none() {
+            // the task panics only for a bug of ours; then the fence sorts it out
+            self.answer = Some((&mut self.sending).await.ok().flatten());
+        }
+    }
 }
 
 /// What ends a writer, or `Ok`.
@@ -126,6 +140,7 @@ impl<'p> Writer<'p> {
             records,
             lane,
             received: Vec::new(),
+            expected_offset: claim.row.cursor.next_offset,
             cursor: claim.row.cursor,
             cache: Cache::new(worker.limits.entity_cache_entries_max),
             recent: RecentIds::default(),
@@ -165,15 +180,19 @@ impl<'p> Writer<'p> {
     async fn turn(&mut self, in_flight: &mut Option<InFlight>) -> Step<()> {
         let Some(batch) = self.next_batch(in_flight).await? else { return Ok(()) };
         let decided = self.decide(batch, in_flight.as_ref()).await?;
-        if let Some(before) = in_flight.take()
-            && !self.conclude(before).await?
-        {
-            // it rests on a decision that did not commit
-            self.forget(&decided.decision);
-            self.again.push_front(decided.batch);
-            return Ok(());
+        let before_stands = match in_flight.take() {
+            Some(before) => self.conclude(before).await?,
+            None => true,
+        };
+        match decided {
+            Some(decided) if before_stands => *in_flight = Some(self.commit(decided)),
+            Some(decided) => {
+                // it rests on a decision that did not commit
+                self.forget(&decided.decision);
+                self.again.push_back(decided.batch);
+            }
+            None => {}
         }
-        *in_flight = Some(self.commit(decided));
         Ok(())
     }
 
@@ -212,12 +231,13 @@ impl<'p> Writer<'p> {
     }
 
     async fn receive(&mut self) -> Step<Option<Batch>> {
-        let next_offset = self.partition.expected_offset(self.cursor.next_offset);
+        // offsets have gaps (transaction markers), but never go back
+        let expected = self.expected_offset;
         let stale: usize =
-            self.received.extract_if(.., |record| record.offset < next_offset).map(|record| record.size_bytes()).sum();
+            self.received.extract_if(.., |record| record.offset < expected).map(|record| record.size_bytes()).sum();
         self.lane.give_back(stale);
         let Some(last) = self.received.last() else { return Ok(None) };
-        self.partition.expect_offset(last.offset + 1);
+        self.expected_offset = last.offset + 1;
         let batch = Batch::receive(&mut self.received, &self.rules);
         if batch.has_misrouted() {
             self.check_partition_count().await?;
@@ -227,7 +247,7 @@ impl<'p> Writer<'p> {
 
     /// Metadata can be minutes old: before a record is called misrouted, the
     /// partition count is asked afresh.
-    async fn check_partition_count(&self) -> Step<()> {
+    async fn check_partition_count(&mut self) -> Step<()> {
         let expected = self.rules.partition_count;
         let found = self.partition.partition_count_now(&self.stop.revoked).await.ok_or(Ended::Stopped)?;
         if found == expected {
@@ -237,8 +257,8 @@ impl<'p> Writer<'p> {
         Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
     }
 
-    /// Steps 3 to 5.
-    async fn decide(&mut self, batch: Batch, in_flight: Option<&InFlight>) -> Step<Decided> {
+    /// Steps 3 to 5. `None`: it can be decided only after the batch before.
+    async fn decide(&mut self, batch: Batch, in_flight: Option<&InFlight>) -> Step<Option<Decided>> {
         let before = in_flight.map(|in_flight| &*in_flight.decided.decision);
         loop {
             let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
@@ -248,14 +268,16 @@ impl<'p> Writer<'p> {
                     for outcome in &decision.outcomes {
                         self.recent.insert(&outcome.command_id);
                     }
-                    return Ok(Decided { batch, decision: Arc::new(decision) });
+                    return Ok(Some(Decided { batch, decision: Arc::new(decision) }));
                 }
-                Err(Unstorable) if before.is_none() => self.again.caution.encode_each = true,
                 Err(Unstorable) => {
-                    // the entities are gone from the cache and the database does not
-                    // hold what the batch before leaves: decide after it
                     self.again.caution.encode_each = true;
-                    return Ok(Decided { decision: Arc::new(Decision::nothing(&batch.items)), batch });
+                    if before.is_some() {
+                        // its entities are spent, and the database does not hold yet
+                        // what the batch before leaves
+                        self.again.push_back(batch);
+                        return Ok(None);
+                    }
                 }
             }
         }
@@ -269,11 +291,12 @@ impl<'p> Writer<'p> {
             let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
             let read = async {
                 let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
-                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules).await?;
+                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
                 Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
             };
             match read.await {
                 Ok(read) => return Ok(read),
+                Err(Error::Refused(Refusal::Fenced)) => return Err(Ended::Fenced),
                 Err(Error::Refused(refusal)) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
                     return Err(Ended::Halted(halt_for(refusal)));
                 }
@@ -305,27 +328,28 @@ impl<'p> Writer<'p> {
             backoff_max: worker.limits.database_backoff_max,
             give_up: self.stop.revoked.clone(),
         };
-        telemetry::batch_commands(decided.batch.items.len());
-        let answer = tokio::spawn(sending.until_answered());
-        InFlight { decided, settlement, answer, started: std::time::Instant::now() }
+        let sending = tokio::spawn(sending.until_answered());
+        InFlight { decided, settlement, sending, answer: None, started: Instant::now() }
     }
 
     /// What the database answered: true if the batch is durable.
-    async fn conclude(&mut self, in_flight: InFlight) -> Step<bool> {
-        let InFlight { decided, settlement, answer, started } = in_flight;
-        // the task panics only for a bug of ours; then the fence sorts it out
-        let answered = answer.await.map_err(|_| Ended::Fenced)?.ok_or(Ended::Stopped)?;
-        let settling = match answered {
-            Ok(settling) => settling,
-            Err(refusal) => return self.refused(decided, refusal).map(|()| false),
+    async fn conclude(&mut self, mut in_flight: InFlight) -> Step<bool> {
+        in_flight.finished().await;
+        let InFlight { decided, settlement, answer, started, .. } = in_flight;
+        let settling = match answer.flatten() {
+            Some(Ok(settling)) => settling,
+            Some(Err(refusal)) => return self.refused(decided, refusal).map(|()| false),
+            None if self.stop.revoked.is_cancelled() => return Err(Ended::Stopped),
+            None => return Err(Ended::Fenced),
         };
-        telemetry::commit_seconds(started.elapsed());
+        metrics::batch(decided.batch.items.len(), started.elapsed());
         let Settling { answer, database_time_ms } = settling;
         self.clock = DatabaseClock::read(database_time_ms);
         match settlement.answered(answer) {
             Settled::Durable(durable) => self.durable(decided, durable).map(|()| true),
             Settled::Fenced(held) => Err(self.fenced(held)),
             Settled::Superseded(held) => self.superseded(decided, held).map(|()| false),
+            Settled::Behind(held) => Err(self.fenced(held)),
             Settled::Halted => Err(Ended::Poked),
         }
     }
@@ -333,8 +357,9 @@ impl<'p> Writer<'p> {
     /// Steps 7 and 8.
     fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
         self.cursor = durable.cursor();
+        self.partition.settled_time(durable.decision().last.timestamp_ms);
         self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
-        self.report(durable.decision());
+        report::settled(&self.rules, durable.decision(), self.clock.now_ms());
         self.partition.worker.consumer.acknowledge(acknowledge(&durable));
         self.publisher.publish(durable);
         self.lane.give_back(decided.batch.size_bytes());
@@ -344,29 +369,9 @@ impl<'p> Writer<'p> {
         Ok(())
     }
 
-    fn report(&self, decision: &Decision) {
-        let topic = &self.partition.source.topic;
-        let now_ms = self.clock.now_ms();
-        for outcome in &decision.outcomes {
-            let ending = if matches!(outcome.ending, Ending::Applied { .. }) { "applied" } else { "rejected" };
-            telemetry::command(topic, &outcome.command_type, ending);
-            telemetry::command_age(now_ms - outcome.record_time_ms);
-        }
-        for owed in &decision.owed {
-            if let crate::steps::decide::Owed::Repeat(outcome) = owed {
-                telemetry::command(topic, &outcome.command_type, "duplicate");
-            }
-        }
-        for letter in &decision.dead {
-            let known = letter.command_type.as_deref().filter(|name| self.rules.handlers.command(name).is_some());
-            telemetry::command(topic, known.unwrap_or("unknown"), "dead");
-            tracing::warn!(at = %format_args!("{}:{}", self.partition.source, letter.record.offset), code = %letter.code, detail = %letter.detail, "dead letter");
-        }
-    }
-
     /// A stale claim: remembered only in what was decided on it.
     fn fenced(&self, held: Held) -> Ended {
-        telemetry::fenced();
+        metrics::fenced();
         let claimed = &self.claim.row.claimed;
         tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
         match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset) {
@@ -442,7 +447,7 @@ impl<'p> Writer<'p> {
             self.recorded = before;
             return Ok(());
         }
-        match self.partition.worker.store.record_progress(&self.claim.row.claimed, progress).await {
+        match self.partition.worker.store.record_progress(&self.claim.row.claimed, self.cursor, progress).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Ended::Fenced),
             Err(error) => {
@@ -462,7 +467,7 @@ impl<'p> Writer<'p> {
             }
         }
         let progress = self.progress();
-        let recorded = self.partition.worker.store.record_progress(&self.claim.row.claimed, progress);
+        let recorded = self.partition.worker.store.record_progress(&self.claim.row.claimed, self.cursor, progress);
         // the next owner publishes again what is not recorded here
         let _ = tokio::time::timeout(Duration::from_secs(1), recorded).await;
     }

@@ -10,7 +10,9 @@ mod clock;
 mod drive;
 mod prefetch;
 mod publisher;
+mod report;
 mod settle;
 
 pub use drive::{Ended, Stop, Writer};
 pub use publisher::PublishTo;
+pub(crate) use settle::backoff;

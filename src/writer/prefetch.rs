@@ -13,6 +13,7 @@ use crate::outcome::FinalOutcome;
 use crate::postgres::{Refusal, Result, Store, StoredEntity};
 use crate::steps::Rules;
 use crate::steps::decide::{Decision, Entities, Entity};
+use crate::steps::fence::Claimed;
 
 /// The outcomes of ids of this batch that are settled, as far as that can be
 /// suspected: ids settled lately or below the horizon, or all of them.
@@ -50,8 +51,15 @@ impl Suspects<'_> {
 /// The entities of a batch: out of the cache, else from the database.
 ///
 /// # Errors
-/// [`Refusal::WrongHome`] if one lives on another partition.
-pub(super) async fn entities(batch: &Batch, cache: &mut Cache, store: &Store, rules: &Rules) -> Result<Entities> {
+/// [`Refusal::WrongHome`] if one lives on another partition, [`Refusal::Fenced`]
+/// if the claim is stale.
+pub(super) async fn entities(
+    batch: &Batch,
+    cache: &mut Cache,
+    store: &Store,
+    rules: &Rules,
+    claimed: &Claimed,
+) -> Result<Entities> {
     let mut entities = Entities::with_capacity(batch.items.len().min(1024));
     let mut missing: Vec<&str> = Vec::new();
     for command in batch.items.iter().flatten() {
@@ -65,7 +73,8 @@ pub(super) async fn entities(batch: &Batch, cache: &mut Cache, store: &Store, ru
         });
         entities.insert(id, entity);
     }
-    for stored in store.entities(&rules.handlers.entity_type, &missing).await? {
+    let stored = store.entities(claimed, &rules.handlers.entity_type, &missing).await?;
+    for stored in stored.ok_or(Refusal::Fenced)? {
         check_home(&stored, rules)?;
         if let Some(entity) = entities.get_mut(&*stored.entity_id) {
             *entity = decoded(stored, rules);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cursor::{Cursor, Published};
+use crate::cursor::Published;
 use crate::kafka::{BatchDelivery, Producer, SendError, Session};
 use crate::outcome::{Channel, Publication};
 use crate::postgres::Store;
@@ -133,7 +133,8 @@ impl Publisher {
 
 /// A batch whose records were handed to the producer.
 struct Sent {
-    cursor: Cursor,
+    /// How far everything is published once they are delivered.
+    published: Published,
     delivery: Arc<BatchDelivery>,
     bytes: usize,
 }
@@ -182,7 +183,8 @@ impl Task {
                 let cursor = durable.cursor();
                 self.durable = self.durable.max(cursor.batch_seq);
                 if cursor.batch_seq == self.sent + 1 {
-                    return self.send(cursor, &publications(&durable)).await;
+                    let published = Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset };
+                    return self.send(published, &publications(&durable)).await;
                 }
             }
             Order::Through(batch_seq) => self.durable = self.durable.max(batch_seq),
@@ -193,30 +195,29 @@ impl Task {
     /// Sends everything durable that was not sent, from the database.
     async fn catch_up(&mut self) -> Result<(), SendError> {
         while self.sent < self.durable {
-            let after = Published { batch_seq: self.sent, next_offset: 0 };
-            let owed = self.store.owed(&self.source, after, self.durable, OWED_BATCHES_MAX).await;
+            let owed = self.store.owed(&self.source, self.sent, self.durable, OWED_BATCHES_MAX).await;
             let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
             let Some(last) = owed.last() else {
                 // rows that are gone were published: they are dropped only then
                 self.sent = self.durable;
                 return Ok(());
             };
-            let last = last.cursor.batch_seq;
+            let last = last.published.batch_seq;
             for batch in &owed {
-                self.send(batch.cursor, &batch.publications).await?;
+                self.send(batch.published, &batch.publications).await?;
             }
             self.sent = last;
         }
         Ok(())
     }
 
-    async fn send(&mut self, cursor: Cursor, publications: &[Publication]) -> Result<(), SendError> {
+    async fn send(&mut self, published: Published, publications: &[Publication]) -> Result<(), SendError> {
         let session = self.producer.session()?;
         let delivery = BatchDelivery::of(publications.len());
         let bytes = publications.iter().map(|p| p.value.len() + 512).sum();
         self.unpublished.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.in_flight.push_back(Sent { cursor, delivery: delivery.clone(), bytes });
-        self.sent = cursor.batch_seq;
+        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes });
+        self.sent = published.batch_seq;
         for publication in publications {
             self.send_one(&session, publication, &delivery).await?;
         }
@@ -243,9 +244,9 @@ impl Task {
         if !whole {
             return Err(SendError::Failed("a record could not be delivered".into()));
         }
-        if let Some(Sent { cursor, bytes, .. }) = self.in_flight.pop_front() {
+        if let Some(Sent { published, bytes, .. }) = self.in_flight.pop_front() {
             self.free(bytes);
-            self.published.send_replace(Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset });
+            self.published.send_replace(published);
         }
         Ok(())
     }
@@ -261,11 +262,8 @@ impl Task {
         tokio::time::sleep(FAILED_WAIT).await;
         if let Err(error) = self.catch_up().await {
             tracing::warn!(source = %self.source, %error, "publishing from the database");
-            self.in_flight.push_back(Sent {
-                cursor: Cursor { batch_seq: published.batch_seq, next_offset: published.next_offset },
-                delivery: BatchDelivery::failed(),
-                bytes: 0,
-            });
+            // starts over once more
+            self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0 });
         }
     }
 

@@ -39,7 +39,10 @@ impl Sending {
             let error = match tokio::time::timeout(self.answer_wait_max, call).await {
                 Ok(Ok(settling)) => return Some(Ok(settling)),
                 Ok(Err(error)) => error,
-                Err(_) => Error::Unavailable(format!("no answer within {:?}", self.answer_wait_max)),
+                Err(_) => Error::Unavailable {
+                    why: format!("no answer within {:?}", self.answer_wait_max),
+                    source: None,
+                },
             };
             match error {
                 Error::Refused(Refusal::DayMissing) => {
@@ -49,7 +52,7 @@ impl Sending {
                 }
                 Error::Refused(refusal @ Refusal::TimedOut(_)) => self.report(&refusal),
                 Error::Refused(refusal) => return Some(Err(refusal)),
-                Error::Unavailable(_) => self.report(&error),
+                Error::Unavailable { .. } => self.report(&error),
             }
             let wait = waits.next().unwrap_or(self.backoff_max);
             tokio::select! {

@@ -1,0 +1,20 @@
+//! A bank: accounts that are opened, filled and emptied by commands from Kafka.
+//!
+//! `cargo run --release --example bank -- --help` shows the whole command line.
+
+mod account;
+
+use std::process::ExitCode;
+
+use account::Account;
+use solewriter::Worker;
+
+fn main() -> ExitCode {
+    Worker::new()
+        .entity::<Account>("account", |e| {
+            e.on("account.open", Account::open)
+                .on("account.deposit", Account::deposit)
+                .on("account.withdraw", Account::withdraw)
+        })
+        .main()
+}

@@ -1,0 +1,234 @@
+//! Claiming: becoming the owner in Postgres, and proving that the log is the one
+//! that the cursor belongs to.
+
+use tokio::task::JoinError;
+
+use super::partition::{Partition, crash_loop};
+use super::verify::{LogFacts, verify};
+use crate::config::Start;
+use crate::cursor::LastSettled;
+use crate::fencing_token::{ClaimId, FencingToken};
+use crate::halt::{Halt, HaltCode};
+use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
+use crate::postgres::{self, ClaimRequest, Row};
+use crate::record::{Record, TopicPartition};
+use crate::steps::fence::{Claimed, check_not_behind};
+
+/// From this many claims without progress on, batches of one.
+const CAREFUL_AFTER_CLAIMS: i32 = 3;
+/// At this many the partition halts.
+const CLAIMS_WITHOUT_PROGRESS_MAX: i32 = 5;
+
+/// A claimed partition whose log is its cursor's.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The row.
+    pub row: Row,
+    /// The database's clock, milliseconds since 1970.
+    pub database_time_ms: i64,
+    /// Earlier owners died before they settled anything: one record at a time.
+    pub careful: bool,
+}
+
+/// How a claim ended.
+pub(super) enum Claiming {
+    /// A writer may begin.
+    Claimed(Box<Claim>),
+    /// The partition is halted; an operator's change raises the claim's token.
+    Halted(Claimed),
+    /// Somebody else claimed meanwhile.
+    Fenced,
+}
+
+/// A claim that did not succeed yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClaimError {
+    #[error(transparent)]
+    Database(#[from] postgres::Error),
+    #[error(transparent)]
+    Kafka(#[from] InspectError),
+    #[error("looking at the log: {0}")]
+    Looking(#[from] JoinError),
+}
+
+/// Claims a partition.
+pub(super) async fn claim(partition: &Partition) -> Result<Claiming, ClaimError> {
+    // the witness before the claim: read after it, another owner's progress
+    // would look like a database that went back
+    let before = look(partition, |inspector, source| LogBefore::look(inspector, source)).await?;
+    let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
+    if let Some((code, detail)) = &row.halted {
+        tracing::warn!(source = %partition.source, code, detail, "halted");
+        return Ok(Claiming::Halted(row.claimed));
+    }
+    if let Err(halt) = prove(partition, &row, before).await? {
+        let held = record_halt(partition, &row.claimed, &halt).await?;
+        return Ok(held.map_or(Claiming::Fenced, Claiming::Halted));
+    }
+    let horizon = partition.worker.store.horizon().await?;
+    partition.witnessed(row.claimed.token(), row.cursor);
+    let careful = row.claims_without_progress >= CAREFUL_AFTER_CLAIMS;
+    Ok(Claiming::Claimed(Box::new(Claim { row, database_time_ms: horizon.database_time_ms, careful })))
+}
+
+/// What is asked of Kafka before the claim.
+struct LogBefore {
+    partition_count: i32,
+    topic_id: Option<String>,
+    end: LogEnd,
+    committed: Option<i64>,
+}
+
+impl LogBefore {
+    fn look(inspector: &Inspector, source: &TopicPartition) -> Result<Self, InspectError> {
+        Ok(Self {
+            partition_count: inspector.partition_count(&source.topic)?,
+            topic_id: inspector.topic_id(&source.topic),
+            end: inspector.log_end(source)?,
+            committed: inspector.committed(source)?,
+        })
+    }
+}
+
+async fn look<T: Send + 'static>(
+    partition: &Partition,
+    ask: impl FnOnce(&Inspector, &TopicPartition) -> Result<T, InspectError> + Send + 'static,
+) -> Result<T, ClaimError> {
+    let (inspector, source) = (partition.worker.inspector.clone(), partition.source.clone());
+    Ok(tokio::task::spawn_blocking(move || ask(&inspector, &source)).await??)
+}
+
+async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, ClaimError> {
+    let request = ClaimRequest {
+        source: &partition.source,
+        claim_id: ClaimId::random(),
+        owner: &partition.worker.owner,
+        cluster_id: &partition.worker.cluster_id,
+        group_id: &partition.worker.group_id,
+        start_offset: None,
+        topic_id: log.topic_id.as_deref(),
+        partition_count: log.partition_count,
+        log_end: log.end.high,
+    };
+    if let Some(row) = partition.worker.store.claim(&request).await? {
+        return Ok(Some(row));
+    }
+    let start_offset = Some(start_offset(partition, log.end).await?);
+    let Some(mut row) = partition.worker.store.claim(&ClaimRequest { start_offset, ..request }).await? else {
+        return Ok(None);
+    };
+    // another owner may have made it meanwhile; then it is not new
+    if row.halted.is_none() && row.cursor.batch_seq == 0 && row.claimed.token() == FencingToken(1) {
+        let reason = first_claim(partition, &row, log).await?;
+        if let Some(halt) = reason
+            && let Some(held) = record_halt(partition, &row.claimed, &halt).await?
+        {
+            row.claimed = held;
+            row.halted = Some((halt.code.to_string(), halt.detail));
+        }
+    }
+    Ok(Some(row))
+}
+
+async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimError> {
+    match &partition.topic.start {
+        Start::Latest => Ok(end.high),
+        Start::At(time) => {
+            let time_ms = time.as_millisecond();
+            look(partition, move |inspector, source| inspector.offset_at(source, time_ms)).await
+        }
+        _ => Ok(end.low),
+    }
+}
+
+/// A partition without a row: either it is new, or the database went back to a
+/// time before it, or its backlog is older than anything that is remembered.
+async fn first_claim(partition: &Partition, row: &Row, log: &LogBefore) -> Result<Option<Halt>, ClaimError> {
+    if let Some(committed) = log.committed {
+        let detail = format!(
+            "the consumer group has committed offset {committed}, the database has never heard of this partition: \
+             it went back in time, or is another database"
+        );
+        let witnessed = Some((0, committed));
+        return Ok(Some(Halt { code: HaltCode::DatabaseBehind, detail, witnessed }));
+    }
+    if row.cursor.next_offset >= log.end.high {
+        return Ok(None);
+    }
+    let next_offset = row.cursor.next_offset;
+    let oldest = look(partition, move |inspector, source| inspector.first_record_from(source, next_offset)).await?;
+    let horizon = partition.worker.store.horizon().await?;
+    Ok(match oldest {
+        RecordAt::Found(record) if record.timestamp_ms >= 0 && record.time_ms() < horizon.at_ms => {
+            Some(older_than_horizon(&record, horizon.at_ms))
+        }
+        _ => None,
+    })
+}
+
+fn older_than_horizon(record: &Record, horizon_ms: i64) -> Halt {
+    let detail = format!(
+        "the backlog begins at offset {} of {}, before the horizon {}: commands older than that would be refused as expired",
+        record.offset,
+        crate::outcome::rfc3339(record.time_ms()),
+        crate::outcome::rfc3339(horizon_ms)
+    );
+    Halt::new(HaltCode::BacklogOlderThanHorizon, detail)
+}
+
+/// Proves that going on is correct, or finds the reason why it cannot be.
+async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Result<(), Halt>, ClaimError> {
+    let token_before = FencingToken(row.claimed.token().0 - 1);
+    if let Err(halt) = check_not_behind(partition.witness(), token_before, row.cursor, row.accepted_offset) {
+        return Ok(Err(halt));
+    }
+    if row.claims_without_progress >= CLAIMS_WITHOUT_PROGRESS_MAX {
+        return Ok(Err(crash_loop(row.claims_without_progress)));
+    }
+    let (last, next_offset) = (row.last, row.cursor.next_offset);
+    let facts = look(partition, move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
+    Ok(verify(row, &facts))
+}
+
+fn facts(
+    inspector: &Inspector,
+    source: &TopicPartition,
+    before: LogBefore,
+    last: Option<LastSettled>,
+    next_offset: i64,
+) -> Result<LogFacts, InspectError> {
+    let mut end = before.end;
+    if next_offset > end.high {
+        // a leader that was just elected may not know its high watermark yet
+        end = inspector.log_end(source)?;
+    }
+    let readable = last.filter(|last| last.offset >= end.low && last.offset < end.high);
+    let last = match readable {
+        Some(last) => Some(match inspector.record_at(source, last.offset)? {
+            RecordAt::Found(record) => Some(settled(&record)),
+            RecordAt::Missing => None,
+        }),
+        None => None,
+    };
+    Ok(LogFacts { topic_id: before.topic_id, partition_count: before.partition_count, end, committed: before.committed, last })
+}
+
+fn settled(record: &Record) -> LastSettled {
+    LastSettled { offset: record.offset, timestamp_ms: record.timestamp_ms, checksum: record.checksum() }
+}
+
+/// Records a halt and says it. Returns the claim as the row has it now; `None`:
+/// it is stale.
+pub(super) async fn record_halt(
+    partition: &Partition,
+    claimed: &Claimed,
+    halt: &Halt,
+) -> postgres::Result<Option<Claimed>> {
+    let recorded = partition.worker.store.halt(claimed, halt).await?;
+    if recorded.is_some() {
+        let resolve = halt.code.resolve(&partition.source);
+        tracing::error!(source = %partition.source, code = %halt.code, detail = halt.detail, resolve, "halted");
+    }
+    Ok(recorded)
+}
+

@@ -1,0 +1,332 @@
+//! An assigned partition, from the assignment to its end.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::claim::{self, Claim, ClaimError, Claiming};
+use super::lifecycle::{Event, State, next};
+use crate::cursor::Cursor;
+use crate::fencing_token::FencingToken;
+use crate::halt::{Halt, HaltCode};
+use crate::horizon::Look;
+use crate::kafka::InspectError;
+use crate::postgres::{Error, Refusal};
+use crate::record::TopicPartition;
+use crate::runtime::{Runtime, Topic};
+use crate::steps::Rules;
+use crate::steps::fence::{Claimed, Witness};
+use crate::telemetry::{PartitionState, metrics};
+use crate::writer::{Ended, Stop, Writer, backoff};
+
+/// The longest wait before the broker is asked again whether it confirms.
+const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// One assigned partition of a running worker.
+pub struct Partition {
+    /// What all partitions share.
+    pub worker: Arc<Runtime>,
+    /// Its topic.
+    pub topic: Arc<Topic>,
+    /// Which one it is.
+    pub source: TopicPartition,
+    /// Rung when its row or its log has changed.
+    pub poke: Notify,
+    /// Its gauges.
+    pub gauges: metrics::Partition,
+    /// The claim in force, for those who watch the row.
+    claimed: Mutex<Option<Claimed>>,
+    /// The newest look at its log, taken by the writer.
+    look: Mutex<Option<Look>>,
+    /// What the writer last reported as its cursor, for the lag.
+    cursor: Mutex<Option<Cursor>>,
+    running: AtomicBool,
+    settled_time_ms: AtomicI64,
+}
+
+impl Partition {
+    /// A partition that was just assigned.
+    pub fn new(worker: Arc<Runtime>, topic: Arc<Topic>, source: TopicPartition) -> Arc<Self> {
+        Arc::new(Self {
+            gauges: metrics::Partition::new(&source.topic, source.partition),
+            worker,
+            topic,
+            source,
+            poke: Notify::new(),
+            claimed: Mutex::new(None),
+            look: Mutex::new(None),
+            cursor: Mutex::new(None),
+            running: AtomicBool::new(false),
+            settled_time_ms: AtomicI64::new(0),
+        })
+    }
+
+    /// What the pure steps need to know of it.
+    pub fn rules(&self, partition_count: i32) -> Rules {
+        Rules {
+            source: self.source.clone(),
+            handlers: self.topic.handlers.clone(),
+            partition_count,
+            partitioner: self.topic.partitioner,
+            payload_bytes_max: self.worker.limits.payload_bytes_max,
+            outcome_bytes_max: self.topic.outcome_bytes_max,
+        }
+    }
+
+    /// What this process has seen of it.
+    pub fn witness(&self) -> Option<Witness> {
+        self.worker.witness(&self.source)
+    }
+
+    /// Remembers what was seen durable.
+    pub fn witnessed(&self, token: FencingToken, cursor: Cursor) {
+        *lock(&self.cursor) = Some(cursor);
+        self.worker.witnessed(&self.source, token, cursor);
+    }
+
+    /// The newest look, once.
+    pub fn look(&self) -> Option<Look> {
+        lock(&self.look).take()
+    }
+
+    /// Somebody has looked at the log.
+    pub fn looked(&self, look: Look) {
+        *lock(&self.look) = Some(look);
+    }
+
+    /// The claim in force.
+    pub fn claimed(&self) -> Option<Claimed> {
+        lock(&self.claimed).clone()
+    }
+
+    /// How old the lag is: the age of the newest settled record, while there is lag.
+    pub fn lag_age(&self, lag: u64, now_ms: i64) -> Duration {
+        let settled_ms = self.settled_time_ms.load(Ordering::Relaxed);
+        if lag == 0 || settled_ms == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(u64::try_from(now_ms - settled_ms).unwrap_or(0))
+    }
+
+    /// The time of the newest settled record, milliseconds since 1970.
+    pub fn settled_time(&self, record_time_ms: i64) {
+        self.settled_time_ms.store(record_time_ms, Ordering::Relaxed);
+    }
+
+    /// The cursor in force, while a writer runs.
+    pub fn cursor(&self) -> Option<Cursor> {
+        lock(&self.cursor).filter(|_| self.running.load(Ordering::Acquire))
+    }
+
+    /// The topic's partition count, asked of the broker until it answers. `None`
+    /// if stopped meanwhile.
+    pub async fn partition_count_now(&self, stop: &CancellationToken) -> Option<i32> {
+        let mut waits = backoff(CONFIRM_WAIT_MAX);
+        loop {
+            let (inspector, topic) = (self.worker.inspector.clone(), self.source.topic.clone());
+            match tokio::task::spawn_blocking(move || inspector.partition_count(&topic)).await {
+                Ok(Ok(count)) => return Some(count),
+                Ok(Err(InspectError::NoTopic)) => return Some(0),
+                Ok(Err(error)) => tracing::warn!(source = %self.source, %error, "asking for the partition count"),
+                Err(error) => tracing::error!(source = %self.source, %error, "asking for the partition count"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(waits.next().unwrap_or(CONFIRM_WAIT_MAX)) => {}
+            }
+        }
+    }
+
+    /// Owns the partition until it is told to stop.
+    pub async fn own(self: Arc<Self>, stop: Stop) {
+        let mut owner = Owner { stop, claim: None, waits: Box::new(backoff(CONFIRM_WAIT_MAX)), reason: "assigned" };
+        let mut state = State::Claiming;
+        while state != State::Ended {
+            self.gauges.state(owner.shown(state));
+            let event = match state {
+                State::Claiming => owner.claim(&self).await,
+                State::Running => owner.write(&self).await,
+                State::Confirming => owner.confirm(&self).await,
+                State::Halted => owner.wait(&self).await,
+                State::Ended => Event::Stopped,
+            };
+            state = next(state, event);
+        }
+        *lock(&self.claimed) = None;
+        self.gauges.released();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the task of a partition keeps from state to state.
+struct Owner {
+    stop: Stop,
+    claim: Option<Claim>,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+    /// Why the next claim is made, for the metric.
+    reason: &'static str,
+}
+
+impl Owner {
+    fn shown(&self, state: State) -> PartitionState {
+        match state {
+            State::Claiming => PartitionState::Claiming,
+            State::Running => PartitionState::Running,
+            State::Confirming => PartitionState::BackingOff,
+            State::Halted => PartitionState::Halted,
+            State::Ended => PartitionState::Draining,
+        }
+    }
+
+    async fn claim(&mut self, partition: &Partition) -> Event {
+        let claiming = claim::claim(partition);
+        let claimed = tokio::select! {
+            biased;
+            () = self.stop.revoked.cancelled() => return Event::Stopped,
+            () = self.stop.draining.cancelled() => return Event::Stopped,
+            claimed = claiming => claimed,
+        };
+        metrics::claimed(self.reason);
+        self.reason = "retried";
+        match claimed {
+            Ok(Claiming::Claimed(claim)) => self.claimed(partition, *claim),
+            Ok(Claiming::Halted(claimed)) => {
+                *lock(&partition.claimed) = Some(claimed);
+                Event::Halted
+            }
+            Ok(Claiming::Fenced) => Event::Fenced,
+            Err(ClaimError::Database(Error::Refused(Refusal::AnotherGroup(message)))) => {
+                // a mistake of the configuration, for the whole process
+                partition.worker.failed.send_replace(Some(message));
+                Event::Stopped
+            }
+            Err(error) => {
+                tracing::warn!(source = %partition.source, %error, "claiming");
+                self.pause().await
+            }
+        }
+    }
+
+    fn claimed(&mut self, partition: &Partition, claim: Claim) -> Event {
+        let row = &claim.row;
+        tracing::info!(
+            source = %partition.source, token = %row.claimed.token(), next_offset = row.cursor.next_offset, "claimed"
+        );
+        partition.gauges.fencing_token(row.claimed.token().0);
+        *lock(&partition.claimed) = Some(row.claimed.clone());
+        self.waits = Box::new(backoff(CONFIRM_WAIT_MAX));
+        self.claim = Some(claim);
+        Event::Claimed
+    }
+
+    async fn write(&mut self, partition: &Partition) -> Event {
+        let Some(claim) = self.claim.take() else { return Event::Fenced };
+        let (worker, source) = (&partition.worker, &partition.source);
+        let duty = self.maintenance(partition, &claim);
+        let claimed = claim.row.claimed.clone();
+        let lane = worker.budget.lane();
+        let records = worker.consumer.fetch(source.clone(), claim.row.cursor.next_offset, lane.clone());
+        *lock(&partition.cursor) = Some(claim.row.cursor);
+        partition.running.store(true, Ordering::Release);
+        let ended = Writer::new(partition, claim, records, lane, self.stop.clone()).run().await;
+        partition.running.store(false, Ordering::Release);
+        drop(duty);
+        worker.consumer.unfetch(source.clone());
+        match ended {
+            Ended::Stopped => Event::Stopped,
+            Ended::Fenced => Event::Fenced,
+            Ended::Poked => {
+                self.reason = "changed";
+                Event::Changed
+            }
+            Ended::Halted(halt) => self.halt(partition, &claimed, &halt).await,
+        }
+    }
+
+    /// The owner of partition 0 of the first topic has the maintenance duty.
+    fn maintenance(&self, partition: &Partition, claim: &Claim) -> Option<AbortOnDropHandle<()>> {
+        let first = partition.worker.topics.first()?;
+        let has_duty = partition.source.partition == 0 && first.name == partition.source.topic;
+        let duty = crate::maintenance::run(partition.worker.clone(), claim.row.claimed.clone());
+        has_duty.then(|| AbortOnDropHandle::new(tokio::spawn(duty)))
+    }
+
+    async fn halt(&mut self, partition: &Partition, claimed: &Claimed, halt: &Halt) -> Event {
+        loop {
+            match claim::record_halt(partition, claimed, halt).await {
+                Ok(Some(held)) => {
+                    *lock(&partition.claimed) = Some(held);
+                    return Event::Halted;
+                }
+                Ok(None) => return Event::Fenced,
+                Err(error) => tracing::warn!(source = %partition.source, %error, "recording a halt"),
+            }
+            if self.pause().await == Event::Stopped {
+                return Event::Stopped;
+            }
+        }
+    }
+
+    /// Only a member of the group's current generation claims again.
+    async fn confirm(&mut self, partition: &Partition) -> Event {
+        if self.pause().await == Event::Stopped {
+            return Event::Stopped;
+        }
+        let ownership = partition.worker.consumer.ownership();
+        let source = partition.source.clone();
+        let next_offset = partition.witness().map_or(0, |witness| witness.cursor.next_offset);
+        let confirmed = tokio::task::spawn_blocking(move || ownership.confirm(&source, next_offset));
+        let confirmed = tokio::select! {
+            () = self.stop.revoked.cancelled() => return Event::Stopped,
+            confirmed = confirmed => confirmed,
+        };
+        match confirmed {
+            Ok(Ok(())) => {
+                self.reason = "fenced";
+                Event::Confirmed
+            }
+            Ok(Err(error)) => {
+                tracing::info!(source = %partition.source, %error, "the broker does not confirm the membership");
+                Event::Unavailable
+            }
+            Err(error) => {
+                tracing::error!(source = %partition.source, %error, "asking the broker");
+                Event::Unavailable
+            }
+        }
+    }
+
+    /// A halted partition waits for an operator.
+    async fn wait(&mut self, partition: &Partition) -> Event {
+        self.reason = "resumed";
+        tokio::select! {
+            () = self.stop.revoked.cancelled() => Event::Stopped,
+            () = self.stop.draining.cancelled() => Event::Stopped,
+            () = partition.poke.notified() => Event::Changed,
+        }
+    }
+
+    async fn pause(&mut self) -> Event {
+        let wait = self.waits.next().unwrap_or(CONFIRM_WAIT_MAX);
+        tokio::select! {
+            () = self.stop.revoked.cancelled() => Event::Stopped,
+            () = self.stop.draining.cancelled() => Event::Stopped,
+            () = tokio::time::sleep(wait) => Event::Unavailable,
+        }
+    }
+}
+
+/// A halt for a process that has died several times over the same records.
+pub(super) fn crash_loop(claims: i32) -> Halt {
+    let detail = format!(
+        "{claims} claims in a row have not settled one record: a handler may end the process (stack overflow, out of memory) or never return"
+    );
+    Halt::new(HaltCode::HandlerFailed, detail)
+}

@@ -1,0 +1,119 @@
+//! Looks at what a running worker does not hear of by itself: operators' changes
+//! of its rows, the horizon, the ends of its logs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::partition::Partition;
+use crate::fencing_token::FencingToken;
+use crate::horizon::{Horizon, Look};
+use crate::kafka::{InspectError, LogEnd};
+use crate::runtime::Runtime;
+
+/// Operators' changes reach a running owner within a second.
+const ROWS_EVERY: Duration = Duration::from_millis(400);
+/// How often the logs' ends are looked at.
+const LOGS_EVERY: Duration = Duration::from_secs(3);
+
+/// The partitions to watch, and the tasks that do.
+pub(super) struct Watch {
+    partitions: Arc<Mutex<Vec<Arc<Partition>>>>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl Watch {
+    /// Watches these from now on.
+    pub fn set(&self, partitions: Vec<Arc<Partition>>) {
+        *self.partitions.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
+    }
+}
+
+/// Starts watching.
+pub(super) fn start(worker: Arc<Runtime>) -> Watch {
+    let partitions = Arc::new(Mutex::new(Vec::new()));
+    let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
+    let rows: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
+        Box::pin(watch_rows(worker.clone(), partitions.clone()));
+    let logs = Box::pin(watch_logs(worker, partitions.clone()));
+    Watch { partitions, _tasks: [spawn(rows), spawn(logs)] }
+}
+
+type Partitions = Arc<Mutex<Vec<Arc<Partition>>>>;
+
+fn snapshot(partitions: &Partitions) -> Vec<Arc<Partition>> {
+    partitions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+async fn watch_rows(worker: Arc<Runtime>, partitions: Partitions) {
+    loop {
+        let looked = look_at_rows(&worker, &snapshot(&partitions)).await;
+        worker.health.set_database_ok(looked.is_ok());
+        if let Err(error) = looked {
+            tracing::warn!(%error, "watching the partitions' rows");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ROWS_EVERY) => {}
+            () = worker.horizon_wanted.notified() => {}
+        }
+    }
+}
+
+async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate::postgres::Result<()> {
+    let horizon = worker.store.horizon().await?;
+    worker.horizon.send_replace(Horizon(horizon.at_ms));
+    for row in worker.store.watch(&worker.owner).await? {
+        let is = |p: &&Arc<Partition>| *p.source.topic == *row.topic && p.source.partition == row.partition;
+        let Some(partition) = partitions.iter().find(is) else { continue };
+        // another claim id is another claim: its owner is told by the fence
+        let changed = partition.claimed().is_some_and(|claimed| {
+            claimed.claim_id().0 == row.claim_id && claimed.token() != FencingToken(row.fencing_token)
+        });
+        if changed {
+            tracing::info!(source = %partition.source, "an operator has changed the partition");
+            partition.poke.notify_one();
+        }
+    }
+    Ok(())
+}
+
+async fn watch_logs(worker: Arc<Runtime>, partitions: Partitions) {
+    loop {
+        tokio::time::sleep(LOGS_EVERY).await;
+        for partition in snapshot(&partitions) {
+            if let Err(error) = look_at_log(&worker, &partition).await {
+                tracing::debug!(source = %partition.source, %error, "looking at the log's end");
+            }
+        }
+    }
+}
+
+/// A log could not be looked at; tried again soon.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Database(#[from] crate::postgres::Error),
+    #[error(transparent)]
+    Kafka(#[from] InspectError),
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The clock first, then the log's end: all that was in the log at that time
+/// lies below it.
+async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Result<(), LookError> {
+    let Some(cursor) = partition.cursor() else { return Ok(()) };
+    let database_time_ms = worker.store.horizon().await?.database_time_ms;
+    let (inspector, source) = (worker.inspector.clone(), partition.source.clone());
+    let LogEnd { high, .. } = tokio::task::spawn_blocking(move || inspector.log_end(&source)).await??;
+    partition.looked(Look { database_time_ms, end_offset: high });
+    let lag = u64::try_from(high - cursor.next_offset).unwrap_or(0);
+    partition.gauges.lag(lag, partition.lag_age(lag, now_ms()));
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,232 @@
+//! The seam between the verbs and what they speak of: every look at Kafka or Postgres that a verb
+//! takes is one function here.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::check::Check;
+use super::exit::Problem;
+use super::migrate::Migrated;
+use super::operator::{Change, SkipTo, Target};
+use super::resume::Choices;
+use super::status::{Halt, PartitionStatus};
+use crate::config::Config;
+use crate::halt::HaltCode;
+use crate::kafka::{self, Inspector, LogEnd};
+use crate::postgres::{self, OperatorAction, Resume, SchemaState, Store};
+use crate::record::TopicPartition;
+use crate::telemetry::{Health, PartitionState};
+use crate::worker::Worker;
+
+/// How long a one-shot verb waits for Kafka.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the worker until `shutdown`, drains, and returns; waits for dependencies that are not there.
+pub(super) async fn run(
+    worker: Worker,
+    config: Config,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    Ok(worker.run_observed(config, health, shutdown).await?)
+}
+
+/// The statements that `migrate` would run on an empty database.
+pub(super) fn migration_sql(config: &Config) -> anyhow::Result<String> {
+    Ok(postgres::script(&config.database.schema))
+}
+
+/// Creates or upgrades the schema.
+pub(super) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
+    let store = Store::new(&config.database, "solewriter migrate")?;
+    let window_ms = i64::try_from(config.deduplication.window.as_millis()).unwrap_or(i64::MAX);
+    let done = store.migrate(window_ms).await.context("the schema was not migrated")?;
+    Ok(Migrated { schema: config.database.schema.clone(), version: done.version, applied: done.applied })
+}
+
+/// Looks at every dependency, topic, partition count, permission and handler. A dependency that
+/// cannot be reached is a failed check, not an error.
+pub(super) async fn check(worker: &Worker, config: &Config) -> anyhow::Result<Vec<Check>> {
+    let mut checks = super::check_dependencies::handlers(worker, config);
+    checks.extend(super::check_dependencies::database(config).await?);
+    checks.extend(super::check_dependencies::kafka(config).await?);
+    Ok(checks)
+}
+
+/// Every partition of the configured topics, in order.
+pub(super) async fn status(config: &Config) -> anyhow::Result<Vec<PartitionStatus>> {
+    let store = fitting_store(config).await?;
+    let rows = store.status().await?;
+    let inspector = inspector(config)?;
+    let mut partitions = Vec::with_capacity(rows.len());
+    for row in rows {
+        let end = log_end(&inspector, &TopicPartition::new(&*row.topic, row.partition)).await;
+        if let Err(error) = &end {
+            tracing::warn!(topic = row.topic, partition = row.partition, %error, "the end of the log is unknown");
+        }
+        partitions.push(shown(row, end.ok()));
+    }
+    Ok(partitions)
+}
+
+fn shown(row: postgres::PartitionStatus, end: Option<LogEnd>) -> PartitionStatus {
+    let lag_records = end.map(|end| (end.high - row.next_offset).max(0));
+    let since_ms = |at: i64| (now_ms() - at).max(0) as f64 / 1000.0;
+    let lag_seconds = lag_records.map(|lag| match row.last_timestamp {
+        Some(at) if lag > 0 => since_ms(at),
+        _ => 0.0,
+    });
+    let source = TopicPartition::new(&*row.topic, row.partition);
+    let halt = row.halted_code.map(|code| Halt {
+        resolve: HaltCode::parse(&code).map_or_else(|| "upgrade solewriter".into(), |code| code.resolve(&source)),
+        detail: row.halted_detail.unwrap_or_default(),
+        code,
+    });
+    PartitionStatus {
+        topic: row.topic,
+        partition: row.partition,
+        state: if halt.is_some() { PartitionState::Halted } else { PartitionState::Running },
+        owner: Some(row.owner),
+        fencing_token: row.fencing_token,
+        next_offset: row.next_offset,
+        published_offset: row.published_offset,
+        end_offset: end.map(|end| end.high),
+        lag_records,
+        lag_seconds,
+        parked_keys: 0,
+        halt,
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Halts partitions with code `operator` and audits it.
+pub(super) async fn halt(config: &Config, target: &Target, reason: &str) -> anyhow::Result<Vec<Change>> {
+    let store = fitting_store(config).await?;
+    let actor = actor();
+    let mut changes = Vec::new();
+    for row in targeted(&store, target).await? {
+        let source = TopicPartition::new(&*row.topic, row.partition);
+        let action = OperatorAction { source: &source, actor: &actor, reason };
+        let changed = store.operator_halt(&action).await?;
+        let detail = match (changed, &row.halted_code) {
+            (true, _) => "halted".to_owned(),
+            (false, Some(code)) => format!("is halted already: {code}"),
+            (false, None) => "was halted meanwhile".to_owned(),
+        };
+        changes.push(Change { topic: row.topic, partition: row.partition, changed, detail });
+    }
+    Ok(changes)
+}
+
+/// Lifts halts whose question the choices answer, and audits it.
+pub(super) async fn resume(
+    config: &Config,
+    target: &Target,
+    reason: &str,
+    choices: &Choices,
+) -> anyhow::Result<Vec<Change>> {
+    let store = fitting_store(config).await?;
+    let inspector = inspector(config)?;
+    let actor = actor();
+    let mut changes = Vec::new();
+    for row in targeted(&store, target).await? {
+        let source = TopicPartition::new(&*row.topic, row.partition);
+        let (changed, detail) = match &row.halted_code {
+            None => (false, "is not halted".to_owned()),
+            Some(code) => {
+                let resume = chosen(choices, &inspector, &source).await?;
+                if !resume.resolves(code) {
+                    return Err(unanswered(code, &source).into());
+                }
+                let action = OperatorAction { source: &source, actor: &actor, reason };
+                match store.operator_resume(&action, code, resume).await? {
+                    true => (true, format!("resumed: {resume:?} resolves {code}")),
+                    false => (false, "was changed meanwhile: look again".to_owned()),
+                }
+            }
+        };
+        changes.push(Change { topic: row.topic, partition: row.partition, changed, detail });
+    }
+    Ok(changes)
+}
+
+fn unanswered(code: &str, source: &TopicPartition) -> Problem {
+    match HaltCode::parse(code) {
+        Some(known) => Problem::usage(format!(
+            "{source} is halted with {code}, which asks for an explicit choice; type: {}",
+            known.resolve(source)
+        )),
+        None => Problem::usage(format!("{source} is halted with {code}, which this version does not know: upgrade it")),
+    }
+}
+
+/// The one choice that was made.
+async fn chosen(choices: &Choices, inspector: &Arc<Inspector>, source: &TopicPartition) -> anyhow::Result<Resume> {
+    let mut made = Vec::new();
+    if let Some(skip_to) = choices.skip_to {
+        made.push(Resume::SkipTo(match skip_to {
+            SkipTo::Offset(offset) => offset,
+            SkipTo::Earliest => log_end(inspector, source).await?.low,
+            SkipTo::Latest => log_end(inspector, source).await?.high,
+        }));
+    }
+    if choices.accept_new_log {
+        made.push(Resume::AcceptNewLog(log_end(inspector, source).await?.low));
+    }
+    let flags = [
+        (choices.accept_partitions, Resume::AcceptPartitions),
+        (choices.accept_database, Resume::AcceptDatabase),
+        (choices.accept_expired, Resume::AcceptExpired),
+    ];
+    made.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, resume)| resume));
+    match made.as_slice() {
+        [] => Ok(Resume::Plain),
+        [one] => Ok(*one),
+        _ => Err(Problem::usage("one choice at a time: each --accept-… and --skip-to answers another halt").into()),
+    }
+}
+
+async fn targeted(store: &Store, target: &Target) -> anyhow::Result<Vec<postgres::PartitionStatus>> {
+    let mut rows = store.status().await?;
+    rows.retain(|row| row.topic == target.topic && target.partition.is_none_or(|p| p == row.partition));
+    if rows.is_empty() {
+        return Err(Problem::usage(format!("{target} has never been claimed; see: solewriter status")).into());
+    }
+    Ok(rows)
+}
+
+fn actor() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into());
+    format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
+/// The database, if its schema is one that this version can speak of.
+pub(super) async fn fitting_store(config: &Config) -> anyhow::Result<Store> {
+    let store = Store::new(&config.database, "solewriter")?;
+    match store.schema_state().await? {
+        SchemaState::Fits => Ok(store),
+        _ => Err(Problem::usage(format!(
+            "schema {:?} has no solewriter tables, or another version's; type: solewriter migrate",
+            config.database.schema
+        ))
+        .into()),
+    }
+}
+
+pub(super) fn inspector(config: &Config) -> anyhow::Result<Arc<Inspector>> {
+    let client = kafka::Client::new(&config.kafka, "solewriter")?;
+    Ok(Arc::new(Inspector::new(&client, ASK_TIMEOUT)?))
+}
+
+async fn log_end(inspector: &Arc<Inspector>, source: &TopicPartition) -> anyhow::Result<LogEnd> {
+    let (inspector, asked) = (inspector.clone(), source.clone());
+    let end = tokio::task::spawn_blocking(move || inspector.log_end(&asked)).await?;
+    end.map_err(|error| Problem::unreachable(format!("{source}: {error}")).into())
+}

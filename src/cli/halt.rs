@@ -1,0 +1,32 @@
+//! `halt`: stop partitions on purpose.
+
+use super::backend;
+use super::exit::Exit;
+use super::operator;
+use super::operator::Changes;
+use super::operator::Target;
+use super::output::Output;
+use crate::config::Config;
+
+/// Halt a partition, or all partitions of a topic
+///
+/// The owner stops settling at once and stays ready; nothing is skipped, and `resume` goes on where
+/// it stopped. The reason is kept in the audit.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  solewriter halt accounts.commands:3 --reason 'wrong interest rate is being applied'")]
+pub(super) struct Args {
+    /// The command topic, or one partition of it
+    #[arg(value_name = "TOPIC[:PARTITION]")]
+    target: Target,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
+    reason: String,
+}
+
+pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
+    let partitions = backend::halt(config, &args.target, &args.reason).await?;
+    output.print(&Changes { partitions }, Changes::table)?;
+    Ok(Exit::Done)
+}

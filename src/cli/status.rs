@@ -1,0 +1,221 @@
+//! `status`: what every partition is doing.
+
+use std::fmt::Write as _;
+
+use comfy_table::CellAlignment;
+use comfy_table::ColumnConstraint;
+use serde::Serialize;
+
+use super::backend;
+use super::exit::Exit;
+use super::output;
+use super::output::Output;
+use super::output::Tone;
+use super::output::or_dash;
+use crate::config::Config;
+use crate::telemetry::PartitionState;
+
+/// Show every partition: owner, token, cursor, lag, state
+///
+/// What a partition refuses to go on for stands below the table, with the command that resolves it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  solewriter status
+  solewriter status -o json | jq '.partitions[] | select(.halt)'")]
+pub(super) struct Args {}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct PartitionStatus {
+    /// The command topic.
+    pub(super) topic: String,
+    /// The partition.
+    pub(super) partition: i32,
+    /// What it is doing.
+    pub(super) state: PartitionState,
+    /// The process that claimed it last.
+    pub(super) owner: Option<String>,
+    /// Grows by one at each claim.
+    pub(super) fencing_token: i64,
+    /// The first offset that is not settled.
+    pub(super) next_offset: i64,
+    /// The first offset whose outcome is not on its topic.
+    pub(super) published_offset: i64,
+    /// The end of the log; nothing when the broker was not asked.
+    pub(super) end_offset: Option<i64>,
+    /// Records between cursor and end.
+    pub(super) lag_records: Option<i64>,
+    /// Age of the oldest unsettled record in seconds.
+    pub(super) lag_seconds: Option<f64>,
+    /// Keys that wait behind a dead letter.
+    pub(super) parked_keys: i64,
+    /// Why it refuses to go on.
+    pub(super) halt: Option<Halt>,
+}
+
+/// Why a partition refuses to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Halt {
+    /// One of the interface's halt codes.
+    pub(super) code: String,
+    /// What was found.
+    pub(super) detail: String,
+    /// The command that resolves it.
+    pub(super) resolve: String,
+}
+
+/// Every partition, in order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Status {
+    partitions: Vec<PartitionStatus>,
+}
+
+pub(super) async fn run(output: Output, config: &Config) -> anyhow::Result<Exit> {
+    let partitions = backend::status(config).await?;
+    output.print(&Status { partitions }, Status::table)?;
+    Ok(Exit::Done)
+}
+
+const HEADER: [&str; 11] = [
+    "TOPIC",
+    "PARTITION",
+    "STATE",
+    "OWNER",
+    "TOKEN",
+    "NEXT",
+    "PUBLISHED",
+    "END",
+    "LAG",
+    "LAG S",
+    "PARKED",
+];
+
+const OWNER: usize = 3;
+
+/// Everything behind the owner is a number.
+const FIRST_NUMBER: usize = OWNER + 1;
+
+impl Status {
+    fn table(&self) -> String {
+        if self.partitions.is_empty() {
+            return "no partitions yet: a worker claims them when it runs\n".to_owned();
+        }
+        let mut table = output::table(&HEADER);
+        for partition in &self.partitions {
+            table.add_row(partition.row());
+        }
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if index >= FIRST_NUMBER {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            // On a narrow terminal the owner wraps: topics are copied into commands.
+            if index != OWNER {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+        output::drawn(&table) + &self.halts()
+    }
+
+    fn halts(&self) -> String {
+        let mut text = String::new();
+        for partition in &self.partitions {
+            let Some(halt) = &partition.halt else {
+                continue;
+            };
+            let (topic, number) = (&partition.topic, partition.partition);
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "\n{topic}:{number} halted, {}: {}\n  resolve: {}\n",
+                halt.code, halt.detail, halt.resolve
+            );
+        }
+        text
+    }
+}
+
+impl PartitionStatus {
+    fn row(&self) -> [comfy_table::Cell; 11] {
+        [
+            self.topic.clone().into(),
+            self.partition.into(),
+            output::toned(self.state.as_str(), tone(self.state)),
+            or_dash(self.owner.as_deref()).into(),
+            self.fencing_token.into(),
+            self.next_offset.into(),
+            self.published_offset.into(),
+            or_dash(self.end_offset).into(),
+            or_dash(self.lag_records).into(),
+            or_dash(self.lag_seconds.map(|seconds| format!("{seconds:.1}"))).into(),
+            self.parked_keys.into(),
+        ]
+    }
+}
+
+fn tone(state: PartitionState) -> Tone {
+    match state {
+        PartitionState::Running => Tone::Good,
+        PartitionState::Halted => Tone::Bad,
+        PartitionState::Claiming
+        | PartitionState::Paused
+        | PartitionState::BackingOff
+        | PartitionState::Draining => Tone::Warning,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn halted() -> PartitionStatus {
+        PartitionStatus {
+            topic: "accounts.commands".into(),
+            partition: 3,
+            state: PartitionState::Halted,
+            owner: Some("worker-1".into()),
+            fencing_token: 17,
+            next_offset: 8_412,
+            published_offset: 8_412,
+            end_offset: None,
+            lag_records: None,
+            lag_seconds: Some(1.25),
+            parked_keys: 0,
+            halt: Some(Halt {
+                code: "log-truncated".into(),
+                detail: "record 8411 is gone".into(),
+                resolve: "solewriter resume accounts.commands:3 --accept-new-log --reason …".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_status_has_the_shape_of_the_interface() {
+        let status = Status {
+            partitions: vec![halted()],
+        };
+        assert_eq!(
+            serde_json::to_value(&status).expect("a document"),
+            serde_json::json!({"partitions": [{
+                "topic": "accounts.commands", "partition": 3, "state": "halted",
+                "owner": "worker-1", "fencing_token": 17, "next_offset": 8412,
+                "published_offset": 8412, "end_offset": null, "lag_records": null,
+                "lag_seconds": 1.25, "parked_keys": 0,
+                "halt": {
+                    "code": "log-truncated", "detail": "record 8411 is gone",
+                    "resolve": "solewriter resume accounts.commands:3 --accept-new-log --reason …",
+                },
+            }]})
+        );
+    }
+
+    #[test]
+    fn a_halt_stands_below_the_table_with_its_cure() {
+        let status = Status {
+            partitions: vec![halted()],
+        };
+        let table = status.table();
+        let expected = "accounts.commands:3 halted, log-truncated: record 8411 is gone\n  resolve: solewriter resume";
+        assert!(table.contains(expected), "{table}");
+    }
+}

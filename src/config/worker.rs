@@ -1,0 +1,98 @@
+//! `[worker]`: the limits of one worker process.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::duration;
+use super::duration::DURATION_MIN;
+use super::duration::TIMEOUT_MAX;
+use super::error::Invalid;
+
+/// How much one process takes on at once, and how long it takes to stop.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// Commands that one commit settles at most, per partition.
+    pub batch_commands_max: NonZeroUsize,
+    /// Bytes of records that are fetched and not yet settled, over all partitions.
+    pub in_flight_bytes_max: NonZeroUsize,
+    /// How long a stop waits for work in flight, with its unit. What is left is settled by the
+    /// next owner.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub drain_timeout: Duration,
+    /// Bytes of one command's value; a longer one is dead, payload-too-large.
+    pub payload_bytes_max: NonZeroUsize,
+    /// Entities that are kept in memory, per partition.
+    pub entity_cache_entries_max: NonZeroUsize,
+    /// Bytes of outcomes and events that are committed and not yet published, over all partitions;
+    /// deciding waits at this limit.
+    pub unpublished_bytes_max: NonZeroUsize,
+    /// The longest pause between two attempts to reach the database, with its unit.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub database_backoff_max: Duration,
+}
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            batch_commands_max: const { NonZeroUsize::new(2_000).unwrap() },
+            in_flight_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
+            drain_timeout: Duration::from_secs(20),
+            payload_bytes_max: const { NonZeroUsize::new(MEBIBYTE).unwrap() },
+            entity_cache_entries_max: const { NonZeroUsize::new(20_000).unwrap() },
+            unpublished_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
+            database_backoff_max: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.payload_bytes_max > self.in_flight_bytes_max {
+            let problem = format!(
+                "{} is more than worker.in_flight_bytes_max ({}), so such a command could never be read",
+                self.payload_bytes_max, self.in_flight_bytes_max
+            );
+            return Err(Invalid::new("worker.payload_bytes_max", problem));
+        }
+        [
+            ("worker.drain_timeout", self.drain_timeout),
+            ("worker.database_backoff_max", self.database_backoff_max),
+        ]
+        .into_iter()
+        .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_of_zero_is_refused() {
+        let worker = Worker {
+            drain_timeout: Duration::ZERO,
+            ..Worker::default()
+        };
+        let invalid = worker.validate().expect_err("zero");
+        assert_eq!(invalid.key, "worker.drain_timeout");
+        assert_eq!(invalid.problem, "0s is not between 1ms and 1d");
+    }
+
+    #[test]
+    fn a_payload_has_to_fit_into_the_budget() {
+        let worker = Worker {
+            in_flight_bytes_max: NonZeroUsize::MIN,
+            ..Worker::default()
+        };
+        assert!(worker.validate().is_err());
+    }
+}

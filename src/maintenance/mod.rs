@@ -1,0 +1,98 @@
+//! The maintenance duty: makes day partitions ahead, raises the horizon, drops
+//! days behind it.
+//!
+//! It belongs to the owner of partition 0 of the first topic: Kafka elects it,
+//! and the same fence that guards a commit guards every change made here. A duty
+//! that wakes up late changes nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::horizon::{self, Pass, Raise};
+use crate::postgres::{Error, HorizonRow, Refusal, Result};
+use crate::runtime::Runtime;
+use crate::steps::fence::Claimed;
+
+/// How often a pass is made.
+const EVERY: Duration = Duration::from_secs(30);
+/// Day partitions exist this far ahead: 48 hours, in days.
+const DAYS_AHEAD: i64 = 2;
+/// Published batches deleted in one pass, per partition.
+const BATCHES_MAX: i64 = 10_000;
+const DAY_MS: i64 = horizon::STEP_MS_MAX;
+
+/// Passes until it is aborted, or the claim is stale.
+pub async fn run(worker: Arc<Runtime>, duty: Claimed) {
+    loop {
+        match pass(&worker, &duty).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(%error, "the maintenance duty tries again"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// One pass. False: the claim is stale.
+async fn pass(worker: &Runtime, duty: &Claimed) -> Result<bool> {
+    let row = worker.store.horizon().await?;
+    for day in 0..=DAYS_AHEAD {
+        worker.store.make_day(row.database_time_ms + day * DAY_MS).await?;
+    }
+    let stands = match horizon::raise(&considered(worker, &row).await?) {
+        Raise::To(to_ms) => {
+            tracing::info!(to = crate::outcome::rfc3339(to_ms), "the horizon rises");
+            worker.store.raise_horizon(duty, to_ms).await?
+        }
+        Raise::ClocksDiffer { by_ms } => {
+            tracing::error!(by_ms, "the database's clock and this worker's differ: the horizon stands still");
+            true
+        }
+        _ if row.unseen => worker.store.see_horizon(duty).await?,
+        _ => true,
+    };
+    Ok(stands && drop_days(worker, duty, &row).await? && delete_batches(worker).await?)
+}
+
+async fn considered(worker: &Runtime, row: &HorizonRow) -> Result<Pass> {
+    let mut log_times_ms = Vec::new();
+    for topic in &worker.topics {
+        let mut times = worker.store.log_times(&topic.name).await?;
+        // a partition without a row was never looked at
+        let expected = usize::try_from(topic.partition_count).unwrap_or(usize::MAX);
+        times.resize(times.len().max(expected), None);
+        log_times_ms.extend(times);
+    }
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(Pass {
+        horizon_ms: row.at_ms,
+        database_time_ms: row.database_time_ms,
+        worker_time_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        log_times_ms,
+        window_ms: worker.limits.window_ms,
+    })
+}
+
+async fn drop_days(worker: &Runtime, duty: &Claimed, row: &HorizonRow) -> Result<bool> {
+    if !row.droppable {
+        return Ok(true);
+    }
+    for day in worker.store.days_below_horizon().await? {
+        match worker.store.drop_day(duty, &day).await {
+            Ok(true) => tracing::info!(day, "dropped a day below the horizon"),
+            Ok(false) => return Ok(false),
+            // writers go first: the next pass tries again
+            Err(Error::Refused(Refusal::TimedOut(_))) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+async fn delete_batches(worker: &Runtime) -> Result<bool> {
+    let deleted = worker.store.delete_old_batches(BATCHES_MAX).await?;
+    if deleted > 0 {
+        tracing::debug!(deleted, "deleted published batches older than the horizon");
+    }
+    Ok(true)
+}
