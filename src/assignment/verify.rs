@@ -118,7 +118,7 @@ mod tests {
     fn row() -> Row {
         Row {
             claimed: Claimed::by_the_database(TopicPartition::new("t", 0), FencingToken(3), ClaimId::random()),
-            cursor: Cursor { next_offset: 100, batch_seq: 9 },
+            cursor: Cursor { next_offset: 100, batch_seq: 9, decision_id: None },
             published: Published { batch_seq: 9, next_offset: 100 },
             topic_id: Some("one".into()),
             partition_count: 4,
