@@ -189,6 +189,7 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
         store,
         inspector,
         budget,
+        unpublished: Arc::default(),
         topics,
         limits: Limits::new(config),
         owner,

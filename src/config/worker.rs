@@ -44,7 +44,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             batch_commands_max: const { NonZeroUsize::new(2_000).unwrap() },
-            in_flight_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
+            in_flight_bytes_max: const { NonZeroUsize::new(16 * MEBIBYTE).unwrap() },
             drain_timeout: Duration::from_secs(20),
             payload_bytes_max: const { NonZeroUsize::new(MEBIBYTE).unwrap() },
             entity_cache_entries_max: const { NonZeroUsize::new(20_000).unwrap() },

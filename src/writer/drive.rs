@@ -133,6 +133,7 @@ impl<'p> Writer<'p> {
             worker.store.clone(),
             worker.producer.clone(),
             partition.topic.publish_to.clone(),
+            worker.unpublished.clone(),
         );
         publisher.publish_through(claim.row.cursor.batch_seq);
         Self {
@@ -214,7 +215,7 @@ impl<'p> Writer<'p> {
             () = self.stop.draining.cancelled() => Err(Ended::Stopped),
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
-                self.publisher.room(worker.limits.unpublished_bytes_max.get()).await;
+                self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await;
                 self.records.recv_many(&mut self.received, self.batch_commands_max).await
             }, if may_receive => match count {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
