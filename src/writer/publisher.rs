@@ -304,5 +304,4 @@ impl Task {
             self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0 });
         }
     }
-
 }
