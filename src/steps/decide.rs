@@ -15,8 +15,10 @@ use super::Rules;
 use super::deduplicate::{Deduplicator, Verdict};
 use super::receive::Fault;
 
-/// What an outcome's envelope takes beside its parts, generously: bytes.
-const OUTCOME_OVERHEAD_BYTES: usize = 2048;
+/// What an outcome's envelope takes beside its parts, generously: bytes. An entity
+/// id alone is up to 512 bytes in the key and in `ce_subject`, and six times that
+/// in JSON, if all of it must be escaped.
+const OUTCOME_OVERHEAD_BYTES: usize = 8192;
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
