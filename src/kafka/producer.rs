@@ -12,7 +12,9 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
 use tokio::sync::Notify;
 
 use super::Client;
@@ -125,7 +127,8 @@ impl Producer {
     pub fn session(&self) -> Result<Session, SendError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.context().broken.load(Ordering::Acquire) {
-            let fresh = create(&self.client, self.batch_bytes_max).map_err(|error| SendError::Failed(error.to_string()))?;
+            let fresh =
+                create(&self.client, self.batch_bytes_max).map_err(|error| SendError::Failed(error.to_string()))?;
             // whatever is still queued must not be delivered after what comes now
             current.purge(PurgeConfig::default().queue().inflight());
             *current = Arc::new(fresh);

@@ -1,10 +1,9 @@
 //! Step 7, publish: outcomes and emitted events go to Kafka after the commit, in
 //! order of settlement.
 
-use crate::outcome::Publication;
-
 use super::commit::Durable;
 use super::decide::Owed;
+use crate::outcome::Publication;
 
 /// Everything that a settled batch owes, in order: each outcome before its
 /// events; a repeat without events.
