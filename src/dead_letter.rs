@@ -55,6 +55,12 @@ impl DeadCode {
             Self::DataError => "data-error",
         }
     }
+
+    /// Whether the interface judges this only after the id was looked up: a known
+    /// id comes first, as a duplicate or as `id-reuse`.
+    pub fn follows_look_up(self) -> bool {
+        matches!(self, Self::MalformedPayload | Self::HandlerFailed | Self::DataError)
+    }
 }
 
 impl fmt::Display for DeadCode {

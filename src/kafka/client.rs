@@ -135,8 +135,9 @@ impl Client {
         config
     }
 
-    /// The producer of outcomes and events.
-    pub fn producer(&self) -> ClientConfig {
+    /// The producer of outcomes and events, to topics that take batches of up to
+    /// `batch_bytes_max`.
+    pub fn producer(&self, batch_bytes_max: usize) -> ClientConfig {
         let mut config = self.base(CONSUMER_ONLY);
         if !self.properties.contains_key("compression.codec") && !self.properties.contains_key("compression.type") {
             config.set("compression.type", "lz4");
@@ -147,8 +148,13 @@ impl Client {
                 config.set(key, value);
             }
         }
+        let batch_bytes = self.properties.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
         config
+            // a topic's limit is on whole batches: a larger one would be refused for ever
+            .set("batch.size", batch_bytes.min(batch_bytes_max).to_string())
             .set("enable.idempotence", "true")
+            // a batch that is refused must not be overtaken by the next one
+            .set("enable.gapless.guarantee", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             // a batch is sent at once: records queue up by themselves meanwhile

@@ -116,6 +116,8 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 /// The producer, replaced by a fresh one after a failure.
 pub struct Producer {
     client: Client,
+    /// What every topic that it sends to takes.
+    batch_bytes_max: usize,
     current: Mutex<Arc<ThreadedProducer<Deliveries>>>,
 }
 
@@ -124,9 +126,9 @@ impl Producer {
     ///
     /// # Errors
     /// If a setting is not one of librdkafka's.
-    pub fn new(client: Client) -> Result<Self, KafkaError> {
-        let current = Mutex::new(Arc::new(create(&client)?));
-        Ok(Self { client, current })
+    pub fn new(client: Client, batch_bytes_max: usize) -> Result<Self, KafkaError> {
+        let current = Mutex::new(Arc::new(create(&client, batch_bytes_max)?));
+        Ok(Self { client, batch_bytes_max, current })
     }
 
     /// The producer to send a batch with. All records of a batch go through one,
@@ -134,7 +136,8 @@ impl Producer {
     pub fn session(&self) -> Result<Session, SendError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.context().broken.load(Ordering::Acquire) {
-            let fresh = create(&self.client).map_err(|error| SendError::Failed(error.to_string()))?;
+            let fresh =
+                create(&self.client, self.batch_bytes_max).map_err(|error| SendError::Failed(error.to_string()))?;
             // whatever is still queued must not be delivered after what comes now
             current.purge(PurgeConfig::default().queue().inflight());
             *current = Arc::new(fresh);
@@ -150,8 +153,8 @@ impl Producer {
     }
 }
 
-fn create(client: &Client) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
-    client.producer().create_with_context(Deliveries { broken: AtomicBool::new(false) })
+fn create(client: &Client, batch_bytes_max: usize) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
+    client.producer(batch_bytes_max).create_with_context(Deliveries { broken: AtomicBool::new(false) })
 }
 
 /// A producer that has not failed when the batch began.
