@@ -444,7 +444,7 @@ pub(crate) mod tests {
                     let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
                     let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, &Caution::default()) else { break };
                     known.extend(decision.outcomes.iter().map(|o| (o.command_id, o.clone())));
-                    seen.extend(decision.outcomes.iter().map(|o| o.outcome()));
+                    seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
                     at = to;
                 }
                 seen
