@@ -283,7 +283,7 @@ async fn topics(
             handlers: Arc::new(handlers.clone()),
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
-            start: topic.start.clone(),
+            start: topic.start,
             partition_count,
             publish_to,
             outcome_bytes_max,

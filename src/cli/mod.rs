@@ -1,7 +1,7 @@
 //! The command line: one file per verb. A team's own binary has the same verbs through [`main`].
 //!
-//! A verb parses, gathers (through [`backend`]) and prints; what it prints on stdout is its result and
-//! nothing else. Errors are `anyhow` here and become exit codes in [`exit`], nowhere else.
+//! A verb parses, gathers (through `backend`) and prints; what it prints on stdout is its result and
+//! nothing else. Errors are `anyhow` here and become exit codes in `exit`, nowhere else.
 
 mod backend;
 mod check;
