@@ -9,6 +9,8 @@ mod check_config;
 mod check_dependencies;
 mod completions;
 mod config;
+#[cfg(feature = "dev")]
+mod dev;
 mod exit;
 mod halt;
 mod healthcheck;
@@ -62,6 +64,8 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    #[cfg(feature = "dev")]
+    Dev(dev::Args),
     Migrate(migrate::Args),
     Check(check::Args),
     Status(status::Args),
@@ -118,6 +122,8 @@ impl Cli {
             Verb::Config(args) => config::run(&args, output, load),
             Verb::Healthcheck(args) => healthcheck::run(&args, output, &load()?),
             Verb::Run(_) => wait_for(run::run(worker, load()?)),
+            #[cfg(feature = "dev")]
+            Verb::Dev(args) => wait_for(dev::run(args, output, worker, load)),
             Verb::Migrate(args) => wait_for(migrate::run(&args, output, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
