@@ -230,8 +230,10 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     health.set_schema_ok(true);
     health.set_database_ok(true);
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
-    let cluster_id = wait_for_cluster(&inspector).await;
     let topics = topics(worker, config, &client, &store, &inspector).await?;
+    // after the topics: a client that has asked for metadata knows it at once,
+    // a fresh one waits a second
+    let cluster_id = wait_for_cluster(&inspector).await;
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
     let turning = health.clone();
@@ -321,7 +323,7 @@ async fn topics(
             outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
             events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
         };
-        let outcome_bytes_max = outcome_bytes_max(&admin, &publish_to).await;
+        let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
         let Some(handlers) = worker.handlers(&topic.entity) else { continue };
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -333,7 +335,7 @@ async fn topics(
             handlers: handlers.clone(),
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
-            start: topic.start.clone(),
+            start: topic.start,
             partition_count,
             publish_to,
             outcome_bytes_max,
@@ -373,8 +375,12 @@ async fn publish_topic(
     Ok((topic.into(), wait_for_topic(inspector, topic).await))
 }
 
-async fn outcome_bytes_max(admin: &Topics, publish_to: &PublishTo) -> usize {
+async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
     let mut least = MESSAGE_BYTES_MAX;
+    let (asked, name) = (inspector.clone(), publish_to.outcomes.0.clone());
+    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
+        return least;
+    }
     for (topic, _) in [&publish_to.outcomes, &publish_to.events] {
         let setting = admin.setting(topic, "max.message.bytes").await;
         if let Some(bytes) = setting.and_then(|value| value.parse().ok()) {
