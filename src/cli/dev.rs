@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::exit::Exit;
+use super::exit::{Exit, Problem};
 use super::output::Output;
 use super::signals;
 use crate::config::Config;
@@ -41,18 +41,28 @@ pub(super) async fn run(
     load: impl FnOnce() -> Result<Config, crate::config::Error>,
 ) -> anyhow::Result<Exit> {
     if let Some(schema) = args.drop_schema_at_end_of_input {
-        dev::drop_at_end_of_input(schema).await?;
+        dev::drop_at_end_of_input(schema).await.map_err(with_exit)?;
         return Ok(Exit::Done);
     }
     let shutdown = CancellationToken::new();
     signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let view = View { to_stderr: output == Output::Json };
-    let verdict = dev::run(worker, load()?, args.length, &view, shutdown).await?;
+    let view = View {
+        to_stderr: output == Output::Json,
+    };
+    let verdict = dev::run(worker, load()?, args.length, &view, shutdown)
+        .await
+        .map_err(with_exit)?;
     view.verdict(&verdict);
-    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Difference };
+    let exit = if verdict.is_ok() {
+        Exit::Done
+    } else {
+        Exit::Difference
+    };
     if output == Output::Json {
         let result = match verdict {
-            Ok(balance) => serde_json::json!({ "balanced": true, "difference": null, "balance": balance }),
+            Ok(balance) => {
+                serde_json::json!({ "balanced": true, "difference": null, "balance": balance })
+            }
             Err(difference) => {
                 serde_json::json!({ "balanced": false, "difference": difference.to_string(), "balance": null })
             }
@@ -60,4 +70,11 @@ pub(super) async fn run(
         output.print(&result, |_| String::new())?;
     }
     Ok(exit)
+}
+
+fn with_exit(error: dev::Error) -> anyhow::Error {
+    match error {
+        dev::Error::NothingToRun(message) => Problem::usage(message).into(),
+        error => error.into(),
+    }
 }

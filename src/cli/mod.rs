@@ -29,7 +29,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use clap::Subcommand;
-use tracing::Level;
 
 use self::exit::Exit;
 use self::output::Output;
@@ -83,7 +82,7 @@ pub fn main(worker: Worker) -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage_or_help(&usage),
     };
-    logging::init(cli.verb.log_level());
+    logging::init(cli.verb.log_directives());
     match cli.dispatch(worker) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -105,10 +104,14 @@ fn usage_or_help(usage: &clap::Error) -> ExitCode {
 
 impl Verb {
     /// Only the worker narrates; the other verbs have a result, and people read it.
-    fn log_level(&self) -> Level {
+    fn log_directives(&self) -> &'static str {
         match self {
-            Self::Run(_) => Level::INFO,
-            _ => Level::WARN,
+            Self::Run(_) => "info",
+            // each rebalance makes a client warn of a commit that came too late, and the end of
+            // the broker makes those warn that are just being closed
+            #[cfg(feature = "dev")]
+            Self::Dev(_) => "warn,librdkafka=error,solewriter::kafka::producer=error",
+            _ => "warn",
         }
     }
 }

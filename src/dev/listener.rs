@@ -1,8 +1,8 @@
 //! Reads the outcomes topics from their beginning, as an upstream service would, into the books.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -30,11 +30,16 @@ impl Listener {
     pub(super) fn start(config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let consumer = everything(config)?;
         let (stopped, first) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-        let listener = Self { stopped: stopped.clone(), first: first.clone() };
+        let listener = Self {
+            stopped: stopped.clone(),
+            first: first.clone(),
+        };
         let listen = move || {
             let mut heard_any = false;
             while !stopped.load(Ordering::Acquire) {
-                let Some(Ok(message)) = consumer.poll(POLL) else { continue };
+                let Some(Ok(message)) = consumer.poll(POLL) else {
+                    continue;
+                };
                 if let Some(heard) = heard(&message) {
                     open(&books).heard(heard);
                     if !std::mem::replace(&mut heard_any, true) {
@@ -43,7 +48,9 @@ impl Listener {
                 }
             }
         };
-        let spawned = std::thread::Builder::new().name("dev-listener".into()).spawn(listen);
+        let spawned = std::thread::Builder::new()
+            .name("dev-listener".into())
+            .spawn(listen);
         spawned.map_err(Error::io("start a thread"))?;
         Ok(listener)
     }
@@ -67,12 +74,19 @@ impl Drop for Listener {
 /// A consumer of all partitions of all outcomes topics, in no group.
 fn everything(config: &Config) -> Result<BaseConsumer, Error> {
     let client = Client::new(&config.kafka, "solewriter-dev-listener")?;
-    let consumer: BaseConsumer = client.inspector().set("enable.partition.eof", "false").create()?;
+    let consumer: BaseConsumer = client
+        .inspector()
+        .set("enable.partition.eof", "false")
+        .create()?;
     let mut all = TopicPartitionList::new();
     for topic in &config.topics {
         let name = topic.outcomes_topic();
         let metadata = consumer.fetch_metadata(Some(&name), ASK_TIMEOUT)?;
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        for partition in metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+        {
             all.add_partition_offset(&name, partition.id(), Offset::Beginning)?;
         }
     }
@@ -92,7 +106,11 @@ fn heard(message: &BorrowedMessage<'_>) -> Option<Heard> {
     let value: Value = serde_json::from_slice(message.payload()?).ok()?;
     let mut digest = DefaultHasher::new();
     (message.key(), message.payload()).hash(&mut digest);
-    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+    for header in message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter())
+    {
         (header.key, header.value).hash(&mut digest);
     }
     Some(Heard {
