@@ -28,10 +28,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 fn program_name() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&path).file_name();
-    name.map_or_else(
-        || "solewriter".into(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    name.map_or_else(|| "solewriter".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn script(shell: Shell, program: &str) -> String {

@@ -46,18 +46,10 @@ pub(super) async fn run(
     }
     let shutdown = CancellationToken::new();
     signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let view = View {
-        to_stderr: output == Output::Json,
-    };
-    let verdict = dev::run(worker, load()?, args.length, &view, shutdown)
-        .await
-        .map_err(with_exit)?;
+    let view = View { to_stderr: output == Output::Json };
+    let verdict = dev::run(worker, load()?, args.length, &view, shutdown).await.map_err(with_exit)?;
     view.verdict(&verdict);
-    let exit = if verdict.is_ok() {
-        Exit::Done
-    } else {
-        Exit::Difference
-    };
+    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Difference };
     if output == Output::Json {
         let result = match verdict {
             Ok(balance) => {

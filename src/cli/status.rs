@@ -77,19 +77,8 @@ pub(super) async fn run(output: Output, config: &Config) -> anyhow::Result<Exit>
     Ok(Exit::Done)
 }
 
-const HEADER: [&str; 11] = [
-    "TOPIC",
-    "PARTITION",
-    "STATE",
-    "OWNER",
-    "TOKEN",
-    "NEXT",
-    "PUBLISHED",
-    "END",
-    "LAG",
-    "LAG S",
-    "PARKED",
-];
+const HEADER: [&str; 11] =
+    ["TOPIC", "PARTITION", "STATE", "OWNER", "TOKEN", "NEXT", "PUBLISHED", "END", "LAG", "LAG S", "PARKED"];
 
 const OWNER: usize = 3;
 
@@ -157,10 +146,9 @@ fn tone(state: PartitionState) -> Tone {
     match state {
         PartitionState::Running => Tone::Good,
         PartitionState::Halted => Tone::Bad,
-        PartitionState::Claiming
-        | PartitionState::Paused
-        | PartitionState::BackingOff
-        | PartitionState::Draining => Tone::Warning,
+        PartitionState::Claiming | PartitionState::Paused | PartitionState::BackingOff | PartitionState::Draining => {
+            Tone::Warning
+        }
     }
 }
 
@@ -191,9 +179,7 @@ mod tests {
 
     #[test]
     fn the_status_has_the_shape_of_the_interface() {
-        let status = Status {
-            partitions: vec![halted()],
-        };
+        let status = Status { partitions: vec![halted()] };
         assert_eq!(
             serde_json::to_value(&status).expect("a document"),
             serde_json::json!({"partitions": [{
@@ -211,9 +197,7 @@ mod tests {
 
     #[test]
     fn a_halt_stands_below_the_table_with_its_cure() {
-        let status = Status {
-            partitions: vec![halted()],
-        };
+        let status = Status { partitions: vec![halted()] };
         let table = status.table();
         let expected = "accounts.commands:3 halted, log-truncated: record 8411 is gone\n  resolve: solewriter resume";
         assert!(table.contains(expected), "{table}");

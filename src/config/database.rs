@@ -111,10 +111,7 @@ mod tests {
     #[test]
     fn a_timeout_that_postgres_would_read_as_off_is_refused() {
         for lock_timeout in [Duration::ZERO, Duration::from_micros(400)] {
-            let database = Database {
-                lock_timeout,
-                ..Database::default()
-            };
+            let database = Database { lock_timeout, ..Database::default() };
             let invalid = database.validate().expect_err("too short");
             assert_eq!(invalid.key, "database.lock_timeout");
         }

@@ -26,11 +26,7 @@ pub struct Kafka {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self {
-            bootstrap_servers: None,
-            group_id: "solewriter".to_owned(),
-            properties: KafkaProperties::default(),
-        }
+        Self { bootstrap_servers: None, group_id: "solewriter".to_owned(), properties: KafkaProperties::default() }
     }
 }
 
@@ -49,8 +45,7 @@ impl Kafka {
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         let servers = self.bootstrap_servers.as_deref();
-        if servers.is_some_and(|servers| servers.split(',').any(|server| server.trim().is_empty()))
-        {
+        if servers.is_some_and(|servers| servers.split(',').any(|server| server.trim().is_empty())) {
             return Err(Invalid::new(
                 "kafka.bootstrap_servers",
                 "an empty entry: write host:port, separated by commas",

@@ -97,8 +97,8 @@ impl Config {
     pub fn from_sources(sources: &Sources) -> Result<Self, Error> {
         let layers::Layers { table, origins } = layers::collect(sources)?;
         keys::check(&table, &origins)?;
-        let mut config: Self = serde_path_to_error::deserialize(table)
-            .map_err(|error| Error::malformed(&error, &origins))?;
+        let mut config: Self =
+            serde_path_to_error::deserialize(table).map_err(|error| Error::malformed(&error, &origins))?;
         config.origins = origins;
         config.topics.iter_mut().for_each(Topic::resolve);
         config.validate()?;
@@ -152,10 +152,7 @@ impl Config {
         if self.commands.is_empty() {
             return Ok(());
         }
-        Err(Invalid::new(
-            "commands",
-            "declarative SQL commands are not part of this version",
-        ))
+        Err(Invalid::new("commands", "declarative SQL commands are not part of this version"))
     }
 }
 

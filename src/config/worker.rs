@@ -63,12 +63,9 @@ impl Worker {
             );
             return Err(Invalid::new("worker.payload_bytes_max", problem));
         }
-        [
-            ("worker.drain_timeout", self.drain_timeout),
-            ("worker.database_backoff_max", self.database_backoff_max),
-        ]
-        .into_iter()
-        .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
+        [("worker.drain_timeout", self.drain_timeout), ("worker.database_backoff_max", self.database_backoff_max)]
+            .into_iter()
+            .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
     }
 }
 
@@ -78,10 +75,7 @@ mod tests {
 
     #[test]
     fn a_duration_of_zero_is_refused() {
-        let worker = Worker {
-            drain_timeout: Duration::ZERO,
-            ..Worker::default()
-        };
+        let worker = Worker { drain_timeout: Duration::ZERO, ..Worker::default() };
         let invalid = worker.validate().expect_err("zero");
         assert_eq!(invalid.key, "worker.drain_timeout");
         assert_eq!(invalid.problem, "0s is not between 1ms and 1d");
@@ -89,10 +83,7 @@ mod tests {
 
     #[test]
     fn a_payload_has_to_fit_into_the_budget() {
-        let worker = Worker {
-            in_flight_bytes_max: NonZeroUsize::MIN,
-            ..Worker::default()
-        };
+        let worker = Worker { in_flight_bytes_max: NonZeroUsize::MIN, ..Worker::default() };
         assert!(worker.validate().is_err());
     }
 }

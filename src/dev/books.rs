@@ -134,9 +134,7 @@ pub enum Difference {
     #[error("command {0} was sent and has no final outcome")]
     NotSettled(Uuid),
     /// A delivery was not answered on the outcomes topic.
-    #[error(
-        "command {command_id} was delivered {deliveries} times, its outcome is on the topic {outcomes} times"
-    )]
+    #[error("command {command_id} was delivered {deliveries} times, its outcome is on the topic {outcomes} times")]
     Unanswered {
         /// Its id.
         command_id: Uuid,
@@ -152,9 +150,7 @@ pub enum Difference {
     #[error("the published outcome of command {0} is not the stored one")]
     NotAsStored(Uuid),
     /// An entity's versions are not 1, 2, 3 and so on, one per applied command.
-    #[error(
-        "{entity_type} {entity_id} is at version {version}, but {applied} commands were applied to it"
-    )]
+    #[error("{entity_type} {entity_id} is at version {version}, but {applied} commands were applied to it")]
     Version {
         /// The entity's type.
         entity_type: String,
@@ -190,21 +186,9 @@ pub enum Difference {
 impl Books {
     /// A new command is about to be sent.
     pub fn ordered(&mut self, ordered: Ordered) {
-        let Ordered {
-            command_id,
-            entity_type,
-            entity_id,
-            adds,
-        } = ordered;
-        let entry = Entry {
-            entity_type,
-            entity_id,
-            adds,
-            deliveries: 1,
-            outcomes: 0,
-            first: None,
-            contradicted: false,
-        };
+        let Ordered { command_id, entity_type, entity_id, adds } = ordered;
+        let entry =
+            Entry { entity_type, entity_id, adds, deliveries: 1, outcomes: 0, first: None, contradicted: false };
         self.commands.insert(command_id, entry);
         self.deliveries += 1;
         self.owed += 1;
@@ -225,9 +209,7 @@ impl Books {
     pub fn heard(&mut self, heard: Heard) {
         self.heard += 1;
         // dead speaks of a delivery only; the dead letter itself is evidence
-        let (Some(entry), Some(version)) =
-            (self.commands.get_mut(&heard.command_id), heard.version)
-        else {
+        let (Some(entry), Some(version)) = (self.commands.get_mut(&heard.command_id), heard.version) else {
             return;
         };
         self.owed -= entry.owed();
@@ -266,12 +248,8 @@ impl Books {
         let rows = self.check_settled(evidence)?;
         self.check_outcomes(&rows)?;
         check_versions(evidence)?;
-        let foreign: HashSet<(&str, &str)> = evidence
-            .settled
-            .iter()
-            .filter(|row| !self.commands.contains_key(&row.command_id))
-            .map(entity)
-            .collect();
+        let foreign: HashSet<(&str, &str)> =
+            evidence.settled.iter().filter(|row| !self.commands.contains_key(&row.command_id)).map(entity).collect();
         let held = self.check_sums(evidence, &rows, &foreign, holds)?;
         let applied = evidence.settled.iter().filter(|row| row.applied).count() as u64;
         Ok(Balance {
@@ -283,11 +261,7 @@ impl Books {
             entities: evidence.entities.len() as u64,
             held,
             foreign: (evidence.settled.len() - self.commands.len()) as u64,
-            claims: evidence
-                .partitions
-                .iter()
-                .map(|row| row.fencing_token - 1)
-                .sum(),
+            claims: evidence.partitions.iter().map(|row| row.fencing_token - 1).sum(),
             take_overs: 0,
         })
     }
@@ -297,12 +271,7 @@ impl Books {
             if let Some(code) = &row.halted_code {
                 let detail = row.halted_detail.clone().unwrap_or_default();
                 let (topic, partition) = (row.topic.clone(), row.partition);
-                return Err(Difference::Halted {
-                    topic,
-                    partition,
-                    code: code.clone(),
-                    detail,
-                });
+                return Err(Difference::Halted { topic, partition, code: code.clone(), detail });
             }
         }
         Ok(())
@@ -311,20 +280,14 @@ impl Books {
     fn check_dead(&self, evidence: &Evidence) -> Result<(), Difference> {
         for dead in &evidence.dead {
             if let Some(command_id) = dead.command_id.filter(|id| self.commands.contains_key(id)) {
-                return Err(Difference::Dead {
-                    command_id,
-                    code: dead.code.clone(),
-                });
+                return Err(Difference::Dead { command_id, code: dead.code.clone() });
             }
         }
         Ok(())
     }
 
     /// Exactly one final outcome per id.
-    fn check_settled<'a>(
-        &self,
-        evidence: &'a Evidence,
-    ) -> Result<HashMap<Uuid, &'a SettledCommand>, Difference> {
+    fn check_settled<'a>(&self, evidence: &'a Evidence) -> Result<HashMap<Uuid, &'a SettledCommand>, Difference> {
         let mut rows = HashMap::with_capacity(evidence.settled.len());
         for row in &evidence.settled {
             if rows.insert(row.command_id, row).is_some() {
@@ -342,11 +305,7 @@ impl Books {
         for (&command_id, entry) in &self.commands {
             if entry.owed() > 0 {
                 let (deliveries, outcomes) = (entry.deliveries, entry.outcomes);
-                return Err(Difference::Unanswered {
-                    command_id,
-                    deliveries,
-                    outcomes,
-                });
+                return Err(Difference::Unanswered { command_id, deliveries, outcomes });
             }
             if entry.contradicted {
                 return Err(Difference::Contradicted(command_id));
@@ -370,17 +329,10 @@ impl Books {
         for (command_id, entry) in &self.commands {
             let applied = rows.get(command_id).is_some_and(|row| row.applied);
             let ours = !foreign.contains(&(&*entry.entity_type, &*entry.entity_id));
-            *added.entry(&entry.entity_type).or_default() +=
-                if applied && ours { entry.adds } else { 0 };
+            *added.entry(&entry.entity_type).or_default() += if applied && ours { entry.adds } else { 0 };
         }
         let mut held: BTreeMap<String, i64> = BTreeMap::new();
-        for EntityState {
-            entity_type,
-            entity_id,
-            state,
-            ..
-        } in &evidence.entities
-        {
+        for EntityState { entity_type, entity_id, state, .. } in &evidence.entities {
             if foreign.contains(&(entity_type, entity_id)) {
                 continue;
             }
@@ -388,11 +340,7 @@ impl Books {
                 Some(Ok(amount)) => *held.entry(entity_type.clone()).or_default() += amount,
                 Some(Err(why)) => {
                     let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-                    return Err(Difference::Unreadable {
-                        entity_type,
-                        entity_id,
-                        why,
-                    });
+                    return Err(Difference::Unreadable { entity_type, entity_id, why });
                 }
                 None => {}
             }
@@ -400,11 +348,7 @@ impl Books {
         for (entity_type, added) in added {
             let held = held.get(entity_type).copied().unwrap_or(0);
             if held != added {
-                return Err(Difference::Sum {
-                    entity_type: entity_type.to_owned(),
-                    held,
-                    added,
-                });
+                return Err(Difference::Sum { entity_type: entity_type.to_owned(), held, added });
             }
         }
         Ok(held)
@@ -423,37 +367,19 @@ fn check_versions(evidence: &Evidence) -> Result<(), Difference> {
         *applied.entry(entity(row)).or_default() += 1;
         versions.entry(entity(row)).or_default().insert(row.version);
     }
-    for EntityState {
-        entity_type,
-        entity_id,
-        version,
-        ..
-    } in &evidence.entities
-    {
+    for EntityState { entity_type, entity_id, version, .. } in &evidence.entities {
         let key = (entity_type.as_str(), entity_id.as_str());
         let count = applied.remove(&key).unwrap_or(0);
-        let gapless = versions
-            .get(&key)
-            .is_none_or(|found| (1..=*version).all(|v| found.contains(&v)));
+        let gapless = versions.get(&key).is_none_or(|found| (1..=*version).all(|v| found.contains(&v)));
         if count != *version || !gapless {
             let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-            return Err(Difference::Version {
-                entity_type,
-                entity_id,
-                version: *version,
-                applied: count,
-            });
+            return Err(Difference::Version { entity_type, entity_id, version: *version, applied: count });
         }
     }
     match applied.into_iter().next() {
         Some(((entity_type, entity_id), applied)) => {
             let (entity_type, entity_id) = (entity_type.to_owned(), entity_id.to_owned());
-            Err(Difference::Version {
-                entity_type,
-                entity_id,
-                version: 0,
-                applied,
-            })
+            Err(Difference::Version { entity_type, entity_id, version: 0, applied })
         }
         None => Ok(()),
     }
@@ -467,32 +393,16 @@ mod tests {
     const TWO: Uuid = Uuid::from_u128(2);
 
     fn ordered(command_id: Uuid, adds: i64) -> Ordered {
-        Ordered {
-            command_id,
-            entity_type: "account".into(),
-            entity_id: "a".into(),
-            adds,
-        }
+        Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds }
     }
 
     fn heard(command_id: Uuid, version: i64) -> Heard {
-        Heard {
-            command_id,
-            outcome: "applied".into(),
-            version: Some(version),
-            digest: command_id.as_u128() as u64,
-        }
+        Heard { command_id, outcome: "applied".into(), version: Some(version), digest: command_id.as_u128() as u64 }
     }
 
     fn row(command_id: Uuid, version: i64) -> SettledCommand {
         let (entity_type, entity_id) = ("account".into(), "a".into());
-        SettledCommand {
-            command_id,
-            entity_type,
-            entity_id,
-            applied: true,
-            version,
-        }
+        SettledCommand { command_id, entity_type, entity_id, applied: true, version }
     }
 
     fn holds(_: &str, state: &str) -> Option<Result<i64, String>> {
@@ -508,21 +418,10 @@ mod tests {
         books.heard(heard(ONE, 1));
         books.heard(heard(TWO, 2));
         books.heard(heard(ONE, 1));
-        let state = EntityState {
-            entity_type: "account".into(),
-            entity_id: "a".into(),
-            version: 2,
-            state: Some("70".into()),
-        };
+        let state =
+            EntityState { entity_type: "account".into(), entity_id: "a".into(), version: 2, state: Some("70".into()) };
         let settled = vec![row(ONE, 1), row(TWO, 2)];
-        (
-            books,
-            Evidence {
-                settled,
-                entities: vec![state],
-                ..Evidence::default()
-            },
-        )
+        (books, Evidence { settled, entities: vec![state], ..Evidence::default() })
     }
 
     fn difference(books: &Books, evidence: &Evidence) -> Difference {
@@ -533,15 +432,7 @@ mod tests {
     fn balanced_books_say_what_they_hold() {
         let (books, evidence) = balanced();
         let balance = books.check(&evidence, holds).expect("balanced");
-        assert_eq!(
-            (
-                balance.commands,
-                balance.repeats,
-                balance.applied,
-                balance.outcomes
-            ),
-            (2, 1, 2, 3)
-        );
+        assert_eq!((balance.commands, balance.repeats, balance.applied, balance.outcomes), (2, 1, 2, 3));
         assert_eq!(balance.held, BTreeMap::from([("account".to_owned(), 70)]));
         assert_eq!((books.owed(), books.repeats_answered()), (0, 1));
     }
@@ -550,23 +441,9 @@ mod tests {
     fn a_second_effect_shows_in_the_sum_and_in_the_version() {
         let (books, mut evidence) = balanced();
         evidence.entities[0].state = Some("170".into());
-        assert!(matches!(
-            difference(&books, &evidence),
-            Difference::Sum {
-                held: 170,
-                added: 70,
-                ..
-            }
-        ));
+        assert!(matches!(difference(&books, &evidence), Difference::Sum { held: 170, added: 70, .. }));
         evidence.entities[0].version = 3;
-        assert!(matches!(
-            difference(&books, &evidence),
-            Difference::Version {
-                version: 3,
-                applied: 2,
-                ..
-            }
-        ));
+        assert!(matches!(difference(&books, &evidence), Difference::Version { version: 3, applied: 2, .. }));
     }
 
     #[test]
@@ -583,16 +460,9 @@ mod tests {
         let (mut books, evidence) = balanced();
         books.repeated(TWO);
         assert_eq!(books.owed(), 1);
-        let unanswered = Difference::Unanswered {
-            command_id: TWO,
-            deliveries: 2,
-            outcomes: 1,
-        };
+        let unanswered = Difference::Unanswered { command_id: TWO, deliveries: 2, outcomes: 1 };
         assert_eq!(difference(&books, &evidence), unanswered);
-        books.heard(Heard {
-            digest: 7,
-            ..heard(TWO, 2)
-        });
+        books.heard(Heard { digest: 7, ..heard(TWO, 2) });
         assert_eq!(difference(&books, &evidence), Difference::Contradicted(TWO));
     }
 
@@ -610,40 +480,24 @@ mod tests {
         assert!(books.check(&evidence, holds).is_err());
         let (books, mut evidence) = balanced();
         evidence.entities.clear();
-        assert!(matches!(
-            difference(&books, &evidence),
-            Difference::Version { version: 0, .. }
-        ));
+        assert!(matches!(difference(&books, &evidence), Difference::Version { version: 0, .. }));
     }
 
     #[test]
     fn a_dead_letter_of_a_sample_command_is_a_difference() {
         let (books, mut evidence) = balanced();
-        evidence.dead.push(DeadCommand {
-            command_id: Some(TWO),
-            code: "misrouted".into(),
-        });
-        let dead = Difference::Dead {
-            command_id: TWO,
-            code: "misrouted".into(),
-        };
+        evidence.dead.push(DeadCommand { command_id: Some(TWO), code: "misrouted".into() });
+        let dead = Difference::Dead { command_id: TWO, code: "misrouted".into() };
         assert_eq!(difference(&books, &evidence), dead);
         evidence.dead[0].command_id = None;
-        assert!(
-            books.check(&evidence, holds).is_ok(),
-            "somebody else's record"
-        );
+        assert!(books.check(&evidence, holds).is_ok(), "somebody else's record");
     }
 
     #[test]
     fn what_somebody_else_sends_leaves_the_books_balanced() {
         let (books, mut evidence) = balanced();
         evidence.settled.push(row(Uuid::from_u128(3), 3));
-        evidence.entities[0] = EntityState {
-            version: 3,
-            state: Some("71".into()),
-            ..evidence.entities[0].clone()
-        };
+        evidence.entities[0] = EntityState { version: 3, state: Some("71".into()), ..evidence.entities[0].clone() };
         let balance = books.check(&evidence, holds).expect("balanced");
         assert_eq!((balance.foreign, balance.held.len()), (1, 0));
     }

@@ -40,13 +40,7 @@ impl Crew {
             say,
             take_overs: take_overs.clone(),
         };
-        Self {
-            calm,
-            stop,
-            events,
-            take_overs,
-            playing: tokio::spawn(play.run()),
-        }
+        Self { calm, stop, events, take_overs, playing: tokio::spawn(play.run()) }
     }
 
     /// What happens next; an error if a worker has ended by itself.
@@ -132,23 +126,16 @@ impl Play {
     fn hire(&self) -> Member {
         let stop = CancellationToken::new();
         let running = self.worker.clone().run(self.config.clone(), stop.clone());
-        Member {
-            stop,
-            task: tokio::spawn(running),
-        }
+        Member { stop, task: tokio::spawn(running) }
     }
 
     async fn take_over(&self, member: &mut Member, number: usize) -> Result<(), RunError> {
-        self.say(format!(
-            "worker {number} stops: the other takes its partitions over"
-        ));
+        self.say(format!("worker {number} stops: the other takes its partitions over"));
         member.stop.cancel();
         outcome((&mut member.task).await)?;
         self.take_overs.fetch_add(1, Ordering::Relaxed);
         *member = self.hire();
-        self.say(format!(
-            "worker {number} has left the group and starts again"
-        ));
+        self.say(format!("worker {number} has left the group and starts again"));
         Ok(())
     }
 

@@ -30,10 +30,7 @@ impl Listener {
     pub(super) fn start(config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let consumer = everything(config)?;
         let (stopped, first) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-        let listener = Self {
-            stopped: stopped.clone(),
-            first: first.clone(),
-        };
+        let listener = Self { stopped: stopped.clone(), first: first.clone() };
         let listen = move || {
             let mut heard_any = false;
             while !stopped.load(Ordering::Acquire) {
@@ -48,9 +45,7 @@ impl Listener {
                 }
             }
         };
-        let spawned = std::thread::Builder::new()
-            .name("dev-listener".into())
-            .spawn(listen);
+        let spawned = std::thread::Builder::new().name("dev-listener".into()).spawn(listen);
         spawned.map_err(Error::io("start a thread"))?;
         Ok(listener)
     }
@@ -74,19 +69,12 @@ impl Drop for Listener {
 /// A consumer of all partitions of all outcomes topics, in no group.
 fn everything(config: &Config) -> Result<BaseConsumer, Error> {
     let client = Client::new(&config.kafka, "solewriter-dev-listener")?;
-    let consumer: BaseConsumer = client
-        .inspector()
-        .set("enable.partition.eof", "false")
-        .create()?;
+    let consumer: BaseConsumer = client.inspector().set("enable.partition.eof", "false").create()?;
     let mut all = TopicPartitionList::new();
     for topic in &config.topics {
         let name = topic.outcomes_topic();
         let metadata = consumer.fetch_metadata(Some(&name), ASK_TIMEOUT)?;
-        for partition in metadata
-            .topics()
-            .iter()
-            .flat_map(|topic| topic.partitions())
-        {
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
             all.add_partition_offset(&name, partition.id(), Offset::Beginning)?;
         }
     }
@@ -106,11 +94,7 @@ fn heard(message: &BorrowedMessage<'_>) -> Option<Heard> {
     let value: Value = serde_json::from_slice(message.payload()?).ok()?;
     let mut digest = DefaultHasher::new();
     (message.key(), message.payload()).hash(&mut digest);
-    for header in message
-        .headers()
-        .into_iter()
-        .flat_map(|headers| headers.iter())
-    {
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
         (header.key, header.value).hash(&mut digest);
     }
     Some(Heard {

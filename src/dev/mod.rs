@@ -121,8 +121,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<Result<Balance, Difference>, Error> {
     if worker.samples.is_empty() {
-        let why =
-            "this program has no sample traffic (Worker::sample registers it); try: ./dev demo";
+        let why = "this program has no sample traffic (Worker::sample registers it); try: ./dev demo";
         return Err(Error::NothingToRun(why.to_owned()));
     }
     let began = Instant::now();
@@ -173,11 +172,7 @@ impl<'a> Demo<'a> {
         demo.check(worker).await
     }
 
-    async fn until_the_end(
-        &mut self,
-        length: Option<Duration>,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
+    async fn until_the_end(&mut self, length: Option<Duration>, shutdown: CancellationToken) -> Result<(), Error> {
         let mut lines = tokio::time::interval_at((Instant::now() + LINE_EVERY).into(), LINE_EVERY);
         lines.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut end = std::pin::pin!(async {
@@ -220,9 +215,7 @@ impl<'a> Demo<'a> {
         while progressed.elapsed() < PROGRESS_WAIT_MAX {
             let rows = self.store.status().await?;
             let owed = open(&self.books).owed();
-            let published = rows
-                .iter()
-                .all(|row| row.published_offset >= row.next_offset);
+            let published = rows.iter().all(|row| row.published_offset >= row.next_offset);
             let halted = rows.iter().any(|row| row.halted_code.is_some());
             if halted || (owed == 0 && published && sent.all_below_cursors(&rows)) {
                 break;
@@ -251,17 +244,12 @@ impl<'a> Demo<'a> {
         self.store.close().await;
         let holds = |entity_type: &str, state: &str| worker.sample_holds(entity_type, state);
         let balance = open(&self.books).check(&evidence, holds);
-        Ok(balance.map(|balance| Balance {
-            take_overs,
-            ..balance
-        }))
+        Ok(balance.map(|balance| Balance { take_overs, ..balance }))
     }
 }
 
 /// Records settled: every log begins at offset 0.
 fn settled(rows: &[PartitionStatus]) -> u64 {
-    let offsets = rows
-        .iter()
-        .map(|row| u64::try_from(row.next_offset).unwrap_or(0));
+    let offsets = rows.iter().map(|row| u64::try_from(row.next_offset).unwrap_or(0));
     offsets.sum()
 }

@@ -22,28 +22,16 @@ impl Sample {
     ///
     /// # Panics
     /// If JSON cannot hold `data`: a mistake in the program.
-    pub fn new(
-        entity_id: impl Into<String>,
-        command_type: impl Into<String>,
-        data: &impl Serialize,
-    ) -> Self {
+    pub fn new(entity_id: impl Into<String>, command_type: impl Into<String>, data: &impl Serialize) -> Self {
         let data = serde_json::to_vec(data).expect("a sample command is JSON");
         let (entity_id, command_type) = (entity_id.into(), command_type.into());
-        Self {
-            entity_id,
-            command_type,
-            data,
-            adds: 0,
-        }
+        Self { entity_id, command_type, data, adds: 0 }
     }
 
     /// If it is applied, it adds this much to what all entities together hold.
     #[must_use]
     pub fn adds(self, amount: i64) -> Self {
-        Self {
-            adds: amount,
-            ..self
-        }
+        Self { adds: amount, ..self }
     }
 }
 
@@ -92,18 +80,12 @@ impl SampleTraffic {
             Ok(state) => Ok(holds(&state)),
             Err(error) => Err(error.to_string()),
         };
-        Self {
-            entity_type: entity_type.into(),
-            next: Arc::new(next),
-            holds: Arc::new(holds),
-        }
+        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Arc::new(holds) }
     }
 }
 
 impl fmt::Debug for SampleTraffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SampleTraffic")
-            .field(&self.entity_type)
-            .finish()
+        f.debug_tuple("SampleTraffic").field(&self.entity_type).finish()
     }
 }

@@ -34,18 +34,10 @@ impl OwnSchema {
         let doing = || Error::io("start the process that drops the schema at the end");
         let mut command = Command::new(env::current_exe().map_err(doing())?);
         // a group of its own: Ctrl-C in the terminal reaches this process, and through it the dropper
-        command
-            .args(["dev", FLAG, &name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .process_group(0);
+        command.args(["dev", FLAG, &name]).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let mut dropper = command.spawn().map_err(doing())?;
         let lifeline = dropper.stdin.take();
-        Ok(Self {
-            name,
-            dropper,
-            lifeline,
-        })
+        Ok(Self { name, dropper, lifeline })
     }
 
     /// Has it dropped, and waits until it is.
@@ -69,16 +61,11 @@ impl OwnSchema {
 /// If the schema is not one of `dev`'s, or could not be dropped.
 pub async fn drop_at_end_of_input(schema: String) -> Result<(), Error> {
     if !schema.starts_with(PREFIX) {
-        return Err(Error::NothingToRun(format!(
-            "{schema} is no schema that dev has made"
-        )));
+        return Err(Error::NothingToRun(format!("{schema} is no schema that dev has made")));
     }
     let waiting = || io::stdin().read_to_end(&mut Vec::new());
     let waited = tokio::task::spawn_blocking(waiting).await;
-    waited
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(Error::io("wait for the end of input"))?;
+    waited.map_err(io::Error::other).flatten().map_err(Error::io("wait for the end of input"))?;
     let store = Store::new(&database(schema)?, "solewriter dev")?;
     store.drop_schema().await?;
     store.close().await;
@@ -88,11 +75,7 @@ pub async fn drop_at_end_of_input(schema: String) -> Result<(), Error> {
 /// The database that the user has named, with this schema.
 pub(super) fn database(schema: String) -> Result<Database, Error> {
     let url = named_database().unwrap_or_default();
-    Ok(Database {
-        url: Some(url.parse::<DatabaseUrl>()?),
-        schema,
-        ..Database::default()
-    })
+    Ok(Database { url: Some(url.parse::<DatabaseUrl>()?), schema, ..Database::default() })
 }
 
 /// `DATABASE_URL`, unless it is empty.

@@ -13,11 +13,8 @@ const PARTITIONS: u16 = 8;
 
 /// The settings that fit the embedded broker: an idle fetch waits all of its `fetch.wait.max.ms`,
 /// and a rebalance waits for the session time-out less a second.
-const PROPERTIES: [(&str, &str); 3] = [
-    ("fetch.wait.max.ms", "10"),
-    ("session.timeout.ms", "3000"),
-    ("heartbeat.interval.ms", "500"),
-];
+const PROPERTIES: [(&str, &str); 3] =
+    [("fetch.wait.max.ms", "10"), ("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
 
 /// Broker and database, running.
 #[derive(Debug)]
@@ -41,16 +38,10 @@ impl Services {
     /// Starts the broker, finds or starts a Postgres, and makes topics and tables.
     pub(super) async fn start(config: Config, worker: &Worker) -> Result<Self, Error> {
         let broker = Embedded::start(1)?;
-        let topics = worker
-            .entity_types()
-            .map(|entity| Topic::new(format!("{entity}.commands"), entity));
+        let topics = worker.entity_types().map(|entity| Topic::new(format!("{entity}.commands"), entity));
         let topics: Vec<Topic> = topics.collect();
         for topic in &topics {
-            for name in [
-                &topic.name,
-                &*topic.outcomes_topic(),
-                &*topic.events_topic(),
-            ] {
+            for name in [&topic.name, &*topic.outcomes_topic(), &*topic.events_topic()] {
                 broker.create_topic(name, PARTITIONS)?;
             }
         }
@@ -63,18 +54,8 @@ impl Services {
             group_id: "solewriter-dev".to_owned(),
             properties: PROPERTIES.into_iter().collect(),
         };
-        let config = Config {
-            database,
-            kafka,
-            topics,
-            ..config
-        };
-        let services = Self {
-            config,
-            database_url,
-            broker,
-            database: home,
-        };
+        let config = Config { database, kafka, topics, ..config };
+        let services = Self { config, database_url, broker, database: home };
         if let Err(error) = services.migrate().await {
             services.stop().await?;
             return Err(error);
@@ -106,9 +87,7 @@ impl Services {
             Home::Private(postgres) => {
                 // stopping waits for processes
                 let stopped = tokio::task::spawn_blocking(move || drop(postgres)).await;
-                stopped
-                    .map_err(std::io::Error::other)
-                    .map_err(Error::io("stop Postgres"))
+                stopped.map_err(std::io::Error::other).map_err(Error::io("stop Postgres"))
             }
             Home::Schema(schema) => schema.end().await,
         }
@@ -120,22 +99,13 @@ type Found = (Database, Home, String);
 fn in_a_schema() -> Result<Found, Error> {
     let schema = OwnSchema::begin()?;
     let database = schema::database(schema.name.clone())?;
-    Ok((
-        database,
-        Home::Schema(schema),
-        "\"$DATABASE_URL\"".to_owned(),
-    ))
+    Ok((database, Home::Schema(schema), "\"$DATABASE_URL\"".to_owned()))
 }
 
 async fn privately() -> Result<Found, Error> {
     let starting = tokio::task::spawn_blocking(|| Postgres::start(Options::default())).await;
-    let postgres = starting
-        .map_err(std::io::Error::other)
-        .map_err(Error::io("start Postgres"))??;
+    let postgres = starting.map_err(std::io::Error::other).map_err(Error::io("start Postgres"))??;
     let url = postgres.url();
-    let database = Database {
-        url: Some(url.parse::<DatabaseUrl>()?),
-        ..Database::default()
-    };
+    let database = Database { url: Some(url.parse::<DatabaseUrl>()?), ..Database::default() };
     Ok((database, Home::Private(postgres), url))
 }

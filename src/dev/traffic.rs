@@ -8,8 +8,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
-    ThreadedProducer,
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -67,10 +66,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
         let mut report = self.0.report();
         match result {
             Ok(record) => {
-                let end = report
-                    .ends
-                    .entry((record.topic().to_owned(), record.partition()))
-                    .or_default();
+                let end = report.ends.entry((record.topic().to_owned(), record.partition())).or_default();
                 *end = (*end).max(record.offset() + 1);
                 self.0.delivered.fetch_add(1, Ordering::Relaxed);
             }
@@ -86,13 +82,9 @@ impl Sent {
     /// Whether every record that was sent is settled.
     pub(super) fn all_below_cursors(&self, rows: &[PartitionStatus]) -> bool {
         let settled = |topic: &str, partition, end| {
-            rows.iter().any(|row| {
-                row.topic == topic && row.partition == partition && row.next_offset >= end
-            })
+            rows.iter().any(|row| row.topic == topic && row.partition == partition && row.next_offset >= end)
         };
-        self.0
-            .iter()
-            .all(|((topic, partition), end)| settled(topic, *partition, *end))
+        self.0.iter().all(|((topic, partition), end)| settled(topic, *partition, *end))
     }
 }
 
@@ -105,11 +97,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn start(
-        worker: &Worker,
-        config: &Config,
-        books: SharedBooks,
-    ) -> Result<Self, Error> {
+    pub(super) fn start(worker: &Worker, config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let client = Client::new(&config.kafka, "solewriter-dev-traffic")?;
         let context = Context::default();
         let producer = client.producer().create_with_context(context.clone())?;
@@ -117,23 +105,14 @@ impl Traffic {
         let sender = Sender {
             producer,
             books,
-            routes: worker
-                .samples
-                .iter()
-                .filter_map(|sample| Route::of(sample, &config.topics))
-                .collect(),
+            routes: worker.samples.iter().filter_map(|sample| Route::of(sample, &config.topics)).collect(),
             recent: VecDeque::new(),
             sent: 0,
             deliveries: context.0.clone(),
             settled: settled.clone(),
         };
         let sending = tokio::spawn(sender.run(stop.clone()));
-        Ok(Self {
-            deliveries: context.0,
-            settled,
-            stop,
-            sending,
-        })
+        Ok(Self { deliveries: context.0, settled, stop, sending })
     }
 
     /// So many records are settled.
@@ -174,14 +153,8 @@ struct Route {
 
 impl Route {
     fn of(samples: &SampleTraffic, topics: &[Topic]) -> Option<Self> {
-        let topic = topics
-            .iter()
-            .find(|topic| topic.entity == *samples.entity_type)?;
-        Some(Self {
-            topic: topic.clone(),
-            samples: samples.clone(),
-            sampler: Sampler::default(),
-        })
+        let topic = topics.iter().find(|topic| topic.entity == *samples.entity_type)?;
+        Some(Self { topic: topic.clone(), samples: samples.clone(), sampler: Sampler::default() })
     }
 }
 
@@ -206,9 +179,7 @@ impl Sender {
     async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut portions = tokio::time::interval(PORTION_EVERY);
         while stop.run_until_cancelled(portions.tick()).await.is_some() {
-            let unsettled = self
-                .sent
-                .saturating_sub(self.settled.load(Ordering::Relaxed));
+            let unsettled = self.sent.saturating_sub(self.settled.load(Ordering::Relaxed));
             if unsettled > UNSETTLED_MAX || self.routes.is_empty() {
                 continue;
             }
@@ -220,9 +191,7 @@ impl Sender {
             }
         }
         let flushed = tokio::task::spawn_blocking(move || self.producer.flush(FLUSH_TIMEOUT)).await;
-        flushed
-            .map_err(|error| Error::NotSent(error.to_string()))?
-            .map_err(Error::from)
+        flushed.map_err(|error| Error::NotSent(error.to_string()))?.map_err(Error::from)
     }
 
     fn send_one(&mut self) -> Result<(), Error> {
@@ -232,20 +201,11 @@ impl Sender {
             return self.send(&self.recent[again]).inspect(|()| self.sent += 1);
         }
         let route = fastrand::choice(self.routes.iter_mut());
-        let Some(Route {
-            topic,
-            samples,
-            sampler,
-        }) = route
-        else {
+        let Some(Route { topic, samples, sampler }) = route else {
             return Ok(());
         };
         let sample = (samples.next)(sampler);
-        let message = Message {
-            topic: topic.name.clone(),
-            id: Uuid::now_v7(),
-            sample,
-        };
+        let message = Message { topic: topic.name.clone(), id: Uuid::now_v7(), sample };
         // in the books before it is on its way: its outcome may be heard at once
         open(&self.books).ordered(Ordered {
             command_id: message.id,
@@ -264,25 +224,11 @@ impl Sender {
 
     fn send(&self, Message { topic, id, sample }: &Message) -> Result<(), Error> {
         let id = id.to_string();
-        let headers = [
-            ("ce_specversion", "1.0"),
-            ("ce_id", &id),
-            ("ce_type", &sample.command_type),
-        ];
+        let headers = [("ce_specversion", "1.0"), ("ce_id", &id), ("ce_type", &sample.command_type)];
         let headers = headers
             .into_iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            });
-        let record = BaseRecord::to(topic)
-            .key(&sample.entity_id)
-            .payload(&sample.data)
-            .headers(headers);
-        self.producer
-            .send(record)
-            .map_err(|(error, _)| error.into())
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let record = BaseRecord::to(topic).key(&sample.entity_id).payload(&sample.data).headers(headers);
+        self.producer.send(record).map_err(|(error, _)| error.into())
     }
 }

@@ -37,25 +37,11 @@ impl View {
 
     pub(super) fn services(self, services: &Services) {
         let schema = &services.config.database.schema;
-        let kind = if services.has_private_database() {
-            "private, durability off"
-        } else {
-            "a schema of its own"
-        };
+        let kind = if services.has_private_database() { "private, durability off" } else { "a schema of its own" };
         let (url, servers) = (&services.database_url, services.bootstrap_servers());
-        let topics: Vec<&str> = services
-            .config
-            .topics
-            .iter()
-            .map(|topic| &*topic.name)
-            .collect();
-        let program = std::env::args()
-            .next()
-            .unwrap_or_else(|| "solewriter".to_owned());
-        self.say(format_args!(
-            "broker    {servers} (embedded), commands on {}",
-            topics.join(", ")
-        ));
+        let topics: Vec<&str> = services.config.topics.iter().map(|topic| &*topic.name).collect();
+        let program = std::env::args().next().unwrap_or_else(|| "solewriter".to_owned());
+        self.say(format_args!("broker    {servers} (embedded), commands on {}", topics.join(", ")));
         self.say(format_args!("database  {url} ({kind}), schema {schema}"));
         self.say("\ntry from another terminal:");
         self.say(format_args!("  export SOLEWRITER__DATABASE__URL={url} SOLEWRITER__DATABASE__SCHEMA={schema} SOLEWRITER__KAFKA__BOOTSTRAP_SERVERS={servers}"));
@@ -64,10 +50,7 @@ impl View {
             "  psql \"$SOLEWRITER__DATABASE__URL\" -c 'select outcome, count(*) from {schema}.processed_commands group by 1'"
         ));
         if let Some(topic) = services.config.topics.first() {
-            self.say(format_args!(
-                "  kcat -b {servers} -C -e -o -5 -t {}",
-                topic.outcomes_topic()
-            ));
+            self.say(format_args!("  kcat -b {servers} -C -e -o -5 -t {}", topic.outcomes_topic()));
         }
         self.say("\n time   settled/s   settled   repeats answered   lag   partitions per owner");
     }
@@ -86,10 +69,7 @@ impl View {
     }
 
     pub(super) fn first_effect(self, after: Duration) {
-        self.note(&format!(
-            "the first effect, {:.1} s after the start",
-            after.as_secs_f64()
-        ));
+        self.note(&format!("the first effect, {:.1} s after the start", after.as_secs_f64()));
     }
 
     pub(super) fn note(self, note: &str) {
@@ -112,26 +92,13 @@ pub(super) fn owners(rows: &[PartitionStatus]) -> String {
         let name = row.owner.rsplit(':').next().unwrap_or(&row.owner);
         *owners.entry(name).or_default() += 1;
     }
-    let shown: Vec<String> = owners
-        .iter()
-        .map(|(name, count)| format!("{name}: {count}"))
-        .collect();
+    let shown: Vec<String> = owners.iter().map(|(name, count)| format!("{name}: {count}")).collect();
     shown.join("  ")
 }
 
 fn summary(balance: &Balance) -> String {
-    let Balance {
-        commands,
-        repeats,
-        applied,
-        rejected,
-        outcomes,
-        entities,
-        held,
-        foreign,
-        claims,
-        take_overs,
-    } = balance;
+    let Balance { commands, repeats, applied, rejected, outcomes, entities, held, foreign, claims, take_overs } =
+        balance;
     let mut text = format!(
         "\nsent       {commands} commands, {repeats} of them repeated\n\
          settled    {applied} applied, {rejected} rejected: one final outcome for each id\n\
@@ -140,13 +107,10 @@ fn summary(balance: &Balance) -> String {
          versions   {entities} entities, without a gap\n"
     );
     for (entity_type, held) in held {
-        text +=
-            &format!("sum        {entity_type}: {held} held = what the applied commands added\n");
+        text += &format!("sum        {entity_type}: {held} held = what the applied commands added\n");
     }
     if *foreign > 0 {
-        text += &format!(
-            "foreign    {foreign} commands of somebody else; their entities are not in the sum\n"
-        );
+        text += &format!("foreign    {foreign} commands of somebody else; their entities are not in the sum\n");
     }
     text + "the books balance"
 }
@@ -158,15 +122,8 @@ mod tests {
     #[test]
     fn the_summary_ends_with_what_everybody_waits_for() {
         let held = BTreeMap::from([("account".to_owned(), 70)]);
-        let text = summary(&Balance {
-            held,
-            foreign: 1,
-            ..Balance::default()
-        });
+        let text = summary(&Balance { held, foreign: 1, ..Balance::default() });
         assert!(text.ends_with("\nthe books balance"), "{text}");
-        assert!(
-            text.contains("account: 70 held") && text.contains("1 commands of somebody else"),
-            "{text}"
-        );
+        assert!(text.contains("account: 70 held") && text.contains("1 commands of somebody else"), "{text}");
     }
 }

@@ -84,37 +84,18 @@ impl Program {
         }
         let pid = line.trim().parse().ok().and_then(Pid::from_raw);
         match pid {
-            Some(pid) => Ok(Guarded {
-                shell,
-                pid,
-                lifeline,
-            }),
-            None => Err(io::Error::other(format!(
-                "could not start {:?}",
-                self.command
-            ))),
+            Some(pid) => Ok(Guarded { shell, pid, lifeline }),
+            None => Err(io::Error::other(format!("could not start {:?}", self.command))),
         }
     }
 
     fn shell_command(&self) -> Command {
         let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            include_str!("guard.sh"),
-            "guard.sh",
-            self.signal_when_orphaned,
-        ]);
+        command.args(["-c", include_str!("guard.sh"), "guard.sh", self.signal_when_orphaned]);
         command.arg(self.remove_when_orphaned.clone().unwrap_or_default());
-        command
-            .args([&self.stdin, &self.stdout, &self.stderr])
-            .args(&self.command);
-        command
-            .envs(self.environment.iter().cloned())
-            .current_dir(&self.directory);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.args([&self.stdin, &self.stdout, &self.stderr]).args(&self.command);
+        command.envs(self.environment.iter().cloned()).current_dir(&self.directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A group of its own: Ctrl-C in the terminal reaches this process only, which then ends the
         // program in its own way.
         command.process_group(0);
@@ -196,16 +177,12 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Guarded {
-        Program::new(["/bin/sh", "-c", script])
-            .spawn()
-            .expect("a shell starts")
+        Program::new(["/bin/sh", "-c", script]).spawn().expect("a shell starts")
     }
 
     #[test]
     fn the_exit_code_of_the_program_is_reported() {
-        let status = shell("exit 7")
-            .wait(Duration::from_secs(20))
-            .expect("waits");
+        let status = shell("exit 7").wait(Duration::from_secs(20)).expect("waits");
         assert_eq!(status.and_then(|status| status.code()), Some(7));
     }
 
@@ -228,9 +205,7 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_be_started_ends_with_the_shell_s_code() {
-        let mut missing = Program::new(["/no/such/program"])
-            .spawn()
-            .expect("the shell starts");
+        let mut missing = Program::new(["/no/such/program"]).spawn().expect("the shell starts");
         let status = missing.wait(Duration::from_secs(20)).expect("waits");
         assert_eq!(status.and_then(|status| status.code()), Some(127));
     }

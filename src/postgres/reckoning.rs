@@ -60,9 +60,7 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn dead_commands(&self) -> Result<Vec<DeadCommand>> {
-        Ok(sqlx::query_as("select command_id, code from dead_letters")
-            .fetch_all(&self.pool)
-            .await?)
+        Ok(sqlx::query_as("select command_id, code from dead_letters").fetch_all(&self.pool).await?)
     }
 
     /// Every entity.
@@ -70,9 +68,7 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn entity_states(&self) -> Result<Vec<EntityState>> {
-        let rows = sqlx::query_as(
-            "select entity_type, entity_id, version, state::text as state from entities",
-        );
+        let rows = sqlx::query_as("select entity_type, entity_id, version, state::text as state from entities");
         Ok(rows.fetch_all(&self.pool).await?)
     }
 
@@ -88,9 +84,7 @@ impl Store {
             .await?;
         // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
         let drop = format!("drop schema if exists \"{}\" cascade", self.schema);
-        sqlx::raw_sql(AssertSqlSafe(drop))
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;
         Ok(())
     }
 }

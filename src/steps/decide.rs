@@ -292,11 +292,11 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::config::Partitioner;
     use crate::handlers::rust::EntityBuilder;
     use crate::horizon::Horizon;
     use crate::record::TopicPartition;
     use crate::steps::receive::receive;
-    use crate::config::Partitioner;
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     struct Account {
@@ -352,11 +352,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_batch_is_coalesced_to_one_change_per_entity_and_rejections_check_their_version() {
-        let batch = [
-            item(1, 1, "b", r#"{"by":1}"#),
-            item(2, 2, "a", r#"{"by":-1}"#),
-            item(3, 3, "b", r#"{"by":2}"#),
-        ];
+        let batch = [item(1, 1, "b", r#"{"by":1}"#), item(2, 2, "a", r#"{"by":-1}"#), item(3, 3, "b", r#"{"by":2}"#)];
         let decision = decided(&batch, &Caution::default()).unwrap();
         assert_eq!(decision.outcomes.iter().map(|o| o.version).collect::<Vec<_>>(), [1, 0, 2]);
         let state = r#"{"balance":3,"note":""}"#.to_owned();
@@ -408,7 +404,17 @@ pub(crate) mod tests {
 
     #[test]
     fn only_a_json_object_is_a_payload() {
-        for payload in ["[1]", "1", "", "null", "\u{a0}{}", r#"{"by":1.5}"#, r#"{"by":1e400000}"#, r#"{"by":1,"by":2}"#, r#"{"by":1} x"#] {
+        for payload in [
+            "[1]",
+            "1",
+            "",
+            "null",
+            "\u{a0}{}",
+            r#"{"by":1.5}"#,
+            r#"{"by":1e400000}"#,
+            r#"{"by":1,"by":2}"#,
+            r#"{"by":1} x"#,
+        ] {
             let decision = decided(&[item(1, 1, "a", payload)], &Caution::default()).unwrap();
             assert_eq!(decision.dead.len(), 1, "{payload}");
             assert_eq!(decision.dead[0].code, DeadCode::MalformedPayload, "{payload}");

@@ -66,7 +66,9 @@ fn first_fault(record: &Record, envelope: &Envelope, rules: &Rules) -> Option<Fa
     }
     match &envelope.command_type {
         None => Some((DeadCode::MissingType, "no command type: header ce_type".into())),
-        Some(name) if rules.handlers.command(name).is_none() => Some((DeadCode::UnknownType, unknown_type(name, rules))),
+        Some(name) if rules.handlers.command(name).is_none() => {
+            Some((DeadCode::UnknownType, unknown_type(name, rules)))
+        }
         Some(_) => None,
     }
 }
@@ -249,7 +251,13 @@ mod tests {
         let v = |name: &'static str, value: &'static str| (name.as_bytes(), Some(value.as_bytes()));
         assert_eq!(fault(Some(b"a"), None, &[v("ce_specversion", "0.3")]), DeadCode::MalformedEnvelope);
         assert_eq!(fault(Some(b"a"), None, &[]), DeadCode::MissingId);
-        for id in ["", "x", "00000000-0000-0000-0000-000000000000", "019900000000700080000000000000aa", "ffffffff-ffff-ffff-ffff-ffffffffffff"] {
+        for id in [
+            "",
+            "x",
+            "00000000-0000-0000-0000-000000000000",
+            "019900000000700080000000000000aa",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ] {
             assert_eq!(fault(Some(b"a"), None, &[v("ce_id", id)]), DeadCode::MalformedId, "{id}");
         }
         assert_eq!(fault(Some(b"a"), None, &[(b"ce_id", Some(ID))]), DeadCode::MissingType);

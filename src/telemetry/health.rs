@@ -90,21 +90,11 @@ impl Health {
     pub fn missing(&self) -> Vec<&'static str> {
         let facts = [
             (self.schema_ok.load(Relaxed), "the schema is not verified"),
-            (
-                self.database_ok.load(Relaxed),
-                "the database does not answer",
-            ),
-            (
-                self.group_joined.load(Relaxed),
-                "the consumer group is not joined",
-            ),
+            (self.database_ok.load(Relaxed), "the database does not answer"),
+            (self.group_joined.load(Relaxed), "the consumer group is not joined"),
             (!self.draining.load(Relaxed), "the worker is draining"),
         ];
-        facts
-            .into_iter()
-            .filter(|(holds, _)| !holds)
-            .map(|(_, otherwise)| otherwise)
-            .collect()
+        facts.into_iter().filter(|(holds, _)| !holds).map(|(_, otherwise)| otherwise).collect()
     }
 
     fn poll_turned_at(&self, now: Instant) {

@@ -15,16 +15,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 ///
 /// A subscriber that is already there stays: whoever came first knew better.
 pub fn init(directives: &str) {
-    let asked_for = env::var(EnvFilter::DEFAULT_ENV)
-        .ok()
-        .filter(|it| !it.is_empty());
+    let asked_for = env::var(EnvFilter::DEFAULT_ENV).ok().filter(|it| !it.is_empty());
     let directives = asked_for.unwrap_or_else(|| directives.to_owned());
     // A directive that does not parse is left out with a warning on stderr: a typo in RUST_LOG
     // must not keep a worker from starting.
     let filter = EnvFilter::builder().parse_lossy(directives);
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let installed = if io::stderr().is_terminal() {
         lines.with_ansi(colours_wanted()).finish().try_init()
     } else {

@@ -25,14 +25,8 @@ pub enum PartitionState {
 
 impl PartitionState {
     /// Every state, in the order of a partition's life.
-    pub const ALL: [Self; 6] = [
-        Self::Claiming,
-        Self::Running,
-        Self::Paused,
-        Self::BackingOff,
-        Self::Halted,
-        Self::Draining,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Claiming, Self::Running, Self::Paused, Self::BackingOff, Self::Halted, Self::Draining];
 
     /// As status and metrics write it.
     #[must_use]

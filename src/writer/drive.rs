@@ -253,7 +253,9 @@ impl<'p> Writer<'p> {
         if found == expected {
             return Ok(());
         }
-        let detail = format!("the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them");
+        let detail = format!(
+            "the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them"
+        );
         Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
     }
 
@@ -291,7 +293,8 @@ impl<'p> Writer<'p> {
             let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
             let read = async {
                 let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
-                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
+                let entities =
+                    prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
                 Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
             };
             match read.await {
@@ -374,7 +377,8 @@ impl<'p> Writer<'p> {
         metrics::fenced();
         let claimed = &self.claim.row.claimed;
         tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
-        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset) {
+        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset)
+        {
             Ok(()) => Ended::Fenced,
             // the next claim will see the same, and record it under its own token
             Err(_) => Ended::Poked,

@@ -48,24 +48,15 @@ impl Demo {
     fn ends_with_balanced_books(&mut self) {
         let ended = self.process.wait(PATIENCE).expect("wait for the demo");
         let (stdout, stderr) = (self.read("stdout"), self.read("stderr"));
-        assert_eq!(
-            ended.and_then(|status| status.code()),
-            Some(0),
-            "{stdout}{stderr}"
-        );
+        assert_eq!(ended.and_then(|status| status.code()), Some(0), "{stdout}{stderr}");
         assert!(stdout.ends_with("\nthe books balance\n"), "{stdout}");
-        assert!(
-            stdout.contains("the first effect") && stdout.contains("1 take-overs"),
-            "{stdout}"
-        );
+        assert!(stdout.contains("the first effect") && stdout.contains("1 take-overs"), "{stdout}");
     }
 
     /// Kills it as soon as commands have been settled.
     fn kill_after_the_first_effect(&mut self) {
         wait_for("the demo's first effect", PATIENCE, || {
-            self.read("stdout")
-                .contains("the first effect")
-                .then_some(())
+            self.read("stdout").contains("the first effect").then_some(())
         });
         self.process.signal(Signal::KILL).expect("kill the demo");
         self.process.wait(PATIENCE).expect("wait for the demo");
@@ -75,30 +66,20 @@ impl Demo {
     fn said_after(&self, word: &str) -> String {
         let said = self.read("stdout");
         let (_, after) = said.split_once(word).expect("the demo says it");
-        after
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        after.split_whitespace().next().unwrap_or_default().to_owned()
     }
 
     /// Neither the server nor its directory.
     fn leaves_no_postgres(&self) {
-        let port: u16 = self
-            .said_after("@127.0.0.1:")
-            .split('/')
-            .next()
-            .and_then(|port| port.parse().ok())
-            .expect("a port");
+        let port: u16 =
+            self.said_after("@127.0.0.1:").split('/').next().and_then(|port| port.parse().ok()).expect("a port");
         let mark = format!("solewriter-postgres-{}-", self.process.id());
         wait_for("the private Postgres to be gone", PATIENCE, || {
             let answers = TcpStream::connect(("127.0.0.1", port)).is_ok();
             let directories = [PathBuf::from("/var/tmp"), env::temp_dir()];
             let named = |directory: &PathBuf| {
                 let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-                entries
-                    .into_iter()
-                    .any(|entry| entry.file_name().to_string_lossy().starts_with(&mark))
+                entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&mark))
             };
             (!answers && !directories.iter().any(named)).then_some(())
         });
@@ -110,12 +91,7 @@ impl Demo {
         assert!(schema.starts_with("solewriter_dev_"), "{schema}");
         let database = Database::fresh("demo").await;
         let left = format!("pg_namespace where nspname = '{schema}'");
-        wait_until(
-            "the schema to be gone",
-            Duration::from_secs(60),
-            async || database.count(&left).await == 0,
-        )
-        .await;
+        wait_until("the schema to be gone", Duration::from_secs(60), async || database.count(&left).await == 0).await;
     }
 }
 

@@ -89,11 +89,7 @@ impl Partition {
         let mut calls = state.in_flight.clone();
         calls.dedup();
         for flight in calls {
-            if flight.awaited
-                && !self.calm
-                && state.disturbances_left > 0
-                && matches!(flight.call, Call::Settle(_))
-            {
+            if flight.awaited && !self.calm && state.disturbances_left > 0 && matches!(flight.call, Call::Settle(_)) {
                 steps.push(Step::Abort(flight.clone()));
             }
             steps.push(Step::Execute(flight));
@@ -149,11 +145,7 @@ impl Model for Partition {
             end: self.commands,
             db: Database::new(),
             standby: None,
-            kafka: Kafka {
-                owner: 0,
-                committed: 0,
-                outcomes: Vec::new(),
-            },
+            kafka: Kafka { owner: 0, committed: 0, outcomes: Vec::new() },
             writers: [Writer::default(), Writer::default()],
             in_flight: Vec::new(),
             disturbances_left: self.disturbances,

@@ -55,11 +55,7 @@ impl State {
     }
 
     pub fn send(&mut self, sender: Member, call: Call) {
-        self.in_flight.push(InFlight {
-            sender,
-            awaited: true,
-            call,
-        });
+        self.in_flight.push(InFlight { sender, awaited: true, call });
     }
 
     pub fn forget_answers(&mut self, sender: Member) {

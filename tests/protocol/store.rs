@@ -85,12 +85,7 @@ pub struct Database {
 
 impl Database {
     pub fn new() -> Database {
-        Database {
-            row: Row::default(),
-            entity: Entity::OPENED,
-            settled: [None; 2],
-            batches: Vec::new(),
-        }
+        Database { row: Row::default(), entity: Entity::OPENED, settled: [None; 2], batches: Vec::new() }
     }
 
     pub fn claim(&mut self, id: ClaimId) -> Claim {
@@ -109,11 +104,10 @@ impl Database {
 
     /// Everything or nothing: every check comes before the first write.
     pub fn settle(&mut self, call: &Settle, protocol: Protocol) -> Answer {
-        let here = (call.cursor, call.batch_seq) == (self.row.cursor, self.row.batch_seq)
-            || protocol.has(Fault::NoCursor);
-        let same_history = call.follows == self.row.decision
-            || protocol.has(Fault::NoHistory)
-            || protocol.has(Fault::NoCursor);
+        let here =
+            (call.cursor, call.batch_seq) == (self.row.cursor, self.row.batch_seq) || protocol.has(Fault::NoCursor);
+        let same_history =
+            call.follows == self.row.decision || protocol.has(Fault::NoHistory) || protocol.has(Fault::NoCursor);
         let in_place = here && same_history;
         if self.row.halted || !self.is_owned_by(call.claim, protocol) || !in_place {
             return Answer::ZeroRows;
@@ -161,8 +155,8 @@ impl Database {
     /// Raises the watermark: as owner only, and only to a batch that this database holds as it was published.
     pub fn mark_published(&mut self, claim: Claim, debt: &Debt, protocol: Protocol) {
         let batch = self.batches.get(debt.batch_seq - 1);
-        let held = batch.is_some_and(|batch| batch.decision == debt.decision)
-            || protocol.has(Fault::WatermarkUnchecked);
+        let held =
+            batch.is_some_and(|batch| batch.decision == debt.decision) || protocol.has(Fault::WatermarkUnchecked);
         if held && self.is_owned_by(claim, protocol) {
             self.row.published_seq = self.row.published_seq.max(debt.batch_seq);
         }

@@ -75,10 +75,7 @@ impl Writer {
     }
 
     pub fn crash(&mut self) {
-        *self = Writer {
-            claims_drawn: self.claims_drawn,
-            ..Writer::default()
-        };
+        *self = Writer { claims_drawn: self.claims_drawn, ..Writer::default() };
     }
 
     pub fn stop(&mut self, phase: Phase, rules: Protocol) {
@@ -150,11 +147,7 @@ impl Writer {
             return;
         }
         let one_further = db.row.batch_seq == self.batch_seq + 1;
-        let mine = if rules.has(Fault::NoDecisionId) {
-            one_further
-        } else {
-            db.row.decision == Some(call.decision)
-        };
+        let mine = if rules.has(Fault::NoDecisionId) { one_further } else { db.row.decision == Some(call.decision) };
         if mine {
             self.advance(call);
         } else if one_further || rules.has(Fault::NoHistory) || rules.has(Fault::PastBelieved) {
@@ -167,8 +160,8 @@ impl Writer {
     /// A lower token or cursor, or at my own batch a decision that is not mine: the row is of another history.
     pub fn knows_better_than(&self, row: &Row, rules: Protocol) -> bool {
         let lower = row.owner.token < self.claim.token || row.cursor < self.cursor;
-        let other = row.batch_seq < self.batch_seq
-            || (row.batch_seq == self.batch_seq && row.decision != self.decision);
+        let other =
+            row.batch_seq < self.batch_seq || (row.batch_seq == self.batch_seq && row.decision != self.decision);
         lower || (other && !rules.has(Fault::NoHistory))
     }
 
@@ -196,11 +189,7 @@ impl Writer {
         for record in &call.records {
             self.known[record.id()] = Some(record.outcome);
         }
-        self.debts.push(Debt {
-            batch_seq: self.batch_seq,
-            decision: call.decision,
-            records: call.records.clone(),
-        });
+        self.debts.push(Debt { batch_seq: self.batch_seq, decision: call.decision, records: call.records.clone() });
         self.remember();
     }
 

@@ -17,10 +17,7 @@ pub fn wait_for<T>(what: impl Display, timeout: Duration, mut ask: impl FnMut() 
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain for {what}");
         thread::sleep(POLL);
     }
 }
@@ -29,10 +26,7 @@ pub fn wait_for<T>(what: impl Display, timeout: Duration, mut ask: impl FnMut() 
 pub async fn wait_until(what: impl Display, timeout: Duration, mut ask: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + timeout;
     while !ask().await {
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain for {what}");
         tokio::time::sleep(POLL).await;
     }
 }

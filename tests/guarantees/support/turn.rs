@@ -16,9 +16,7 @@ pub struct Turn(());
 pub fn heavy() -> Turn {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     while *taken {
-        taken = GIVEN_BACK
-            .wait(taken)
-            .unwrap_or_else(PoisonError::into_inner);
+        taken = GIVEN_BACK.wait(taken).unwrap_or_else(PoisonError::into_inner);
     }
     *taken = true;
     Turn(())

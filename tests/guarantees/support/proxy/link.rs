@@ -27,24 +27,14 @@ struct Link {
 }
 
 /// Serves a connection until one side ends it or a fault cuts it.
-pub fn forward(
-    client: TcpStream,
-    server: TcpStream,
-    switchboard: &Arc<Switchboard>,
-) -> io::Result<()> {
+pub fn forward(client: TcpStream, server: TcpStream, switchboard: &Arc<Switchboard>) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let Some(id) = switchboard.open([client.try_clone()?, server.try_clone()?]) else {
         return Ok(());
     };
     let switchboard = Arc::clone(switchboard);
-    let link = Arc::new(Link {
-        id,
-        client,
-        server,
-        switchboard,
-        swallow: AtomicBool::new(false),
-    });
+    let link = Arc::new(Link { id, client, server, switchboard, swallow: AtomicBool::new(false) });
     let other = Arc::clone(&link);
     thread::spawn(move || link.run(Link::requests));
     thread::spawn(move || other.run(Link::answers));
@@ -77,9 +67,7 @@ impl Link {
 
     /// False ends the connection.
     fn request(&self, message: Message) -> io::Result<bool> {
-        let fault = message
-            .runs
-            .and_then(|statement| self.switchboard.fault(&statement));
+        let fault = message.runs.and_then(|statement| self.switchboard.fault(&statement));
         match fault {
             Some(Fault::RequestLost) => {
                 self.switchboard.close(self.id);
