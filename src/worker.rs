@@ -240,12 +240,14 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     let turning = health.clone();
     let (consumer, notices) = Consumer::start(&client, &names, budget.clone(), move || turning.poll_turned())?;
     let horizon = Horizon(store.horizon().await?.at_ms);
+    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
     let runtime = Runtime {
-        producer: Arc::new(Producer::new(client)?),
+        producer: Arc::new(Producer::new(client, batch_bytes_max)?),
         consumer,
         store,
         inspector,
         budget,
+        unpublished: Arc::default(),
         topics,
         limits: Limits::new(config),
         owner,

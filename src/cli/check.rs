@@ -2,12 +2,9 @@
 
 use serde::Serialize;
 
-use super::backend;
-use super::check_config;
 use super::exit::Exit;
-use super::output;
-use super::output::Output;
-use super::output::Tone;
+use super::output::{Output, Tone};
+use super::{backend, check_config, output};
 use crate::config::Config;
 use crate::worker::Worker;
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::exit::Exit;
-use super::output;
+use super::{Cli, output};
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]

@@ -1,12 +1,7 @@
 //! `healthcheck`: the probe of a container that has no curl.
 
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -27,8 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
 use self::exit::Exit;
 use self::output::Output;

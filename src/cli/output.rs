@@ -1,16 +1,11 @@
 //! Results on stdout: a table for people, one JSON document for programs.
 
 use std::io;
-use std::io::IsTerminal as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use comfy_table::Cell;
-use comfy_table::Color;
-use comfy_table::ContentArrangement;
-use comfy_table::Table;
-use comfy_table::presets;
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::telemetry::logging::colours_wanted;

@@ -2,16 +2,12 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::CellAlignment;
-use comfy_table::ColumnConstraint;
+use comfy_table::{CellAlignment, ColumnConstraint};
 use serde::Serialize;
 
-use super::backend;
 use super::exit::Exit;
-use super::output;
-use super::output::Output;
-use super::output::Tone;
-use super::output::or_dash;
+use super::output::{Output, Tone, or_dash};
+use super::{backend, output};
 use crate::config::Config;
 use crate::telemetry::PartitionState;
 

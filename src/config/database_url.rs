@@ -4,18 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use schemars::Schema;
-use schemars::SchemaGenerator;
-use secrecy::ExposeSecret;
-use secrecy::SecretString;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
-use serde::de;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::postgres::PgSslMode;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
 /// What stands for a secret wherever one would be shown.

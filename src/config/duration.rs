@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serializer;
-use serde::de;
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 use super::error::Invalid;
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::error::Error;
 use super::keys;

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::origin::Origin;
-use super::origin::Origins;
+use super::origin::{Origin, Origins};
 
 /// Why a configuration was refused. No message contains the value of a secret.
 #[derive(Debug, thiserror::Error)]

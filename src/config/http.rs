@@ -1,13 +1,9 @@
 //! `[http]`: health and metrics.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::de;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Where health and metrics are served.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -1,11 +1,9 @@
 //! `[kafka]`: the cluster.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::error::Error;
-use super::error::Invalid;
+use super::error::{Error, Invalid};
 use super::kafka_properties::KafkaProperties;
 
 /// How to reach Kafka, and as which group.

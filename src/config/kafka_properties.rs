@@ -6,9 +6,7 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
-use serde::Serializer;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::database_url::HIDDEN;
 use super::error::Invalid;

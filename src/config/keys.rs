@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::Config;
 use super::error::Error;

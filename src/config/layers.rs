@@ -1,17 +1,13 @@
 //! Lays the sources over each other in one table, and remembers who wrote what.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::environment;
-use super::error::Error;
-use super::error::Invalid;
-use super::origin::Origin;
-use super::origin::Origins;
+use super::error::{Error, Invalid};
+use super::origin::{Origin, Origins};
 use super::sources::Sources;
 
 /// What other tools call these two keys: obeyed where nothing of solewriter's own speaks.

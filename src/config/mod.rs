@@ -29,29 +29,22 @@ mod worker;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::database::Database;
-pub use self::database_url::DatabaseUrl;
-pub use self::database_url::DatabaseUrlError;
+pub use self::database_url::{DatabaseUrl, DatabaseUrlError};
 pub use self::deduplication::Deduplication;
 pub use self::error::Error;
+use self::error::Invalid;
 pub use self::http::Http;
 pub use self::kafka::Kafka;
 pub use self::kafka_properties::KafkaProperties;
-pub use self::origin::Origin;
-pub use self::origin::Origins;
+pub use self::origin::{Origin, Origins};
 pub use self::reference::reference_file;
-pub use self::sources::DEFAULT_FILE;
-pub use self::sources::Sources;
+pub use self::sources::{DEFAULT_FILE, Sources};
 pub use self::start::Start;
-pub use self::topic::OnFailure;
-pub use self::topic::Partitioner;
-pub use self::topic::Topic;
+pub use self::topic::{OnFailure, Partitioner, Topic};
 pub use self::worker::Worker;
-
-use self::error::Invalid;
 
 /// Everything that a worker is told.
 ///

@@ -2,11 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Config;
-use super::Topic;
-use super::keys;
-use super::show;
 use super::show::Line;
+use super::{Config, Topic, keys, show};
 
 const HEAD: &str = "\
 # solewriter: every key, with its unit and its default.

@@ -5,15 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use schemars::Schema;
-use schemars::SchemaGenerator;
-use schemars::json_schema;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
-use serde::de;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The first record that a new partition settles. A partition that has a cursor ignores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! The layers together: who wins, and what a message says.
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
+use std::{env, fs};
 
 use super::*;
 

@@ -4,12 +4,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::duration;
-use super::duration::DURATION_MIN;
-use super::duration::TIMEOUT_MAX;
+use super::duration::{DURATION_MIN, TIMEOUT_MAX};
 use super::error::Invalid;
 
 /// How much one process takes on at once, and how long it takes to stop.
@@ -44,7 +42,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             batch_commands_max: const { NonZeroUsize::new(2_000).unwrap() },
-            in_flight_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
+            in_flight_bytes_max: const { NonZeroUsize::new(16 * MEBIBYTE).unwrap() },
             drain_timeout: Duration::from_secs(20),
             payload_bytes_max: const { NonZeroUsize::new(MEBIBYTE).unwrap() },
             entity_cache_entries_max: const { NonZeroUsize::new(20_000).unwrap() },

@@ -15,6 +15,7 @@ mod sample;
 mod schema;
 mod services;
 mod traffic;
+mod verdict;
 mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-pub use self::books::{Balance, Books, Difference};
+pub use self::books::Books;
 pub use self::sample::{Sample, Sampler};
 pub use self::schema::drop_at_end_of_input;
+pub use self::verdict::{Balance, Difference};
 pub use self::view::View;
 
 pub(crate) use self::sample::SampleTraffic;

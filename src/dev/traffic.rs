@@ -32,6 +32,8 @@ const RECENT_MAX: usize = 1_000;
 /// The embedded broker keeps 5 MiB of a partition and forgets the rest, settled or not. So many
 /// commands fit into one, and the traffic waits for the workers when that many are not settled.
 const UNSETTLED_MAX: u64 = 10_000;
+/// A sample command, with its headers.
+const COMMAND_BYTES_MAX: usize = 1_000_000;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the broker says that records are.
@@ -100,7 +102,7 @@ impl Traffic {
     pub(super) fn start(worker: &Worker, config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let client = Client::new(&config.kafka, "solewriter-dev-traffic")?;
         let context = Context::default();
-        let producer = client.producer().create_with_context(context.clone())?;
+        let producer = client.producer(COMMAND_BYTES_MAX).create_with_context(context.clone())?;
         let (settled, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let sender = Sender {
             producer,

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::BaseProducer;
-use rdkafka::producer::Producer;
+use rdkafka::producer::{BaseProducer, Producer};
 
 /// By default the first member of a group waits 3 s for others, which is the whole start-up time of
 /// `dev`.

@@ -9,19 +9,17 @@ mod binaries;
 mod home;
 mod server;
 
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
-use std::thread;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{io, thread};
 
+use account::Account;
+use binaries::Binaries;
+use home::Home;
 use rustix::process::Signal;
 
 use crate::local::guarded::Guarded;
 use crate::local::port;
-use account::Account;
-use binaries::Binaries;
-use home::Home;
 
 /// Names the folder that holds `initdb` and `postgres`, before every other place.
 pub const BINARIES_VARIABLE: &str = "SOLEWRITER_POSTGRES_BIN";

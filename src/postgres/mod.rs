@@ -15,8 +15,6 @@ mod reckoning;
 mod settle;
 mod watch;
 
-use sqlx::PgPool;
-
 pub use claim::{ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use error::{Error, Refusal};
@@ -28,6 +26,7 @@ pub use prune::HorizonRow;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, SettledCommand};
 pub use settle::{Progress, Settling};
+use sqlx::PgPool;
 pub use watch::{PartitionStatus, Settings, Watched};
 
 /// What a value of this adapter returns.

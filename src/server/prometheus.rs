@@ -1,9 +1,6 @@
 //! The recorder that a program installs to serve `/metrics`.
 
-use metrics_exporter_prometheus::BuildError;
-use metrics_exporter_prometheus::Matcher;
-use metrics_exporter_prometheus::PrometheusBuilder;
-use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::telemetry::metrics;
 

@@ -2,13 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::telemetry::PartitionState;
-use crate::telemetry::metrics as emit;
+use crate::telemetry::{PartitionState, metrics as emit};
 
 /// Serves on a free port until dropped, and emits metrics into its own recorder.
 struct Served {

@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Rules;
+use super::deduplicate::{Deduplicator, Verdict};
+use super::receive::Fault;
 use crate::command::Command;
 use crate::cursor::LastSettled;
 use crate::dead_letter::{DeadCode, DeadLetter};
@@ -11,12 +14,10 @@ use crate::handlers::{Context, HandlerError, Rejection, State};
 use crate::outcome::{ENCODING, Ending, FinalOutcome, escaped_detail};
 use crate::record::Record;
 
-use super::Rules;
-use super::deduplicate::{Deduplicator, Verdict};
-use super::receive::Fault;
-
-/// What an outcome's envelope takes beside its parts, generously: bytes.
-const OUTCOME_OVERHEAD_BYTES: usize = 2048;
+/// What an outcome's envelope takes beside its parts, generously: bytes. An entity
+/// id alone is up to 512 bytes in the key and in `ce_subject`, and six times that
+/// in JSON, if all of it must be escaped.
+const OUTCOME_OVERHEAD_BYTES: usize = 8192;
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
@@ -443,7 +444,7 @@ pub(crate) mod tests {
                     let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
                     let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, &Caution::default()) else { break };
                     known.extend(decision.outcomes.iter().map(|o| (o.command_id, o.clone())));
-                    seen.extend(decision.outcomes.iter().map(|o| o.outcome()));
+                    seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
                     at = to;
                 }
                 seen

@@ -4,11 +4,9 @@
 //! read. A halted partition changes neither answer: restarting would not help it, and its
 //! neighbours go on.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// A poll loop that has not turned for longer is stuck: Kafka will take its partitions anyway.
 pub const POLL_TURN_MAX: Duration = Duration::from_secs(30);

@@ -3,9 +3,8 @@
 //! librdkafka's own lines arrive under the target `librdkafka`, the client's under `rdkafka`:
 //! `RUST_LOG=info,librdkafka=warn` quiets them.
 
-use std::env;
-use std::io;
 use std::io::IsTerminal;
+use std::{env, io};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;

@@ -3,13 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::Unit;
-use metrics::counter;
-use metrics::describe_counter;
-use metrics::describe_gauge;
-use metrics::describe_histogram;
-use metrics::gauge;
-use metrics::histogram;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::partition_state::PartitionState;
 

@@ -6,27 +6,17 @@ use std::time::Duration;
 use serde_json::json;
 use solewriter::local::broker::Embedded;
 use solewriter::local::postgres;
-use solewriter::local::postgres::Options;
-use solewriter::local::postgres::Postgres;
-use sqlx::Connection;
-use sqlx::PgConnection;
-use sqlx::PgPool;
+use solewriter::local::postgres::{Options, Postgres};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::support;
-use crate::support::consumer;
-use crate::support::kafka;
-use crate::support::kafka::Broker;
-use crate::support::kafka::BrokerOptions;
-use crate::support::kafka::Cluster;
+use crate::support::kafka::{Broker, BrokerOptions, Cluster};
 use crate::support::patience::PATIENCE;
 use crate::support::postgres::Database;
-use crate::support::producer::Partitioner;
-use crate::support::producer::Producer;
-use crate::support::producer::Record;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::producer::{Partitioner, Producer, Record};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::scratch::unique;
-use crate::support::topics;
+use crate::support::{consumer, kafka, topics};
 
 fn deposits(count: usize) -> Vec<Record> {
     let deposit = |n| Record::command("account.deposit", &format!("acct-{n}"), &json!({ "amount": n }));

@@ -34,13 +34,9 @@ mod writer;
 
 use std::time::Instant;
 
-use stateright::Checker;
-use stateright::HasDiscoveries;
-use stateright::Model;
-
-use faults::Fault;
-use faults::Protocol;
+use faults::{Fault, Protocol};
 use model::Partition;
+use stateright::{Checker, HasDiscoveries, Model};
 
 /// Two disturbances of any kind, three commands: the third is a repeat.
 #[test]

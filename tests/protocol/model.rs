@@ -1,19 +1,14 @@
 //! Which steps are possible when: the model that the checker walks.
 
-use stateright::Model;
-use stateright::Property;
+use stateright::{Model, Property};
 
 use crate::faults::Protocol;
 use crate::kafka::Kafka;
 use crate::log::Offset;
 use crate::properties;
-use crate::state::Call;
-use crate::state::InFlight;
-use crate::state::Member;
-use crate::state::State;
+use crate::state::{Call, InFlight, Member, State};
 use crate::store::Database;
-use crate::writer::Phase;
-use crate::writer::Writer;
+use crate::writer::{Phase, Writer};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

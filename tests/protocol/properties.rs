@@ -1,17 +1,12 @@
 //! The promises, as an auditor would check them who sees the tables, the topic and every memory at once.
 
-use stateright::Model;
-use stateright::Property;
+use stateright::{Model, Property};
 
 use crate::log;
-use crate::log::LOG;
-use crate::log::Record;
-use crate::model::Action;
-use crate::model::Partition;
-use crate::model::Step;
+use crate::log::{LOG, Record};
+use crate::model::{Action, Partition, Step};
 use crate::state::State;
-use crate::writer::Phase;
-use crate::writer::Writer;
+use crate::writer::{Phase, Writer};
 
 pub const ONE_WRITER: &str = "P1 only the owner in the row commits, and tokens never fall";
 pub const ONE_EFFECT: &str = "P2 one effect per id, the one that the sequential oracle gives";

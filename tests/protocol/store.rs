@@ -1,11 +1,7 @@
 //! The database: the partitions row, the tables around it, and the transactions on them, each atomic.
 
-use crate::faults::Fault;
-use crate::faults::Protocol;
-use crate::log::Entity;
-use crate::log::Offset;
-use crate::log::Outcomes;
-use crate::log::Record;
+use crate::faults::{Fault, Protocol};
+use crate::log::{Entity, Offset, Outcomes, Record};
 
 /// Random in reality; here the writer and how many it has drawn, so that none is drawn twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,20 +10,10 @@
 //!
 //! Assigned and crashed lead out of every phase; lower than known leads to a halt.
 
-use crate::faults::Fault;
-use crate::faults::Protocol;
+use crate::faults::{Fault, Protocol};
 use crate::log;
-use crate::log::Entity;
-use crate::log::Offset;
-use crate::log::Outcomes;
-use crate::store::Answer;
-use crate::store::Claim;
-use crate::store::ClaimId;
-use crate::store::Database;
-use crate::store::Debt;
-use crate::store::DecisionId;
-use crate::store::Row;
-use crate::store::Settle;
+use crate::log::{Entity, Offset, Outcomes};
+use crate::store::{Answer, Claim, ClaimId, Database, Debt, DecisionId, Row, Settle};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Phase {

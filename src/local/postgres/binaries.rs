@@ -1,13 +1,10 @@
 //! Where the server's programs are, on the systems that people have.
 
-use std::env;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use super::BINARIES_VARIABLE;
-use super::Error;
+use super::{BINARIES_VARIABLE, Error};
 
 /// Folders with one sub-folder per version: `(parent, what stands before the version, what follows
 /// it)`.

@@ -1,15 +1,10 @@
 //! The directory of one private Postgres: the cluster, its log and the lock that keeps a second
 //! process out.
 
-use std::env;
-use std::fs;
-use std::fs::DirBuilder;
-use std::fs::File;
-use std::fs::TryLockError;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::chown;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use super::Error;
 use super::account::Account;

@@ -1,16 +1,12 @@
 //! Running the two programs: `initdb` once, then `postgres`.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use super::Error;
-use super::Postgres;
-use crate::local::guarded::Guarded;
-use crate::local::guarded::Program;
+use super::{Error, Postgres};
+use crate::local::guarded::{Guarded, Program};
 
 pub(super) const SUPERUSER: &str = "solewriter";
 

@@ -4,21 +4,19 @@ mod cluster;
 mod java;
 mod properties;
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::{env, fs};
 
+pub use cluster::Cluster;
 use rustix::process::Signal;
 use solewriter::local::guarded::Guarded;
 
 use super::patience::wait_for;
-use super::scratch::free_port;
-use super::scratch::unique;
+use super::scratch::{free_port, unique};
 use super::tls;
 use super::tls::Certificate;
-pub use cluster::Cluster;
 
 /// A JVM start beside a compiler and a Postgres on two cores has been seen to take 30 s.
 const START_TIMEOUT: Duration = Duration::from_secs(120);

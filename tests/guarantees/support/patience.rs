@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Long enough for a busy two-core machine; a test that hits it has failed, not been unlucky.
 pub const PATIENCE: Duration = Duration::from_secs(60);

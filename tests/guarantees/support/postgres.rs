@@ -1,16 +1,12 @@
 //! One Postgres for all tests, a schema of its own for each.
 
-use std::env;
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
-use solewriter::local::postgres::Options;
-use solewriter::local::postgres::Postgres;
-use sqlx::AssertSqlSafe;
-use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::postgres::PgPoolOptions;
+use solewriter::local::postgres::{Options, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
 
 use super::scratch::unique;
 

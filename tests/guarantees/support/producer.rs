@@ -1,21 +1,13 @@
 //! The upstream service: sends commands, well formed or not.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::Message;
-use rdkafka::error::KafkaError;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::Header;
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::BaseProducer;
-use rdkafka::producer::BaseRecord;
-use rdkafka::producer::DeliveryResult;
-use rdkafka::producer::Producer as _;
-use rdkafka::producer::ProducerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, Message};
 use uuid::Uuid;
 
 use super::kafka::Cluster;

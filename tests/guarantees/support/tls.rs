@@ -1,8 +1,7 @@
 //! A certificate for the broker's encrypted listener, made when it is needed: nothing secret lies
 //! in the repository.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A key and its certificate, which also is the authority that clients trust.

@@ -3,20 +3,13 @@
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::AdminClient;
-use rdkafka::admin::AdminOptions;
-use rdkafka::admin::NewPartitions;
-use rdkafka::admin::NewTopic;
-use rdkafka::admin::TopicReplication;
-use rdkafka::admin::TopicResult;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
 use super::kafka::Cluster;
-use super::patience::PATIENCE;
-use super::patience::wait_for;
+use super::patience::{PATIENCE, wait_for};
 use super::scratch::unique;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

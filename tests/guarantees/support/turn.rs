@@ -1,8 +1,6 @@
 //! Heavy tests take turns: two of them on two cores would only measure each other.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();

@@ -3,25 +3,20 @@
 mod configuration;
 mod metrics;
 
-use std::env;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
+use std::{env, fs};
 
-use rustix::process::Signal;
-use solewriter::local::guarded::Guarded;
-use solewriter::local::guarded::Program;
-
-use super::http;
-use super::patience::PATIENCE;
-use super::patience::wait_for;
-use super::scratch::Scratch;
-use super::scratch::free_port;
 pub use configuration::WorkerOptions;
 pub use metrics::Metrics;
+use rustix::process::Signal;
+use solewriter::local::guarded::{Guarded, Program};
+
+use super::http;
+use super::patience::{PATIENCE, wait_for};
+use super::scratch::{Scratch, free_port};
 
 /// A worker drains for 20 s at most by default.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,11 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use solewriter::local::guarded::Guarded;
-use solewriter::local::guarded::Program;
+use solewriter::local::guarded::{Guarded, Program};
 
 use crate::support::scratch::fetched;
 

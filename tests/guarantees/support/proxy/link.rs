@@ -1,18 +1,13 @@
 //! One connection through the proxy: a thread for each direction.
 
-use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, thread};
 
-use super::Fault;
-use super::Switchboard;
-use super::frontend::Frontend;
-use super::frontend::Message;
+use super::frontend::{Frontend, Message};
+use super::{Fault, Switchboard};
 
 /// The last message of every answer, up to the byte that tells the transaction's state.
 const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::support::kafka::Cluster;
 use crate::support::postgres::Database;
