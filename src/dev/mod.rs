@@ -25,18 +25,16 @@ use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
 pub use self::books::Books;
-pub use self::sample::{Sample, Sampler};
-pub use self::schema::drop_at_end_of_input;
-pub use self::verdict::{Balance, Difference};
-pub use self::view::View;
-
-pub(crate) use self::sample::SampleTraffic;
-
 use self::crew::Crew;
 use self::listener::Listener;
+pub(crate) use self::sample::SampleTraffic;
+pub use self::sample::{Sample, Sampler};
+pub use self::schema::drop_at_end_of_input;
 use self::services::Services;
 use self::traffic::Traffic;
+pub use self::verdict::{Balance, Difference};
 use self::view::Second;
+pub use self::view::View;
 use crate::config::{self, Config};
 use crate::local;
 use crate::postgres::{self, PartitionStatus, Store};

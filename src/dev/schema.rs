@@ -3,11 +3,10 @@
 //! Who drops it is a second process, which waits for the end of its input: a pipe that only this
 //! process holds open. So the schema goes whatever ends this process, `kill -9` included.
 
-use std::env;
-use std::io;
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::{env, io};
 
 use super::Error;
 use crate::config::{Database, DatabaseUrl};

@@ -1,21 +1,16 @@
 //! `dev`: the demonstration ends with balanced books, and leaves nothing behind, however it ends.
 
-use std::env;
-use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, fs};
 
 use rustix::process::Signal;
-use solewriter::local::guarded::Guarded;
-use solewriter::local::guarded::Program;
+use solewriter::local::guarded::{Guarded, Program};
 
 use crate::support;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_for;
-use crate::support::patience::wait_until;
-use crate::support::postgres::Database;
-use crate::support::postgres::shared_url;
+use crate::support::patience::{PATIENCE, wait_for, wait_until};
+use crate::support::postgres::{Database, shared_url};
 use crate::support::scratch::Scratch;
 use crate::support::worker::bank;
 
