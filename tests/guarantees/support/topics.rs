@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::AdminClient;
+use rdkafka::admin::AlterConfig;
 use rdkafka::admin::AdminOptions;
 use rdkafka::admin::NewPartitions;
 use rdkafka::admin::NewTopic;
+use rdkafka::admin::ResourceSpecifier;
 use rdkafka::admin::TopicReplication;
 use rdkafka::admin::TopicResult;
 use rdkafka::client::DefaultClientContext;
@@ -54,6 +56,18 @@ pub async fn delete(cluster: &Cluster, topic: &str) {
     wait_for(format!("topic {topic} to go"), PATIENCE, || {
         (partition_count(cluster, topic) == 0).then_some(())
     });
+}
+
+/// Gives a topic these settings, and the broker's defaults for all others.
+pub async fn set(cluster: &Cluster, topic: &str, settings: &[(&str, &str)]) {
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        wanted = wanted.set(name, value);
+    }
+    let results = admin(cluster).alter_configs([&wanted], &options()).await;
+    for result in results.expect("change a topic's settings") {
+        result.unwrap_or_else(|(_, code)| panic!("could not change {topic}: {code}"));
+    }
 }
 
 /// Drops the records below `offset`, as retention does.
