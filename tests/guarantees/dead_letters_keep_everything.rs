@@ -13,6 +13,7 @@ use crate::support::commands::DAY_MS;
 use crate::support::commands::deposit;
 use crate::support::commands::endings;
 use crate::support::commands::of_command;
+use crate::support::commands::now_ms;
 use crate::support::commands::open;
 use crate::support::commands::v7_at;
 use crate::support::commands::withdraw;
@@ -27,7 +28,6 @@ use crate::support::topics;
 use crate::support::worker::WorkerOptions;
 
 const MEBIBYTE: usize = 1024 * 1024;
-const ID: &str = "0199aaaa-0000-7000-8000-000000000001";
 
 /// A record, what is wrong with it, and whether its id can be read: then the outcome is published.
 struct Case {
@@ -124,12 +124,12 @@ fn envelopes() -> Vec<Case> {
 
 fn payloads(used: &Record) -> Vec<Case> {
     let value = |value: &str| good().value(value);
-    let now_ms = jiff_now_ms();
+    let now = now_ms();
     let reused = deposit("acct-good", 1).id(used.command_id());
     vec![
-        case("from the future", value("no JSON").id(v7_at(now_ms + 365 * DAY_MS)), "id-from-future"),
+        case("from the future", value("no JSON").id(v7_at(now + 365 * DAY_MS)), "id-from-future"),
         case("known for another payload", reused.clone().value("no JSON"), "id-reuse"),
-        case("too old", value("no JSON").id(v7_at(now_ms - 30 * DAY_MS)), "expired"),
+        case("too old", value("no JSON").id(v7_at(now - 30 * DAY_MS)), "expired"),
         case("a tombstone", Record { value: None, ..good() }, "malformed-payload"),
         case("nothing", value(""), "malformed-payload"),
         case("null", value("null"), "malformed-payload"),
@@ -151,16 +151,11 @@ fn payloads(used: &Record) -> Vec<Case> {
     ]
 }
 
-fn jiff_now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    i64::try_from(now.expect("after 1970").as_millis()).expect("milliseconds")
-}
-
 /// Strange, and yet commands.
 fn strange_but_good() -> Vec<Record> {
     let value = |value: String| deposit("acct-strange", 1).value(value);
     vec![
-        open("acct-strange", 0).id(Uuid::parse_str(ID).expect("an id")),
+        open("acct-strange", 0),
         value(format!(r#"{{"x":{},"amount":1}}"#, brackets(10_000))),
         value(r#"{"x":1e400000,"amount":1}"#.to_owned()),
         value(r#"{"x":{"a":1,"a":2},"amount":1,"y":"\u0000"}"#.to_owned()),

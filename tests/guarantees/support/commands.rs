@@ -1,5 +1,7 @@
 //! Commands for the bank, and what came of them.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 use uuid::NoContext;
 use uuid::Timestamp;
@@ -20,6 +22,12 @@ pub fn deposit(key: &str, amount: i64) -> Record {
 
 pub fn withdraw(key: &str, amount: i64) -> Record {
     Record::command("account.withdraw", key, &json!({ "amount": amount }))
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i64::try_from(since.expect("after 1970").as_millis()).expect("milliseconds")
 }
 
 /// A UUIDv7 of this time, in milliseconds since 1970.
