@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
@@ -82,17 +81,6 @@ struct Deliveries {
 }
 
 impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        match level {
-            // calls the gapless guarantee experimental, each time: it is tested here
-            RDKafkaLogLevel::Warning if fac == "CONFWARN" => tracing::debug!(message, "producer"),
-            RDKafkaLogLevel::Warning => tracing::warn!(message, "producer"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(message, "producer"),
-            RDKafkaLogLevel::Debug => tracing::debug!(message, "producer"),
-            _ => tracing::error!(message, "producer"),
-        }
-    }
-
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "producer");
     }
