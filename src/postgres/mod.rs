@@ -10,10 +10,10 @@ mod nodelay;
 mod operate;
 mod owed;
 mod prune;
+#[cfg(feature = "dev")]
+mod reckoning;
 mod settle;
 mod watch;
-
-use sqlx::PgPool;
 
 pub use claim::{ClaimRequest, Row};
 pub use connect::ConnectError;
@@ -23,7 +23,10 @@ pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
+#[cfg(feature = "dev")]
+pub use reckoning::{DeadCommand, EntityState, SettledCommand};
 pub use settle::{Progress, Settling};
+use sqlx::PgPool;
 pub use watch::{PartitionStatus, Settings, Watched};
 
 /// What a value of this adapter returns.

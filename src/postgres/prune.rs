@@ -55,12 +55,10 @@ impl Store {
     /// If the database cannot be reached. False: the claim is stale.
     pub async fn raise_horizon(&self, duty: &Claimed, to_ms: i64) -> Result<bool> {
         let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query(
-            "update horizon set at = time_of($1), floor_id = uuid_floor(time_of($1)) where at < time_of($1)",
-        )
-        .bind(to_ms)
-        .execute(&mut *transaction)
-        .await?;
+        sqlx::query("update horizon set at = time_of($1), floor_id = uuid_floor(time_of($1)) where at < time_of($1)")
+            .bind(to_ms)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -28,10 +28,9 @@ use crate::postgres::{Error, Progress, Refusal, Settling};
 use crate::record::Record;
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled, Settlement};
-use crate::steps::decide::{Decision, Entities, Routed, decide, record_of};
+use crate::steps::decide::{Decision, Entities, Routed, Unstorable, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
-use crate::steps::fence;
-use crate::steps::{Rules, decide::Unstorable};
+use crate::steps::{Rules, fence};
 use crate::telemetry::metrics;
 
 /// How often the watermark is recorded while no batch carries it.
@@ -133,6 +132,8 @@ impl<'p> Writer<'p> {
             worker.store.clone(),
             worker.producer.clone(),
             partition.topic.publish_to.clone(),
+            worker.unpublished.clone(),
+            partition.gauges.clone(),
         );
         publisher.publish_through(claim.row.cursor.batch_seq);
         Self {
@@ -214,7 +215,7 @@ impl<'p> Writer<'p> {
             () = self.stop.draining.cancelled() => Err(Ended::Stopped),
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
-                self.publisher.room(worker.limits.unpublished_bytes_max.get()).await;
+                self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await;
                 self.records.recv_many(&mut self.received, self.batch_commands_max).await
             }, if may_receive => match count {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
@@ -253,7 +254,9 @@ impl<'p> Writer<'p> {
         if found == expected {
             return Ok(());
         }
-        let detail = format!("the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them");
+        let detail = format!(
+            "the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them"
+        );
         Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
     }
 
@@ -316,7 +319,8 @@ impl<'p> Writer<'p> {
             let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
             let read = async {
                 let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
-                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
+                let entities =
+                    prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
                 Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
             };
             match read.await {
@@ -406,7 +410,8 @@ impl<'p> Writer<'p> {
         metrics::fenced();
         let claimed = &self.claim.row.claimed;
         tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
-        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset) {
+        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset)
+        {
             Ok(()) => Ended::Fenced,
             // the next claim will see the same, and record it under its own token
             Err(_) => Ended::Poked,

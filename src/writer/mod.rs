@@ -1,8 +1,8 @@
 //! The partition writer: one task per assigned partition, which performs the
 //! eight steps and owns its state. No locks: nobody else touches it.
 //!
-//! [`drive`] is the data path; the rest of this room is what it keeps between
-//! batches ([`cache`]) and what follows it ([`publisher`]).
+//! `drive` is the data path; the rest of this room is what it keeps between
+//! batches (`cache`) and what follows it (`publisher`).
 
 mod batch;
 mod cache;
@@ -14,5 +14,5 @@ mod report;
 mod settle;
 
 pub use drive::{Ended, Stop, Writer};
-pub use publisher::PublishTo;
+pub use publisher::{PublishTo, Unpublished};
 pub(crate) use settle::backoff;

@@ -3,29 +3,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support;
 use crate::support::bank::Bank;
-use crate::support::commands::DAY_MS;
-use crate::support::commands::deposit;
-use crate::support::commands::endings;
-use crate::support::commands::of_command;
-use crate::support::commands::now_ms;
-use crate::support::commands::open;
-use crate::support::commands::v7_at;
-use crate::support::commands::withdraw;
-use crate::support::consumer;
+use crate::support::commands::{DAY_MS, deposit, endings, now_ms, of_command, open, v7_at, withdraw};
 use crate::support::consumer::Read;
-use crate::support::kafka;
 use crate::support::postgres::Database;
-use crate::support::producer::Partitioner;
-use crate::support::producer::Producer;
-use crate::support::producer::Record;
-use crate::support::topics;
+use crate::support::producer::{Partitioner, Producer, Record};
 use crate::support::worker::WorkerOptions;
+use crate::support::{consumer, kafka, topics};
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -82,7 +70,11 @@ fn keys_and_sizes() -> Vec<Case> {
     vec![
         case("a byte more than the limit", good().value(sized(MEBIBYTE + 1)), "payload-too-large"),
         case("too large, and all else wrong", wrong().value(sized(MEBIBYTE + 1)), "payload-too-large"),
-        case("too large, in structured mode", wrong().header("content-type", "application/cloudevents+json").value(sized(2 * MEBIBYTE)), "payload-too-large"),
+        case(
+            "too large, in structured mode",
+            wrong().header("content-type", "application/cloudevents+json").value(sized(2 * MEBIBYTE)),
+            "payload-too-large",
+        ),
         case("no key", wrong(), "malformed-key"),
         case("no key, but an id", Record { key: None, ..good() }, "malformed-key"),
         case("an empty key", key(b""), "malformed-key"),
@@ -94,20 +86,42 @@ fn keys_and_sizes() -> Vec<Case> {
 }
 
 fn envelopes() -> Vec<Case> {
-    let structured = |value: &str| good().without_header("ce_id").without_header("ce_type").header("content-type", "application/cloudevents+json").value(value);
+    let structured = |value: &str| {
+        good()
+            .without_header("ce_id")
+            .without_header("ce_type")
+            .header("content-type", "application/cloudevents+json")
+            .value(value)
+    };
     let id = |id: &[u8]| good().header("ce_id", id).without_header("ce_type");
     let named = |name: &[u8]| good().header("ce_type", name).value("no JSON");
     vec![
-        case("another version of CloudEvents", good().header("ce_specversion", "0.3").without_header("ce_id"), "malformed-envelope"),
+        case(
+            "another version of CloudEvents",
+            good().header("ce_specversion", "0.3").without_header("ce_id"),
+            "malformed-envelope",
+        ),
         case("structured, no JSON", structured("{"), "malformed-envelope"),
         case("structured, an array", structured("[1]"), "malformed-envelope"),
         case("structured, 20,000 brackets", structured(&brackets(10_000)), "malformed-envelope"),
-        case("structured, a field twice", structured(r#"{"specversion":"1.0","id":"a","id":"b"}"#), "malformed-envelope"),
+        case(
+            "structured, a field twice",
+            structured(r#"{"specversion":"1.0","id":"a","id":"b"}"#),
+            "malformed-envelope",
+        ),
         case("structured, nothing", Record { value: None, ..structured("") }, "malformed-envelope"),
-        case("a batch of events", good().header("content-type", "application/cloudevents-batch+json"), "malformed-envelope"),
+        case(
+            "a batch of events",
+            good().header("content-type", "application/cloudevents-batch+json"),
+            "malformed-envelope",
+        ),
         case("no id", good().without_header("ce_id").without_header("ce_type"), "missing-id"),
         case("an id header without a value", null_header(good(), "ce_id"), "missing-id"),
-        case("structured, no id", structured(r#"{"specversion":"1.0","type":"account.deposit","data":{"amount":1}}"#), "missing-id"),
+        case(
+            "structured, no id",
+            structured(r#"{"specversion":"1.0","type":"account.deposit","data":{"amount":1}}"#),
+            "missing-id",
+        ),
         case("an empty id", id(b""), "malformed-id"),
         case("an id with NUL", id(b"0199aaaa-0000-7000-8000-00000000000\0"), "malformed-id"),
         case("an id that is no text", id(b"\xff\xfe"), "malformed-id"),
@@ -145,9 +159,19 @@ fn payloads(used: &Record) -> Vec<Case> {
         case("something behind it", value(r#"{"amount":1} x"#), "malformed-payload"),
         case("no UTF-8", good().value(b"{\"amount\":1,\"x\":\"\xff\"}"), "malformed-payload"),
         case("NUL", good().value(b"\0"), "malformed-payload"),
-        case("strange headers", header_with_bytes_for_a_name(null_header(value("1").header("x", b"\0\xff"), "n").header("traceparent", b"\x01\xff")), "malformed-payload"),
+        case(
+            "strange headers",
+            header_with_bytes_for_a_name(
+                null_header(value("1").header("x", b"\0\xff"), "n").header("traceparent", b"\x01\xff"),
+            ),
+            "malformed-payload",
+        ),
         case("a time before 1970", Record { timestamp_ms: Some(-86_400_000), ..value("1") }, "malformed-payload"),
-        case("a time in the year 292 million", Record { timestamp_ms: Some(i64::MAX), ..value("1") }, "malformed-payload"),
+        case(
+            "a time in the year 292 million",
+            Record { timestamp_ms: Some(i64::MAX), ..value("1") },
+            "malformed-payload",
+        ),
     ]
 }
 
@@ -174,7 +198,10 @@ async fn each_malformed_record_is_kept_whole_between_neighbours_that_settle() {
     let cluster = kafka::shared();
     let bank = Bank::open("malformed", 1).await;
     // any time that a producer claims
-    let any_time = [("message.timestamp.after.max.ms", "9223372036854775807"), ("message.timestamp.before.max.ms", "9223372036854775807")];
+    let any_time = [
+        ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ("message.timestamp.before.max.ms", "9223372036854775807"),
+    ];
     topics::set(&cluster, &bank.topic, &any_time).await;
     let used = open("acct-good", 0);
     let mut log = vec![used.clone()];
@@ -217,7 +244,12 @@ async fn check_letter(database: &Database, case: &Case, offset: i64) {
     let rows = database.rows(&sql).await;
     assert_eq!(rows.len(), 1, "{name}: offset {offset}");
     let row = &rows[0];
-    assert_eq!((&row["code"], &row["state"], &row["attempts"]), (&json!(code), &json!("dead"), &json!(1)), "{name}: {}", row["detail"]);
+    assert_eq!(
+        (&row["code"], &row["state"], &row["attempts"]),
+        (&json!(code), &json!("dead"), &json!(1)),
+        "{name}: {}",
+        row["detail"]
+    );
     assert_eq!(row["headers"], headers_json(record), "{name}");
     assert!(row["key"] == hex(record.key.as_deref()), "{name}: the key is kept byte for byte");
     assert!(row["value"] == hex(record.value.as_deref()), "{name}: the value is kept byte for byte");
@@ -237,7 +269,11 @@ fn check_outcome(outcomes: &[Read], case: &Case, topic: &str, offset: i64) {
     assert_eq!(read.header("ce_id"), Some(expected_id.to_string().as_str()), "{name}");
     assert_eq!((&value["outcome"], &value["code"]), (&json!("dead"), &json!(code)), "{name}");
     assert_eq!((&value["version"], &value["reply"]), (&Value::Null, &Value::Null), "{name}");
-    assert_eq!((&value["command_id"], &value["topic"], &value["partition"]), (&json!(id), &json!(topic), &json!(0)), "{name}");
+    assert_eq!(
+        (&value["command_id"], &value["topic"], &value["partition"]),
+        (&json!(id), &json!(topic), &json!(0)),
+        "{name}"
+    );
     let entity_id = (*code != "malformed-key" && record.key.is_some()).then_some("acct-bad");
     assert_eq!(value["entity_id"], json!(entity_id), "{name}");
     assert_eq!(read.header("ce_subject"), entity_id, "{name}");
@@ -258,7 +294,8 @@ fn headers_json(record: &Record) -> Value {
             _ => json!({ "base64": BASE64.encode(bytes) }),
         },
     };
-    let pair = |(name, bytes): &(String, Option<Vec<u8>>)| json!([String::from_utf8_lossy(name.as_bytes()), value(bytes)]);
+    let pair =
+        |(name, bytes): &(String, Option<Vec<u8>>)| json!([String::from_utf8_lossy(name.as_bytes()), value(bytes)]);
     Value::Array(record.headers.iter().map(pair).collect())
 }
 
@@ -269,14 +306,16 @@ async fn a_record_on_the_wrong_partition_names_the_partitioner_in_use() {
     let bank = Bank::open("misrouted", 7).await;
     let opens: Vec<Record> = (0..30).map(|n| open(&format!("acct-{n}"), 1)).collect();
     let places = bank.producer.send(&bank.topic, &opens);
-    let wrong: Vec<Record> = (0..30).map(|n| withdraw(&format!("acct-{n}"), 1).value("no JSON").id(opens[n].command_id())).collect();
+    let wrong: Vec<Record> =
+        (0..30).map(|n| withdraw(&format!("acct-{n}"), 1).value("no JSON").id(opens[n].command_id())).collect();
     let crc32 = Producer::with_partitioner(&bank.cluster, Partitioner::Crc32).send(&bank.topic, &wrong);
     let elsewhere = |n: usize| (places[n].partition + 1) % 7;
     bank.send(&[withdraw("acct-0", 1).header("ce_type", "unknown").on_partition(elsewhere(0))]);
     let _worker = bank.worker();
     bank.settled().await;
     let misrouted = places.iter().zip(&crc32).filter(|(place, crc32)| place.partition != crc32.partition).count();
-    let count = async |condition: &str| usize::try_from(bank.database.count(&format!("dead_letters where {condition}")).await);
+    let count =
+        async |condition: &str| usize::try_from(bank.database.count(&format!("dead_letters where {condition}")).await);
     assert_eq!(count("code = 'misrouted' and detail like '%crc32%' and state = 'dead'").await, Ok(misrouted));
     assert_eq!(count("code = 'id-reuse'").await, Ok(30 - misrouted));
     assert_eq!(count("code = 'unknown-type'").await, Ok(1));
@@ -330,7 +369,10 @@ mod fragile {
 }
 
 /// A worker in this process, until the guard is dropped.
-fn embedded(options: &WorkerOptions, handler: impl FnOnce(solewriter::Worker) -> solewriter::Worker) -> tokio_util::sync::DropGuard {
+fn embedded(
+    options: &WorkerOptions,
+    handler: impl FnOnce(solewriter::Worker) -> solewriter::Worker,
+) -> tokio_util::sync::DropGuard {
     let shutdown = tokio_util::sync::CancellationToken::new();
     let worker = handler(solewriter::Worker::new());
     let running = worker.run(options.config(), shutdown.clone());
@@ -346,7 +388,11 @@ async fn a_handler_that_fails_takes_nobody_with_it() {
     let bank = Bank::open("fragile", 1).await;
     let note = |key: &str, note: &str| Record::command("account.note", key, &json!({ "note": note }));
     let fine = note("acct-a", "fine");
-    let failing = [note("acct-b", "panic"), note("acct-c", "\0"), Record::command("account.echo", "acct-d", &json!({ "note": "x".repeat(2000) }))];
+    let failing = [
+        note("acct-b", "panic"),
+        note("acct-c", "\0"),
+        Record::command("account.echo", "acct-d", &json!({ "note": "x".repeat(2000) })),
+    ];
     let mut log = vec![fine.clone()];
     for bad in &failing {
         log.extend([bad.clone(), note("acct-a", "next")]);
@@ -361,7 +407,12 @@ async fn a_handler_that_fails_takes_nobody_with_it() {
     drop(worker);
     assert_eq!(bank.database.count("dead_letters where code = 'handler-failed'").await, 3);
     assert_eq!(bank.database.count("dead_letters where detail like '%unlucky%'").await, 1);
-    assert_eq!(bank.database.count("entities where entity_id = 'acct-a' and version = 4 and state = '{\"note\": \"next\"}'").await, 1);
+    assert_eq!(
+        bank.database
+            .count("entities where entity_id = 'acct-a' and version = 4 and state = '{\"note\": \"next\"}'")
+            .await,
+        1
+    );
 
     let _worker = embedded(&bank.options, |worker| {
         worker.entity::<fragile::Account>("account", |e| e.on("account.note", fragile::Account::always_panic))

@@ -2,6 +2,7 @@
 //! test`.
 
 mod dead_letters_keep_everything;
+mod demo;
 mod no_stale_decision;
 mod one_effect;
 mod outcomes_are_published;

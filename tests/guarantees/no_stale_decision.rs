@@ -8,18 +8,11 @@ use sqlx::AssertSqlSafe;
 
 use crate::support;
 use crate::support::bank::Bank;
-use crate::support::commands::deposit;
-use crate::support::commands::endings;
-use crate::support::commands::open;
-use crate::support::commands::v4_beside;
-use crate::support::commands::v7_at;
-use crate::support::commands::withdraw;
+use crate::support::commands::{deposit, endings, open, v4_beside, v7_at, withdraw};
 use crate::support::consumer;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_for;
+use crate::support::patience::{PATIENCE, wait_for};
 use crate::support::producer::Record;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 
 async fn deliver(bank: &Bank, record: &Record) -> Vec<String> {
     bank.send(std::slice::from_ref(record));
@@ -69,7 +62,8 @@ async fn a_foreign_write_is_seen_by_the_next_command_applied_or_rejected() {
     // also the row itself may come and go
     bank.database.execute("delete from entities").await;
     assert_eq!(deliver(&bank, &withdraw("acct-a", 100)).await, ["not-open"]);
-    let home = format!("insert into entities values ('account', 'acct-b', '{}', 0, 1, '{{\"balance\": 7}}')", bank.topic);
+    let home =
+        format!("insert into entities values ('account', 'acct-b', '{}', 0, 1, '{{\"balance\": 7}}')", bank.topic);
     assert_eq!(deliver(&bank, &withdraw("acct-b", 1)).await, ["not-open"]);
     bank.database.execute(&home).await;
     assert_eq!(deliver(&bank, &withdraw("acct-b", 1)).await, ["applied"]);
@@ -93,9 +87,7 @@ async fn a_slow_first_attempt_and_its_repetition_settle_one_decision() {
     let (second, third) = (deposit("acct-a", 1), withdraw("acct-a", 100));
     bank.send(&[second.clone()]);
     proxy.wait_fired(1, PATIENCE);
-    wait_for("the worker to send again", PATIENCE, || {
-        worker.output().contains("sent again").then_some(())
-    });
+    wait_for("the worker to send again", PATIENCE, || worker.output().contains("sent again").then_some(()));
     proxy.release();
     assert_eq!(deliver(&bank, &third).await, ["insufficient-funds"]);
     let outcomes = consumer::read_all(&bank.cluster, &format!("{}.outcomes", bank.topic));
@@ -111,15 +103,38 @@ struct Call(BTreeMap<&'static str, String>);
 
 /// Arguments that are empty arrays unless a test fills them.
 const EMPTY: &[(&str, &str)] = &[
-    ("e_id", "text"), ("e_base", "bigint"), ("e_version", "bigint"), ("e_state", "text"),
-    ("c_id", "uuid"), ("c_fingerprint", "uuid"), ("c_type_id", "smallint"), ("c_entity_id", "text"),
-    ("c_offset", "bigint"), ("c_record_time_ms", "bigint"), ("c_applied", "boolean"),
-    ("c_version", "bigint"), ("c_code", "text"), ("c_detail", "text"), ("c_reply", "bytea"),
-    ("c_events", "bytea"), ("c_traceparent", "text"), ("d_offset", "bigint"), ("d_key", "bytea"),
-    ("d_value", "bytea"), ("d_headers", "text"), ("d_code", "text"), ("d_detail", "text"),
-    ("d_state", "text"), ("d_record_time_ms", "bigint"), ("d_command_id", "uuid"),
-    ("d_command_type", "text"), ("d_entity_id", "text"), ("d_traceparent", "text"),
-    ("b_command_ids", "uuid"), ("b_repeats", "int"), ("b_dead_after", "int"),
+    ("e_id", "text"),
+    ("e_base", "bigint"),
+    ("e_version", "bigint"),
+    ("e_state", "text"),
+    ("c_id", "uuid"),
+    ("c_fingerprint", "uuid"),
+    ("c_type_id", "smallint"),
+    ("c_entity_id", "text"),
+    ("c_offset", "bigint"),
+    ("c_record_time_ms", "bigint"),
+    ("c_applied", "boolean"),
+    ("c_version", "bigint"),
+    ("c_code", "text"),
+    ("c_detail", "text"),
+    ("c_reply", "bytea"),
+    ("c_events", "bytea"),
+    ("c_traceparent", "text"),
+    ("d_offset", "bigint"),
+    ("d_key", "bytea"),
+    ("d_value", "bytea"),
+    ("d_headers", "text"),
+    ("d_code", "text"),
+    ("d_detail", "text"),
+    ("d_state", "text"),
+    ("d_record_time_ms", "bigint"),
+    ("d_command_id", "uuid"),
+    ("d_command_type", "text"),
+    ("d_entity_id", "text"),
+    ("d_traceparent", "text"),
+    ("b_command_ids", "uuid"),
+    ("b_repeats", "int"),
+    ("b_dead_after", "int"),
 ];
 
 const CLAIM: &str = "11111111-1111-4111-8111-111111111111";
@@ -131,12 +146,23 @@ impl Call {
     fn new() -> Self {
         let mut call = Self(EMPTY.iter().map(|(name, kind)| (*name, format!("'{{}}'::{kind}[]"))).collect());
         for (name, value) in [
-            ("p_topic", "'t'"), ("p_partition", "0"), ("p_claim_id", &*format!("'{CLAIM}'")),
-            ("p_fencing_token", "1"), ("p_next_offset", "0"), ("p_batch_seq", "0"),
-            ("p_last_decision_id", "null"), ("p_decision_id", &*format!("'{DECISION}'")),
-            ("p_new_next_offset", "1"), ("p_first_offset", "0"), ("p_last_offset", "0"),
-            ("p_last_timestamp", "5"), ("p_last_checksum", "7"), ("p_published_seq", "0"),
-            ("p_published_offset", "0"), ("p_log_time_ms", "null"), ("p_entity_type", "'account'"),
+            ("p_topic", "'t'"),
+            ("p_partition", "0"),
+            ("p_claim_id", &*format!("'{CLAIM}'")),
+            ("p_fencing_token", "1"),
+            ("p_next_offset", "0"),
+            ("p_batch_seq", "0"),
+            ("p_last_decision_id", "null"),
+            ("p_decision_id", &*format!("'{DECISION}'")),
+            ("p_new_next_offset", "1"),
+            ("p_first_offset", "0"),
+            ("p_last_offset", "0"),
+            ("p_last_timestamp", "5"),
+            ("p_last_checksum", "7"),
+            ("p_published_seq", "0"),
+            ("p_published_offset", "0"),
+            ("p_log_time_ms", "null"),
+            ("p_entity_type", "'account'"),
             ("c_encoding", "1::smallint"),
         ] {
             call.0.insert(name, value.to_owned());
@@ -151,35 +177,52 @@ impl Call {
 
     /// The batch after this one.
     fn next(self) -> Self {
-        self.with("p_next_offset", "1").with("p_batch_seq", "1").with("p_new_next_offset", "2")
-            .with("p_last_decision_id", format!("'{DECISION}'")).with("p_decision_id", format!("'{OTHER}'"))
+        self.with("p_next_offset", "1")
+            .with("p_batch_seq", "1")
+            .with("p_new_next_offset", "2")
+            .with("p_last_decision_id", format!("'{DECISION}'"))
+            .with("p_decision_id", format!("'{OTHER}'"))
     }
 
     /// One entity that the decision rests on; without a version it is only read.
     fn entity(self, id: &str, base: &str, version: &str) -> Self {
-        self.with("e_id", format!("array['{id}']")).with("e_base", format!("array[{base}]::bigint[]"))
+        self.with("e_id", format!("array['{id}']"))
+            .with("e_base", format!("array[{base}]::bigint[]"))
             .with("e_version", format!("array[{version}]::bigint[]"))
             .with("e_state", format!("array[case when {version}::bigint is null then null else '{{}}' end]"))
     }
 
     /// One rejected command.
     fn command(self, id: impl std::fmt::Display) -> Self {
-        self.with("c_id", format!("array['{id}']::uuid[]")).with("c_fingerprint", format!("array['{id}']::uuid[]"))
-            .with("c_type_id", "array[1]::smallint[]").with("c_entity_id", "array['a']")
-            .with("c_offset", "array[0]::bigint[]").with("c_record_time_ms", "array[0]::bigint[]")
-            .with("c_applied", "array[false]").with("c_version", "array[0]::bigint[]")
-            .with("c_code", "array['no']").with("c_detail", "array[null]::text[]")
-            .with("c_reply", "array[null]::bytea[]").with("c_events", "array[null]::bytea[]")
-            .with("c_traceparent", "array[null]::text[]").with("b_command_ids", format!("array['{id}']::uuid[]"))
+        self.with("c_id", format!("array['{id}']::uuid[]"))
+            .with("c_fingerprint", format!("array['{id}']::uuid[]"))
+            .with("c_type_id", "array[1]::smallint[]")
+            .with("c_entity_id", "array['a']")
+            .with("c_offset", "array[0]::bigint[]")
+            .with("c_record_time_ms", "array[0]::bigint[]")
+            .with("c_applied", "array[false]")
+            .with("c_version", "array[0]::bigint[]")
+            .with("c_code", "array['no']")
+            .with("c_detail", "array[null]::text[]")
+            .with("c_reply", "array[null]::bytea[]")
+            .with("c_events", "array[null]::bytea[]")
+            .with("c_traceparent", "array[null]::text[]")
+            .with("b_command_ids", format!("array['{id}']::uuid[]"))
     }
 
     fn dead_letter(self) -> Self {
-        self.with("d_offset", "array[0]::bigint[]").with("d_key", "array[null]::bytea[]")
-            .with("d_value", "array['x']::bytea[]").with("d_headers", "array['[]']")
-            .with("d_code", "array['missing-id']").with("d_detail", "array['none']")
-            .with("d_state", "array['dead']").with("d_record_time_ms", "array[0]::bigint[]")
-            .with("d_command_id", "array[null]::uuid[]").with("d_command_type", "array[null]::text[]")
-            .with("d_entity_id", "array[null]::text[]").with("d_traceparent", "array[null]::text[]")
+        self.with("d_offset", "array[0]::bigint[]")
+            .with("d_key", "array[null]::bytea[]")
+            .with("d_value", "array['x']::bytea[]")
+            .with("d_headers", "array['[]']")
+            .with("d_code", "array['missing-id']")
+            .with("d_detail", "array['none']")
+            .with("d_state", "array['dead']")
+            .with("d_record_time_ms", "array[0]::bigint[]")
+            .with("d_command_id", "array[null]::uuid[]")
+            .with("d_command_type", "array[null]::text[]")
+            .with("d_entity_id", "array[null]::text[]")
+            .with("d_traceparent", "array[null]::text[]")
             .with("b_dead_after", "array[0]")
     }
 
@@ -205,10 +248,12 @@ impl Call {
 /// A schema with one claimed partition and no worker.
 async fn claimed(name: &str) -> Bank {
     let bank = Bank::open(name, 1).await;
-    bank.database.execute(&format!(
-        "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, 10);
+    bank.database
+        .execute(&format!(
+            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, 10);
          insert into command_types (topic, entity_type, command_type) values ('t', 'account', 'account.open')"
-    )).await;
+        ))
+        .await;
     bank
 }
 
@@ -221,11 +266,17 @@ async fn a_decision_is_told_from_another_of_the_same_batch() {
     let bank = claimed("decisions").await;
     let call = Call::new().dead_letter();
     let first = call.run(&bank).await.expect("committed");
-    assert_eq!((&first["status"], &first["next_offset"], &first["batch_seq"]), (&"committed".into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&first["status"], &first["next_offset"], &first["batch_seq"]),
+        (&"committed".into(), &1.into(), &1.into())
+    );
     let again = call.run(&bank).await.expect("committed by the first sending");
     assert_eq!((&again["status"], &again["dead_letter_ids"]), (&"committed".into(), &first["dead_letter_ids"]));
     let other = call.clone().with("p_decision_id", format!("'{OTHER}'")).run(&bank).await.expect("an answer");
-    assert_eq!((&other["status"], &other["next_offset"], &other["decision_id"]), (&"superseded".into(), &1.into(), &DECISION.into()));
+    assert_eq!(
+        (&other["status"], &other["next_offset"], &other["decision_id"]),
+        (&"superseded".into(), &1.into(), &DECISION.into())
+    );
     assert_eq!(bank.database.count("dead_letters").await, 1);
     assert_eq!(bank.database.count("batches").await, 1);
 
@@ -249,7 +300,9 @@ async fn a_stale_claim_writes_nothing() {
     assert_eq!(call.status(&bank).await, "halted");
     bank.database.execute("update partitions set halted_code = null, fencing_token = 2").await;
     assert_eq!(call.status(&bank).await, "fenced", "an operator has acted");
-    bank.database.execute(&format!("select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, 10)")).await;
+    bank.database
+        .execute(&format!("select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, 10)"))
+        .await;
     let answer = call.run(&bank).await.expect("an answer");
     assert_eq!((&answer["status"], &answer["fencing_token"]), (&"fenced".into(), &3.into()));
     bank.database.execute("delete from partitions").await;
@@ -262,11 +315,18 @@ async fn a_stale_claim_writes_nothing() {
 #[tokio::test]
 async fn every_version_that_a_decision_rests_on_is_checked() {
     let bank = claimed("versions").await;
-    bank.database.execute("insert into entities values ('account', 'a', 't', 0, 3, '{}'), ('account', 'far', 't', 1, 3, '{}')").await;
+    bank.database
+        .execute("insert into entities values ('account', 'a', 't', 0, 3, '{}'), ('account', 'far', 't', 1, 3, '{}')")
+        .await;
     let conflicts = [
-        ("a", "2", "3"), ("a", "4", "5"), ("a", "null", "1"), ("b", "1", "2"),
+        ("a", "2", "3"),
+        ("a", "4", "5"),
+        ("a", "null", "1"),
+        ("b", "1", "2"),
         // only read: the decision was a rejection
-        ("a", "2", "null"), ("a", "null", "null"), ("b", "1", "null"),
+        ("a", "2", "null"),
+        ("a", "null", "null"),
+        ("b", "1", "null"),
     ];
     for (id, base, version) in conflicts {
         let call = Call::new().entity(id, base, version).dead_letter();
@@ -294,8 +354,13 @@ async fn an_id_is_settled_once_and_never_below_the_horizon() {
     assert_eq!(cursor(&bank).await, Some(101));
     let v4 = v4_beside(below);
     assert_eq!(Call::new().next().command(v4).status(&bank).await, "committed");
-    let third = Call::new().next().command(v4).with("p_next_offset", "2").with("p_batch_seq", "2")
-        .with("p_last_decision_id", format!("'{OTHER}'")).with("p_decision_id", format!("'{DECISION}'"));
+    let third = Call::new()
+        .next()
+        .command(v4)
+        .with("p_next_offset", "2")
+        .with("p_batch_seq", "2")
+        .with("p_last_decision_id", format!("'{OTHER}'"))
+        .with("p_decision_id", format!("'{DECISION}'"));
     assert_eq!(third.status(&bank).await, "23505", "kept for ever");
     assert_eq!(bank.database.count("processed_commands").await, 2);
 }

@@ -1,33 +1,22 @@
 //! P2, one effect: a command id has at most one effect and one final outcome, for ever; a repeat
 //! gets the stored outcome; an id too old to be remembered is refused.
 
-use sqlx::Connection;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::support;
 use crate::support::bank::Bank;
-use crate::support::commands::DAY_MS;
-use crate::support::commands::assert_identical;
-use crate::support::commands::deposit;
-use crate::support::commands::endings;
-use crate::support::commands::now_ms;
-use crate::support::commands::of_command;
-use crate::support::commands::open;
-use crate::support::commands::v4_beside;
-use crate::support::commands::v7_at;
-use crate::support::commands::withdraw;
+use crate::support::commands::{
+    DAY_MS, assert_identical, deposit, endings, now_ms, of_command, open, v4_beside, v7_at, withdraw,
+};
 use crate::support::consumer;
 use crate::support::consumer::Read;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_until;
-use crate::support::producer::Partitioner;
-use crate::support::producer::Producer;
-use crate::support::producer::Record;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::patience::{PATIENCE, wait_until};
+use crate::support::producer::{Partitioner, Producer, Record};
+use crate::support::proxy::{Fault, Proxy};
 
-const DROPPED_DAYS: &str = "to_regclass('processed_' || to_char((now() - interval '3 days') at time zone 'UTC', 'YYYYMMDD'))";
+const DROPPED_DAYS: &str =
+    "to_regclass('processed_' || to_char((now() - interval '3 days') at time zone 'UTC', 'YYYYMMDD'))";
 
 impl Bank {
     fn outcomes(&self) -> Vec<Read> {
@@ -109,7 +98,12 @@ async fn a_repeat_gets_the_stored_outcome_again_byte_for_byte() {
     bank.send(&twice);
     let mut worker = bank.worker();
     bank.settled().await;
-    assert!(bank.database.count("batches where cardinality(repeats) > 0 and cardinality(command_ids) > cardinality(repeats)").await > 0);
+    assert!(
+        bank.database
+            .count("batches where cardinality(repeats) > 0 and cardinality(command_ids) > cardinality(repeats)")
+            .await
+            > 0
+    );
     bank.deliver(&commands).await;
     assert!(worker.sigterm_and_wait().success());
 
@@ -287,8 +281,10 @@ async fn ten_days_of_downtime_expire_nothing() {
     wait_until("a look at each log", PATIENCE, async || bank.database.count(&looked("1 minute")).await == 2).await;
     assert!(worker.sigterm_and_wait().success());
     bank.database
-        .execute("update partitions set log_time = log_time - interval '10 days';
-                  update horizon set at = at - interval '10 days', floor_id = uuid_floor(at - interval '10 days')")
+        .execute(
+            "update partitions set log_time = log_time - interval '10 days';
+                  update horizon set at = at - interval '10 days', floor_id = uuid_floor(at - interval '10 days')",
+        )
         .await;
     let horizon = bank.database.number("select extract(epoch from at)::bigint from horizon").await.expect("a horizon");
     let retried = (0..20).map(|n| deposit("acct-a", 1).id(v7_at(now_ms() - (16 * DAY_MS) + n * DAY_MS / 2)));
@@ -306,7 +302,11 @@ async fn ten_days_of_downtime_expire_nothing() {
     let raised = bank.database.number("select extract(epoch from at)::bigint from horizon").await.expect("a horizon");
     assert!(raised > held && raised <= held + DAY_MS / 1000 + 1, "from {held} to {raised}");
     bank.pass().await;
-    assert_eq!(bank.database.count("horizon where dropping_below < floor_id").await, 1, "a horizon that rises at each pass is seen all the same");
+    assert_eq!(
+        bank.database.count("horizon where dropping_below < floor_id").await,
+        1,
+        "a horizon that rises at each pass is seen all the same"
+    );
 }
 
 /// The transaction takes its number after the raise, but reads before the raise is committed: the
@@ -323,10 +323,14 @@ async fn a_day_is_dropped_only_after_every_older_transaction_has_ended() {
     let mut raise = PgConnection::connect(url).await.expect("connect");
     let mut older = PgConnection::connect(url).await.expect("connect");
     let schema = &bank.database.schema;
-    run(&mut raise, &format!(
-        "begin; set local search_path = {schema};
+    run(
+        &mut raise,
+        &format!(
+            "begin; set local search_path = {schema};
          update horizon set at = now() - interval '1 day', floor_id = uuid_floor(now() - interval '1 day')"
-    )).await;
+        ),
+    )
+    .await;
     run(&mut older, "begin; select pg_current_xact_id()").await;
     run(&mut raise, "commit").await;
     for _ in 0..3 {

@@ -2,27 +2,19 @@
 //! partition, byte for byte the same each time.
 
 use std::collections::HashSet;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support;
 use crate::support::bank::Bank;
-use crate::support::commands::deposit;
-use crate::support::commands::of_command;
-use crate::support::commands::open;
-use crate::support::commands::withdraw;
-use crate::support::consumer;
+use crate::support::commands::{deposit, of_command, open, withdraw};
 use crate::support::consumer::Read;
-use crate::support::kafka;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_for;
-use crate::support::patience::wait_until;
+use crate::support::patience::{PATIENCE, wait_for, wait_until};
 use crate::support::producer::Record;
-use crate::support::topics;
 use crate::support::worker::Worker;
+use crate::support::{consumer, kafka, topics};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -33,7 +25,8 @@ impl Bank {
 }
 
 fn headers(read: &Read) -> Vec<(&str, &str)> {
-    let text = |value: &'_ Option<Vec<u8>>| String::from_utf8(value.clone().expect("a value")).expect("text").leak() as &str;
+    let text =
+        |value: &'_ Option<Vec<u8>>| String::from_utf8(value.clone().expect("a value")).expect("text").leak() as &str;
     read.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect()
 }
 
@@ -72,7 +65,10 @@ async fn an_outcome_and_its_events_have_exactly_the_promised_shape() {
     let stored = bank.producer.send(topic, &[opened.clone(), rejected.clone(), dead.clone()]);
     let settled_at = wait_settled(&bank, stored[0].partition, 3).await;
     bank.settled().await;
-    assert!(settled_at.elapsed() < Duration::from_secs(2), "published_offset reaches next_offset within 1 s of idleness");
+    assert!(
+        settled_at.elapsed() < Duration::from_secs(2),
+        "published_offset reaches next_offset within 1 s of idleness"
+    );
 
     let outcomes = bank.published("outcomes");
     let (partition, offset) = (stored[0].partition, stored[0].offset);
@@ -86,9 +82,14 @@ async fn an_outcome_and_its_events_have_exactly_the_promised_shape() {
     let source = format!("/solewriter/{topic}/{partition}");
     let outcome_id = Uuid::new_v5(&id, b"solewriter.outcome").to_string();
     let expected = [
-        ("ce_specversion", "1.0"), ("ce_id", &outcome_id), ("ce_type", "solewriter.outcome.v1"),
-        ("ce_source", &source), ("ce_subject", key), ("ce_time", "2026-09-21T14:13:20.000Z"),
-        ("content-type", "application/json"), ("traceparent", TRACE),
+        ("ce_specversion", "1.0"),
+        ("ce_id", &outcome_id),
+        ("ce_type", "solewriter.outcome.v1"),
+        ("ce_source", &source),
+        ("ce_subject", key),
+        ("ce_time", "2026-09-21T14:13:20.000Z"),
+        ("content-type", "application/json"),
+        ("traceparent", TRACE),
     ];
     assert_eq!(headers(read), expected);
 
@@ -109,7 +110,10 @@ async fn an_outcome_and_its_events_have_exactly_the_promised_shape() {
 
     let value = of_command(&outcomes, rejected.command_id())[0].json();
     assert_eq!(value["outcome"], "rejected");
-    assert_eq!((&value["code"], &value["version"], &value["reply"]), (&"insufficient-funds".into(), &1.into(), &Value::Null));
+    assert_eq!(
+        (&value["code"], &value["version"], &value["reply"]),
+        (&"insufficient-funds".into(), &1.into(), &Value::Null)
+    );
     let read = of_command(&outcomes, dead.command_id())[0];
     let name = format!("solewriter.dead:{topic}:{partition}:{}:1", stored[2].offset);
     let dead_id = Uuid::new_v5(&dead.command_id(), name.as_bytes()).to_string();

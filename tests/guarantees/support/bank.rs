@@ -1,15 +1,11 @@
 //! The bank with everything it stands on: topic, schema, workers, traffic, and the audit of it all.
 
-use super::kafka;
 use super::kafka::Cluster;
-use super::patience::PATIENCE;
-use super::patience::wait_until;
+use super::patience::{PATIENCE, wait_until};
 use super::postgres::Database;
-use super::producer::Producer;
-use super::producer::Record;
-use super::topics;
-use super::worker::Worker;
-use super::worker::WorkerOptions;
+use super::producer::{Producer, Record};
+use super::worker::{Worker, WorkerOptions};
+use super::{kafka, topics};
 
 /// A topic of commands, a migrated schema, and how their workers are configured.
 pub struct Bank {
@@ -28,24 +24,13 @@ impl Bank {
     }
 
     /// On another broker or another Postgres.
-    pub async fn open_on(
-        cluster: Cluster,
-        database: Database,
-        name: &str,
-        partitions: i32,
-    ) -> Self {
+    pub async fn open_on(cluster: Cluster, database: Database, name: &str, partitions: i32) -> Self {
         let topic = topics::fresh(&cluster, name, partitions).await;
         let options = WorkerOptions::new(&cluster, &database, &topic);
         let migrated = options.run_verb(&["migrate"]);
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         let producer = Producer::new(&cluster);
-        Self {
-            cluster,
-            database,
-            topic,
-            options,
-            producer,
-        }
+        Self { cluster, database, topic, options, producer }
     }
 
     /// Starts a worker and waits until it is ready.
@@ -75,9 +60,6 @@ impl Bank {
                 and next_offset = {end} and published_offset = {end}"
         );
         let what = format!("{topic}:{partition} to be settled and published up to {end}");
-        wait_until(what, PATIENCE, async || {
-            end == 0 || self.database.count(&done).await == 1
-        })
-        .await;
+        wait_until(what, PATIENCE, async || end == 0 || self.database.count(&done).await == 1).await;
     }
 }

@@ -3,9 +3,7 @@
 use std::time::SystemTime;
 
 use serde_json::json;
-use uuid::NoContext;
-use uuid::Timestamp;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::consumer::Read;
 use super::producer::Record;
