@@ -4,8 +4,10 @@ use rdkafka::config::RDKafkaLogLevel;
 
 /// What librdkafka calls a warning and is part of every rebalance or restart of
 /// a broker: a commit for a generation that has just ended (the offset in the
-/// group is advisory), a connection that is tried again.
-const ORDINARY: &[&str] = &["COMMITFAIL", "FAIL", "GETPID", "REQTMOUT"];
+/// group is advisory), a connection that is tried again. And that
+/// the gapless guarantee is experimental, which `CONFWARN` says of each producer:
+/// the guarantees test what is relied on.
+const ORDINARY: &[&str] = &["COMMITFAIL", "CONFWARN", "FAIL", "GETPID", "REQTMOUT"];
 
 /// Hands a line on.
 pub(super) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -123,7 +123,7 @@ pub struct Producer {
     client: Client,
     /// What every topic that it sends to takes.
     batch_bytes_max: usize,
-    current: Mutex<Arc<ThreadedProducer<Deliveries>>>,
+    current: Mutex<Session>,
 }
 
 impl Producer {
@@ -132,27 +132,29 @@ impl Producer {
     /// # Errors
     /// If a setting is not one of librdkafka's.
     pub fn new(client: Client, batch_bytes_max: usize) -> Result<Self, KafkaError> {
-        let current = Mutex::new(Arc::new(create(&client, batch_bytes_max)?));
-        Ok(Self { client, batch_bytes_max, current })
+        let producer = Arc::new(create(&client, batch_bytes_max)?);
+        Ok(Self { client, batch_bytes_max, current: Mutex::new(Session { producer, generation: 0 }) })
     }
 
     /// The producer to send a batch with. All records of a batch go through one,
-    /// so that none overtakes another after a failure.
+    /// so that none overtakes another after a failure; whoever has batches in flight
+    /// must see to it that the next goes through the same
+    /// ([`Session::generation`]).
     pub fn session(&self) -> Result<Session, SendError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.context().broken.load(Ordering::Acquire) {
+        if current.producer.context().broken.load(Ordering::Acquire) {
             let fresh =
                 create(&self.client, self.batch_bytes_max).map_err(|error| SendError::Failed(error.to_string()))?;
             // whatever is still queued must not be delivered after what comes now
-            current.purge(PurgeConfig::default().queue().inflight());
-            *current = Arc::new(fresh);
+            current.producer.purge(PurgeConfig::default().queue().inflight());
+            *current = Session { producer: Arc::new(fresh), generation: current.generation + 1 };
         }
-        Ok(Session { producer: current.clone() })
+        Ok(current.clone())
     }
 
     /// Waits until everything sent is delivered or has failed.
     pub fn flush(&self, timeout: Duration) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).producer.clone();
         // what is not delivered in time is published again by the next owner
         let _ = current.flush(timeout);
     }
@@ -163,11 +165,18 @@ fn create(client: &Client, batch_bytes_max: usize) -> Result<ThreadedProducer<De
 }
 
 /// A producer that has not failed when the batch began.
+#[derive(Clone)]
 pub struct Session {
     producer: Arc<ThreadedProducer<Deliveries>>,
+    generation: u64,
 }
 
 impl Session {
+    /// Which producer this is: grows by one with each that was discarded.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Hands one record over. Its delivery is reported to `batch`.
     ///
     /// # Errors

@@ -163,6 +163,8 @@ struct Sent {
     /// How far everything is published once they are delivered.
     published: Published,
     delivery: Arc<BatchDelivery>,
+    /// The producer that they were handed to.
+    generation: u64,
     bytes: usize,
     records: usize,
 }
@@ -254,8 +256,13 @@ impl Task {
         publications: impl Iterator<Item = Publication<'a>>,
     ) -> Result<(), SendError> {
         let session = self.producer.session()?;
+        let generation = session.generation();
+        if self.in_flight.back().is_some_and(|before| before.generation != generation) {
+            // what went through the producer before was purged: this must not overtake it
+            return Err(SendError::Failed("the producer was replaced under what is in flight".into()));
+        }
         let delivery = BatchDelivery::begin();
-        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes: 0, records: 0 });
+        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), generation, bytes: 0, records: 0 });
         self.sent = published.batch_seq;
         let (mut bytes, mut records) = (0, 0);
         for publication in publications {
@@ -319,7 +326,8 @@ impl Task {
         if let Err(error) = self.catch_up().await {
             tracing::warn!(source = %self.source, %error, "publishing from the database");
             // starts over once more
-            self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0, records: 0 });
+            let delivery = BatchDelivery::failed();
+            self.in_flight.push_back(Sent { published, delivery, generation: 0, bytes: 0, records: 0 });
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
@@ -37,6 +39,18 @@ pub async fn create(cluster: &Cluster, topic: &str, partitions: i32, settings: &
 pub async fn delete(cluster: &Cluster, topic: &str) {
     expect_done("delete the topic", admin(cluster).delete_topics(&[topic], &options()).await);
     wait_for(format!("topic {topic} to go"), PATIENCE, || (partition_count(cluster, topic) == 0).then_some(()));
+}
+
+/// Gives a topic these settings, and the broker's defaults for all others.
+pub async fn set(cluster: &Cluster, topic: &str, settings: &[(&str, &str)]) {
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        wanted = wanted.set(name, value);
+    }
+    let results = admin(cluster).alter_configs([&wanted], &options()).await;
+    for result in results.expect("change a topic's settings") {
+        result.unwrap_or_else(|(_, code)| panic!("could not change {topic}: {code}"));
+    }
 }
 
 /// Drops the records below `offset`, as retention does.

@@ -12,6 +12,7 @@ use std::{env, fs};
 pub use configuration::WorkerOptions;
 pub use metrics::Metrics;
 use rustix::process::Signal;
+use solewriter::config::Config;
 use solewriter::local::guarded::{Guarded, Program};
 
 use super::http;
@@ -118,6 +119,14 @@ impl Worker {
 }
 
 impl WorkerOptions {
+    /// The same configuration, for a worker in the test's own process.
+    pub fn config(&self) -> Config {
+        let scratch = Scratch::new("embedded");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let file = write_config(self, address, scratch.path());
+        Config::load(Some(file)).expect("a configuration")
+    }
+
     /// Runs a verb that ends by itself, such as `migrate`.
     pub fn run_verb(&self, arguments: &[&str]) -> Said {
         self.run_verb_with(arguments, "")
