@@ -8,6 +8,8 @@
 // A helper is here for all promises; those written so far may not need each of them.
 #![allow(dead_code)]
 
+pub mod bank;
+pub mod books;
 pub mod consumer;
 pub mod http;
 pub mod kafka;
