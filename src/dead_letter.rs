@@ -55,6 +55,12 @@ impl DeadCode {
             Self::DataError => "data-error",
         }
     }
+
+    /// Whether the interface judges this only after the id was looked up: a known
+    /// id comes first, as a duplicate or as `id-reuse`.
+    pub fn follows_look_up(self) -> bool {
+        matches!(self, Self::MalformedPayload | Self::HandlerFailed | Self::DataError)
+    }
 }
 
 impl fmt::Display for DeadCode {
@@ -135,7 +141,7 @@ impl DeadLetter {
     }
 
     /// The outcome that this letter publishes, if it publishes one.
-    pub fn outcome(&self, source: &TopicPartition, entity_type: &str) -> Option<Publication> {
+    pub fn outcome<'a>(&'a self, source: &'a TopicPartition, entity_type: &'a str) -> Option<Publication<'a>> {
         let command_id = publishes(self.code.as_str(), self.command_id)?;
         let outcome = DeadOutcome {
             source,
@@ -168,9 +174,9 @@ fn text_or_base64(value: &[u8]) -> Value {
     }
 }
 
-impl DeadOutcome<'_> {
+impl<'a> DeadOutcome<'a> {
     /// The outcome record of this delivery.
-    pub fn publication(&self) -> Publication {
+    pub fn publication(&self) -> Publication<'a> {
         let body = Body {
             command_id: self.command_id,
             command_type: self.command_type.filter(|name| name.len() <= PUBLISHED_PART_BYTES_MAX),
@@ -199,9 +205,9 @@ impl DeadOutcome<'_> {
         Publication {
             channel: Channel::Outcomes,
             source_partition: self.source.partition,
-            key: self.key.filter(|key| key.len() <= PUBLISHED_PART_BYTES_MAX).map(<[u8]>::to_vec),
-            value: crate::outcome::json(&body),
-            headers: envelope.headers(),
+            key: self.key.filter(|key| key.len() <= PUBLISHED_PART_BYTES_MAX),
+            value: crate::outcome::json(&body).into(),
+            envelope,
         }
     }
 }
@@ -238,8 +244,9 @@ mod tests {
         let id = Some(Uuid::from_u128(1));
         assert!(letter(&[], DeadCode::MissingId, None).outcome(&source, "e").is_none());
         assert!(letter(&[], DeadCode::IdReuse, id).outcome(&source, "e").is_none());
-        let published = letter(&[], DeadCode::Misrouted, id).outcome(&source, "e").unwrap();
-        assert!(published.headers.iter().all(|(name, _)| *name != "ce_subject"), "the key is unreadable");
-        assert_eq!(published.key.as_deref(), Some(&b"\xff"[..]));
+        let letter = letter(&[], DeadCode::Misrouted, id);
+        let published = letter.outcome(&source, "e").unwrap();
+        assert!(published.envelope.subject.is_none(), "the key is unreadable");
+        assert_eq!(published.key, Some(&b"\xff"[..]));
     }
 }

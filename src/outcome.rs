@@ -98,19 +98,19 @@ pub struct FinalOutcome {
     pub encoding: i16,
 }
 
-/// A record to publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publication {
+/// A record to publish. Borrows from what was settled: made when it is sent.
+#[derive(Clone, Debug)]
+pub struct Publication<'a> {
     /// Outcomes or events.
     pub channel: Channel,
     /// The source record's partition, which chooses the partition there.
     pub source_partition: i32,
     /// The command's key.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<&'a [u8]>,
     /// JSON.
-    pub value: Vec<u8>,
-    /// In order.
-    pub headers: Vec<(&'static str, String)>,
+    pub value: Cow<'a, [u8]>,
+    /// What the headers say.
+    pub envelope: Envelope<'a>,
 }
 
 /// The two kinds of topic that solewriter publishes to.
@@ -140,35 +140,48 @@ pub(crate) struct Body<'a> {
 }
 
 /// The headers of an outcome or event, as CloudEvents' Kafka binding has them.
-pub(crate) struct Envelope<'a> {
+#[derive(Clone, Debug)]
+pub struct Envelope<'a> {
+    /// `ce_id`
     pub id: Uuid,
+    /// `ce_type`
     pub event_type: &'a str,
+    /// `ce_source`
     pub source: &'a TopicPartition,
+    /// `ce_subject`
     pub subject: Option<&'a str>,
+    /// `ce_time`, milliseconds since 1970
     pub time_ms: i64,
+    /// `traceparent`
     pub traceparent: Option<&'a str>,
+    /// `ce_causationid`
     pub causation_id: Option<Uuid>,
 }
 
 impl Envelope<'_> {
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
-        let mut headers = Vec::with_capacity(9);
-        headers.push(("ce_specversion", "1.0".to_owned()));
-        headers.push(("ce_id", self.id.to_string()));
-        headers.push(("ce_type", self.event_type.to_owned()));
-        headers.push(("ce_source", format!("/solewriter/{}/{}", self.source.topic, self.source.partition)));
+    /// Calls `add` with the name and value of each header, in order.
+    pub fn each(&self, mut add: impl FnMut(&'static str, &str)) {
+        let mut id = Uuid::encode_buffer();
+        let mut text = String::with_capacity(64);
+        add("ce_specversion", "1.0");
+        add("ce_id", self.id.hyphenated().encode_lower(&mut id));
+        add("ce_type", self.event_type);
+        // writing to a String cannot fail
+        let _ = write!(text, "/solewriter/{}/{}", self.source.topic, self.source.partition);
+        add("ce_source", &text);
         if let Some(subject) = self.subject {
-            headers.push(("ce_subject", subject.to_owned()));
+            add("ce_subject", subject);
         }
-        headers.push(("ce_time", rfc3339(self.time_ms)));
-        if let Some(id) = self.causation_id {
-            headers.push(("ce_causationid", id.to_string()));
+        text.clear();
+        write_rfc3339(&mut text, self.time_ms);
+        add("ce_time", &text);
+        if let Some(causation_id) = self.causation_id {
+            add("ce_causationid", causation_id.hyphenated().encode_lower(&mut id));
         }
-        headers.push(("content-type", "application/json".to_owned()));
+        add("content-type", "application/json");
         if let Some(traceparent) = self.traceparent {
-            headers.push(("traceparent", traceparent.to_owned()));
+            add("traceparent", traceparent);
         }
-        headers
     }
 }
 
@@ -180,16 +193,23 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(time_ms: i64) -> String {
-    match jiff::Timestamp::from_millisecond(time_ms) {
-        Ok(time) => format!("{time:.3}"),
-        // out of the range of years 1 to 9999; Record::time_ms lets none through
-        Err(_) => format!("{time_ms}"),
-    }
+    let mut text = String::with_capacity(24);
+    write_rfc3339(&mut text, time_ms);
+    text
+}
+
+fn write_rfc3339(text: &mut String, time_ms: i64) {
+    // writing to a String cannot fail
+    let _ = match jiff::Timestamp::from_millisecond(time_ms) {
+        Ok(time) => write!(text, "{time:.3}"),
+        // out of the years 1 to 9999; Record::time_ms lets none through
+        Err(_) => write!(text, "{time_ms}"),
+    };
 }
 
 impl FinalOutcome {
     /// The outcome record: the same bytes at every repeat.
-    pub fn outcome(&self) -> Publication {
+    pub fn outcome(&self) -> Publication<'_> {
         let (outcome, code, detail, reply) = match &self.ending {
             Ending::Applied { reply, .. } => ("applied", None, None, Some(&**reply)),
             Ending::Rejected { code, detail } => ("rejected", Some(&**code), detail.as_deref(), None),
@@ -209,34 +229,30 @@ impl FinalOutcome {
             offset: self.offset,
         };
         let id = Uuid::new_v5(&self.command_id, b"solewriter.outcome");
-        self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&body))
+        self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&body).into())
     }
 
     /// The events that the handler emitted, in order.
-    pub fn events(&self) -> Vec<Publication> {
-        let Ending::Applied { events, .. } = &self.ending else { return Vec::new() };
-        let mut name = String::new();
-        events
-            .iter()
-            .enumerate()
-            .map(|(n, event)| {
-                name.clear();
-                let _ = write!(name, "event:{n}");
-                let id = Uuid::new_v5(&self.command_id, name.as_bytes());
-                let value = event.data.get().as_bytes().to_vec();
-                self.publication(Channel::Events, id, &event.event_type, Some(self.command_id), value)
-            })
-            .collect()
+    pub fn events(&self) -> impl Iterator<Item = Publication<'_>> {
+        let events = match &self.ending {
+            Ending::Applied { events, .. } => events.as_slice(),
+            Ending::Rejected { .. } => &[],
+        };
+        events.iter().enumerate().map(|(n, event)| {
+            let id = Uuid::new_v5(&self.command_id, format!("event:{n}").as_bytes());
+            let value = event.data.get().as_bytes().into();
+            self.publication(Channel::Events, id, &event.event_type, Some(self.command_id), value)
+        })
     }
 
-    fn publication(
-        &self,
+    fn publication<'a>(
+        &'a self,
         channel: Channel,
         id: Uuid,
-        event_type: &str,
+        event_type: &'a str,
         causation_id: Option<Uuid>,
-        value: Vec<u8>,
-    ) -> Publication {
+        value: Cow<'a, [u8]>,
+    ) -> Publication<'a> {
         let envelope = Envelope {
             id,
             event_type,
@@ -246,14 +262,17 @@ impl FinalOutcome {
             traceparent: self.traceparent.as_deref(),
             causation_id,
         };
-        Publication {
-            channel,
-            source_partition: self.source.partition,
-            key: Some(self.entity_id.as_bytes().to_vec()),
-            value,
-            headers: envelope.headers(),
-        }
+        let key = Some(self.entity_id.as_bytes());
+        Publication { channel, source_partition: self.source.partition, key, value, envelope }
     }
+}
+
+/// All headers of a publication, as tests compare them.
+#[cfg(test)]
+pub(crate) fn headers(publication: &Publication<'_>) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    publication.envelope.each(|name, value| headers.push((name, value.to_owned())));
+    headers
 }
 
 #[cfg(test)]
@@ -288,11 +307,11 @@ mod tests {
         let outcome = outcome(Ending::Applied { reply, events });
         let published = outcome.outcome();
         assert_eq!(
-            String::from_utf8(published.value).unwrap(),
+            String::from_utf8_lossy(&published.value),
             r#"{"command_id":"01990000-0000-7000-8000-000000000001","command_type":"account.withdraw","entity_type":"account","entity_id":"acct-42","outcome":"applied","code":null,"detail":null,"version":17,"reply":{"balance":70},"topic":"accounts.commands","partition":3,"offset":8412}"#
         );
         assert_eq!(
-            published.headers,
+            headers(&published),
             [
                 ("ce_specversion", "1.0".into()),
                 ("ce_id", "f12aa6a4-9b86-58aa-b9ba-c55a6749e409".into()),
@@ -304,9 +323,9 @@ mod tests {
                 ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             ]
         );
-        let event = &outcome.events()[0];
-        assert_eq!(event.value, br#"{"amount":30}"#);
-        assert!(event.headers.contains(&("ce_causationid", outcome.command_id.to_string())));
+        let event = outcome.events().next().unwrap();
+        assert_eq!(&*event.value, br#"{"amount":30}"#);
+        assert!(headers(&event).contains(&("ce_causationid", outcome.command_id.to_string())));
     }
 
     #[test]
@@ -315,7 +334,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&outcome.outcome().value).unwrap();
         assert_eq!(value["outcome"], "rejected");
         assert_eq!(value["code"], "insufficient-funds");
-        assert!(value["reply"].is_null() && outcome.events().is_empty());
+        assert!(value["reply"].is_null() && outcome.events().next().is_none());
     }
 
     #[test]

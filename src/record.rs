@@ -66,8 +66,7 @@ impl Record {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Self {
-        let header_bytes: usize =
-            headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+        let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
         let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + header_bytes;
         let mut bytes = Vec::with_capacity(length);
         let mut append = |part: &[u8]| {
@@ -101,9 +100,7 @@ impl Record {
 
     /// All headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'_>> {
-        self.headers
-            .iter()
-            .map(|h| (self.slice(&h.name), h.value.as_ref().map(|range| self.slice(range))))
+        self.headers.iter().map(|h| (self.slice(&h.name), h.value.as_ref().map(|range| self.slice(range))))
     }
 
     /// The value of the first header of this name. A header without a value

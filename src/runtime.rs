@@ -17,7 +17,7 @@ use crate::postgres::Store;
 use crate::record::TopicPartition;
 use crate::steps::fence::Witness;
 use crate::telemetry::Health;
-use crate::writer::PublishTo;
+use crate::writer::{PublishTo, Unpublished};
 
 /// Limits of a worker, as configured.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Limits {
     pub batch_commands_max: NonZeroUsize,
     /// Entities that a writer remembers.
     pub entity_cache_entries_max: NonZeroUsize,
-    /// Bytes settled and not yet delivered, per partition.
+    /// Bytes settled and not yet delivered.
     pub unpublished_bytes_max: NonZeroUsize,
     /// A value longer than this is dead: bytes.
     pub payload_bytes_max: usize,
@@ -90,6 +90,8 @@ pub struct Runtime {
     pub producer: Arc<Producer>,
     /// Bytes in flight.
     pub budget: Arc<Budget>,
+    /// Bytes settled and not yet delivered.
+    pub unpublished: Arc<Unpublished>,
     /// The command topics.
     pub topics: Vec<Arc<Topic>>,
     /// Limits.

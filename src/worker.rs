@@ -156,7 +156,8 @@ impl Worker {
         for topic in &config.topics {
             if self.handlers(&topic.entity).is_none() {
                 let known: Vec<&str> = self.entities.iter().map(|e| &*e.entity_type).collect();
-                let known = if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) };
+                let known =
+                    if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) };
                 let (topic, entity) = (topic.name.clone(), topic.entity.clone());
                 return Err(RunError::NoHandlers { topic, entity, known });
             }
@@ -183,12 +184,14 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     let turning = health.clone();
     let (consumer, notices) = Consumer::start(&client, &names, budget.clone(), move || turning.poll_turned())?;
     let horizon = Horizon(store.horizon().await?.at_ms);
+    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
     let runtime = Runtime {
-        producer: Arc::new(Producer::new(client)?),
+        producer: Arc::new(Producer::new(client, batch_bytes_max)?),
         consumer,
         store,
         inspector,
         budget,
+        unpublished: Arc::default(),
         topics,
         limits: Limits::new(config),
         owner,
@@ -273,7 +276,8 @@ async fn topics(
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered =
             retried("the database", || store.number_command_types(&topic.name, &topic.entity, &names)).await?;
-        let number = move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
+        let number =
+            move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
         topics.push(Arc::new(Topic {
             name: topic.name.as_str().into(),
             handlers: Arc::new(handlers.clone()),
@@ -295,7 +299,10 @@ async fn wait_for_topic(inspector: &Arc<Inspector>, topic: &str) -> i32 {
         let (asked, name) = (inspector.clone(), topic.to_owned());
         match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
             Ok(Ok(count)) => return count,
-            Ok(Err(InspectError::NoTopic)) => tracing::warn!(topic, "waiting for the command topic: it does not exist; create it with the partition count that its producers use"),
+            Ok(Err(InspectError::NoTopic)) => tracing::warn!(
+                topic,
+                "waiting for the command topic: it does not exist; create it with the partition count that its producers use"
+            ),
             Ok(Err(error)) => tracing::warn!(topic, %error, "waiting for the command topic"),
             Err(error) => tracing::error!(topic, %error, "asking for the command topic"),
         }

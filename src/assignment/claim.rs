@@ -210,7 +210,13 @@ fn facts(
         }),
         None => None,
     };
-    Ok(LogFacts { topic_id: before.topic_id, partition_count: before.partition_count, end, committed: before.committed, last })
+    Ok(LogFacts {
+        topic_id: before.topic_id,
+        partition_count: before.partition_count,
+        end,
+        committed: before.committed,
+        last,
+    })
 }
 
 fn settled(record: &Record) -> LastSettled {
@@ -231,4 +237,3 @@ pub(super) async fn record_halt(
     }
     Ok(recorded)
 }
-

@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(code(|_, facts| facts.last = Some(other)), Some(HaltCode::LogTruncated));
         assert_eq!(code(|_, facts| facts.last = Some(None)), Some(HaltCode::LogTruncated));
         assert_eq!(
-            code(|_, facts| { facts.last = Some(other); facts.topic_id = None }),
+            code(|_, facts| {
+                facts.last = Some(other);
+                facts.topic_id = None
+            }),
             Some(HaltCode::LogRecreated)
         );
     }
@@ -170,6 +173,12 @@ mod tests {
     #[test]
     fn a_group_that_knows_more_than_the_database_halts_until_an_operator_accepts() {
         assert_eq!(code(|_, facts| facts.committed = Some(101)), Some(HaltCode::DatabaseBehind));
-        assert_eq!(code(|row, facts| { facts.committed = Some(101); row.accepted_offset = 101 }), None);
+        assert_eq!(
+            code(|row, facts| {
+                facts.committed = Some(101);
+                row.accepted_offset = 101
+            }),
+            None
+        );
     }
 }

@@ -2,12 +2,9 @@
 
 use serde::Serialize;
 
-use super::backend;
-use super::check_config;
 use super::exit::Exit;
-use super::output;
-use super::output::Output;
-use super::output::Tone;
+use super::output::{Output, Tone};
+use super::{backend, check_config, output};
 use crate::config::Config;
 use crate::worker::Worker;
 
@@ -57,19 +54,12 @@ pub(super) struct Report {
 pub(super) async fn run(output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let mut checks = check_config::checks(config);
     // Without a database or a cluster to ask, the rest would only repeat what is missing.
-    if checks
-        .iter()
-        .all(|check| check.status != CheckStatus::Failed)
-    {
+    if checks.iter().all(|check| check.status != CheckStatus::Failed) {
         checks.extend(backend::check(worker, config).await?);
     }
     let report = Report::of(checks);
     output.print(&report, Report::table)?;
-    Ok(if report.ok {
-        Exit::Done
-    } else {
-        Exit::Difference
-    })
+    Ok(if report.ok { Exit::Done } else { Exit::Difference })
 }
 
 impl Check {
@@ -88,28 +78,15 @@ impl Check {
         Self::new(name, CheckStatus::Failed, detail, Some(cure))
     }
 
-    fn new(
-        name: impl Into<String>,
-        status: CheckStatus,
-        detail: impl Into<String>,
-        cure: Option<&str>,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            status,
-            detail: detail.into(),
-            cure: cure.map(str::to_owned),
-        }
+    fn new(name: impl Into<String>, status: CheckStatus, detail: impl Into<String>, cure: Option<&str>) -> Self {
+        Self { name: name.into(), status, detail: detail.into(), cure: cure.map(str::to_owned) }
     }
 }
 
 impl Report {
     fn of(checks: Vec<Check>) -> Self {
         let failed = |check: &Check| check.status == CheckStatus::Failed;
-        Self {
-            ok: !checks.iter().any(failed),
-            checks,
-        }
+        Self { ok: !checks.iter().any(failed), checks }
     }
 
     fn table(&self) -> String {
@@ -119,11 +96,7 @@ impl Report {
                 Some(cure) => format!("{}; cure: {cure}", check.detail),
                 None => check.detail.clone(),
             };
-            table.add_row([
-                check.status.cell(),
-                check.name.clone().into(),
-                detail.into(),
-            ]);
+            table.add_row([check.status.cell(), check.name.clone().into(), detail.into()]);
         }
         output::drawn(&table)
     }
@@ -168,9 +141,6 @@ mod tests {
         let table = Report::of(vec![failed]).table();
         let line = table.lines().nth(1).expect("a header and a row");
         assert!(line.starts_with("failed"), "{table}");
-        assert!(
-            line.ends_with("as found; cure: solewriter migrate"),
-            "{table}"
-        );
+        assert!(line.ends_with("as found; cure: solewriter migrate"), "{table}");
     }
 }

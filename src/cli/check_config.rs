@@ -1,8 +1,7 @@
 //! The checks of `check` that need nobody's answer: what the configuration says by itself.
 
 use super::check::Check;
-use crate::config::Config;
-use crate::config::Error;
+use crate::config::{Config, Error};
 
 /// Checks that the configuration is complete and asks for nothing risky.
 pub(super) fn checks(config: &Config) -> Vec<Check> {

@@ -5,9 +5,8 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::exit::Exit;
-use super::output;
+use super::{Cli, output};
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
@@ -28,10 +27,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 fn program_name() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&path).file_name();
-    name.map_or_else(
-        || "solewriter".into(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    name.map_or_else(|| "solewriter".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn script(shell: Shell, program: &str) -> String {

@@ -22,9 +22,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Print the configuration in effect, secrets hidden, and where each value came from
-    #[command(
-        after_help = "Example:\n  SOLEWRITER__WORKER__DRAIN_TIMEOUT=30s solewriter config show"
-    )]
+    #[command(after_help = "Example:\n  SOLEWRITER__WORKER__DRAIN_TIMEOUT=30s solewriter config show")]
     Show,
     /// Print the JSON Schema of the file, for editors and CI; always JSON
     #[command(after_help = "Example:\n  solewriter config schema > solewriter.schema.json")]

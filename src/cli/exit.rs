@@ -47,10 +47,7 @@ impl Problem {
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            message: message.into(),
-        }
+        Self { exit: Exit::Usage, message: message.into() }
     }
 }
 
@@ -106,10 +103,7 @@ fn of_database(error: &sqlx::Error) -> Exit {
 }
 
 fn is_bad_data(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-    )
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
 }
 
 fn of_kafka(error: &KafkaError) -> Exit {

@@ -1,11 +1,9 @@
 //! `halt`: stop partitions on purpose.
 
-use super::backend;
 use super::exit::Exit;
-use super::operator;
-use super::operator::Changes;
-use super::operator::Target;
+use super::operator::{Changes, Target};
 use super::output::Output;
+use super::{backend, operator};
 use crate::config::Config;
 
 /// Halt a partition, or all partitions of a topic

@@ -1,12 +1,7 @@
 //! `healthcheck`: the probe of a container that has no curl.
 
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -45,8 +40,7 @@ struct Answer {
 pub(super) fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let address = reachable(config.http.listen);
-    let answer = ask(address, path)
-        .with_context(|| format!("no answer from http://{address}{path} (http.listen)"))?;
+    let answer = ask(address, path).with_context(|| format!("no answer from http://{address}{path} (http.listen)"))?;
     output.print(&answer, |answer| answer.detail.clone())?;
     Ok(if answer.ok { Exit::Done } else { Exit::Failed })
 }
@@ -75,10 +69,7 @@ fn ask(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
 fn parse(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.lines().next()?.strip_prefix("HTTP/1.")?;
-    Some(Answer {
-        ok: status.split(' ').nth(1)? == "200",
-        detail: body.trim_end().to_owned(),
-    })
+    Some(Answer { ok: status.split(' ').nth(1)? == "200", detail: body.trim_end().to_owned() })
 }
 
 #[cfg(test)]
@@ -113,9 +104,7 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a client");
             let mut request = [0; 256];
             let length = stream.read(&mut request).expect("a request");
-            stream
-                .write_all(b"HTTP/1.0 200 OK\r\n\r\nready\n")
-                .expect("answered");
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nready\n").expect("answered");
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
         let answer = ask(address, "/readyz").expect("an answer");

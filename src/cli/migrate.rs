@@ -52,20 +52,9 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
 
 impl Migrated {
     fn text(&self) -> String {
-        let mut text: String = self
-            .applied
-            .iter()
-            .map(|name| format!("applied {name}\n"))
-            .collect();
-        let end = if self.applied.is_empty() {
-            "already up to date"
-        } else {
-            "up to date"
-        };
-        text += &format!(
-            "schema {} is {end} (version {})\n",
-            self.schema, self.version
-        );
+        let mut text: String = self.applied.iter().map(|name| format!("applied {name}\n")).collect();
+        let end = if self.applied.is_empty() { "already up to date" } else { "up to date" };
+        text += &format!("schema {} is {end} (version {})\n", self.schema, self.version);
         text
     }
 }
@@ -76,14 +65,7 @@ mod tests {
 
     #[test]
     fn running_it_again_says_that_nothing_changed() {
-        let again = Migrated {
-            schema: "solewriter".into(),
-            version: 3,
-            applied: Vec::new(),
-        };
-        assert_eq!(
-            again.text(),
-            "schema solewriter is already up to date (version 3)\n"
-        );
+        let again = Migrated { schema: "solewriter".into(), version: 3, applied: Vec::new() };
+        assert_eq!(again.text(), "schema solewriter is already up to date (version 3)\n");
     }
 }

@@ -25,8 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 use tracing::Level;
 
 use self::exit::Exit;

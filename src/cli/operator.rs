@@ -34,10 +34,7 @@ impl FromStr for Target {
         if topic.is_empty() {
             return Err("the topic is missing".to_owned());
         }
-        Ok(Self {
-            topic: topic.to_owned(),
-            partition,
-        })
+        Ok(Self { topic: topic.to_owned(), partition })
     }
 }
 
@@ -110,9 +107,7 @@ impl FromStr for SkipTo {
         match text {
             "earliest" => Ok(Self::Earliest),
             "latest" => Ok(Self::Latest),
-            _ => offset(text)
-                .map(Self::Offset)
-                .ok_or("an offset from 0, earliest or latest"),
+            _ => offset(text).map(Self::Offset).ok_or("an offset from 0, earliest or latest"),
         }
     }
 }

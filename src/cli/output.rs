@@ -1,16 +1,11 @@
 //! Results on stdout: a table for people, one JSON document for programs.
 
 use std::io;
-use std::io::IsTerminal as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use comfy_table::Cell;
-use comfy_table::Color;
-use comfy_table::ContentArrangement;
-use comfy_table::Table;
-use comfy_table::presets;
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::telemetry::logging::colours_wanted;
@@ -27,11 +22,7 @@ pub(super) enum Output {
 
 impl Output {
     /// Prints `result`, as `table` draws it or as JSON.
-    pub(super) fn print<T: Serialize>(
-        self,
-        result: &T,
-        table: impl FnOnce(&T) -> String,
-    ) -> anyhow::Result<()> {
+    pub(super) fn print<T: Serialize>(self, result: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         match self {
             Self::Table => print(&table(result)),
             Self::Json => print(&serde_json::to_string_pretty(result)?),
@@ -54,10 +45,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 /// An empty table that fits the terminal; in a pipe every row is one line.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     // Colour the word and not the padding around it.
     table.style_text_only();
     table

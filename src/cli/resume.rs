@@ -1,13 +1,9 @@
 //! `resume`: let halted partitions go on, with the choice that their halt asks for.
 
-use super::backend;
-use super::exit::Exit;
-use super::exit::Problem;
-use super::operator;
-use super::operator::Changes;
-use super::operator::SkipTo;
-use super::operator::Target;
+use super::exit::{Exit, Problem};
+use super::operator::{Changes, SkipTo, Target};
 use super::output::Output;
+use super::{backend, operator};
 use crate::config::Config;
 
 /// Let a halted partition go on, or all of a topic

@@ -8,9 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::backend;
 use super::exit::Exit;
-use super::signals;
+use super::{backend, signals};
 use crate::config::Config;
 use crate::server;
 use crate::telemetry::Health;

@@ -5,19 +5,14 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::signal::unix::Signal;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
 use crate::telemetry::Health;
 
 /// Cancels `shutdown` at the first signal, and ends the process at the second.
-pub(super) fn stop_on_signal(
-    shutdown: CancellationToken,
-    health: Arc<Health>,
-) -> anyhow::Result<()> {
+pub(super) fn stop_on_signal(shutdown: CancellationToken, health: Arc<Health>) -> anyhow::Result<()> {
     // Registered before the task runs, so that no signal falls in between.
     let mut signals = Signals::register().context("signals cannot be caught")?;
     tokio::spawn(async move {
@@ -29,10 +24,7 @@ pub(super) fn stop_on_signal(
         let name = signals.next().await;
         // Nothing is lost: what is in flight was not acknowledged, and its next owner settles it.
         let message = "stopped at once; the next owner settles what was in flight";
-        let _ = writeln!(
-            std::io::stderr(),
-            "error: a second signal ({name}): {message}"
-        );
+        let _ = writeln!(std::io::stderr(), "error: a second signal ({name}): {message}");
         process::exit(Exit::Failed as i32);
     });
     Ok(())
@@ -45,10 +37,7 @@ struct Signals {
 
 impl Signals {
     fn register() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {

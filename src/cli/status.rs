@@ -2,16 +2,12 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::CellAlignment;
-use comfy_table::ColumnConstraint;
+use comfy_table::{CellAlignment, ColumnConstraint};
 use serde::Serialize;
 
-use super::backend;
 use super::exit::Exit;
-use super::output;
-use super::output::Output;
-use super::output::Tone;
-use super::output::or_dash;
+use super::output::{Output, Tone, or_dash};
+use super::{backend, output};
 use crate::config::Config;
 use crate::telemetry::PartitionState;
 
@@ -77,19 +73,8 @@ pub(super) async fn run(output: Output, config: &Config) -> anyhow::Result<Exit>
     Ok(Exit::Done)
 }
 
-const HEADER: [&str; 11] = [
-    "TOPIC",
-    "PARTITION",
-    "STATE",
-    "OWNER",
-    "TOKEN",
-    "NEXT",
-    "PUBLISHED",
-    "END",
-    "LAG",
-    "LAG S",
-    "PARKED",
-];
+const HEADER: [&str; 11] =
+    ["TOPIC", "PARTITION", "STATE", "OWNER", "TOKEN", "NEXT", "PUBLISHED", "END", "LAG", "LAG S", "PARKED"];
 
 const OWNER: usize = 3;
 
@@ -157,10 +142,9 @@ fn tone(state: PartitionState) -> Tone {
     match state {
         PartitionState::Running => Tone::Good,
         PartitionState::Halted => Tone::Bad,
-        PartitionState::Claiming
-        | PartitionState::Paused
-        | PartitionState::BackingOff
-        | PartitionState::Draining => Tone::Warning,
+        PartitionState::Claiming | PartitionState::Paused | PartitionState::BackingOff | PartitionState::Draining => {
+            Tone::Warning
+        }
     }
 }
 
@@ -191,9 +175,7 @@ mod tests {
 
     #[test]
     fn the_status_has_the_shape_of_the_interface() {
-        let status = Status {
-            partitions: vec![halted()],
-        };
+        let status = Status { partitions: vec![halted()] };
         assert_eq!(
             serde_json::to_value(&status).expect("a document"),
             serde_json::json!({"partitions": [{
@@ -211,9 +193,7 @@ mod tests {
 
     #[test]
     fn a_halt_stands_below_the_table_with_its_cure() {
-        let status = Status {
-            partitions: vec![halted()],
-        };
+        let status = Status { partitions: vec![halted()] };
         let table = status.table();
         let expected = "accounts.commands:3 halted, log-truncated: record 8411 is gone\n  resolve: solewriter resume";
         assert!(table.contains(expected), "{table}");

@@ -2,8 +2,7 @@
 
 use clap::CommandFactory as _;
 
-use super::operator::SkipTo;
-use super::operator::Target;
+use super::operator::{SkipTo, Target};
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {

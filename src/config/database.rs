@@ -4,15 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::database_url::DatabaseUrl;
 use super::duration;
-use super::duration::DURATION_MIN;
-use super::duration::TIMEOUT_MAX;
-use super::error::Error;
-use super::error::Invalid;
+use super::duration::{DURATION_MIN, TIMEOUT_MAX};
+use super::error::{Error, Invalid};
 
 /// Postgres cuts longer names off, and two schemas would become one.
 const SCHEMA_LENGTH_MAX: usize = 63;
@@ -111,10 +108,7 @@ mod tests {
     #[test]
     fn a_timeout_that_postgres_would_read_as_off_is_refused() {
         for lock_timeout in [Duration::ZERO, Duration::from_micros(400)] {
-            let database = Database {
-                lock_timeout,
-                ..Database::default()
-            };
+            let database = Database { lock_timeout, ..Database::default() };
             let invalid = database.validate().expect_err("too short");
             assert_eq!(invalid.key, "database.lock_timeout");
         }

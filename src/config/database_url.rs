@@ -4,18 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use schemars::Schema;
-use schemars::SchemaGenerator;
-use secrecy::ExposeSecret;
-use secrecy::SecretString;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
-use serde::de;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::postgres::PgSslMode;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
 /// What stands for a secret wherever one would be shown.
@@ -81,9 +73,7 @@ impl FromStr for DatabaseUrl {
         driver_options(text)?;
         Ok(Self {
             secret: text.into(),
-            says_sslmode: url
-                .query_pairs()
-                .any(|(key, _)| key == "sslmode" || key == "ssl-mode"),
+            says_sslmode: url.query_pairs().any(|(key, _)| key == "sslmode" || key == "ssl-mode"),
             shown: without_password(url),
         })
     }
@@ -94,8 +84,7 @@ fn refuse<T>(reason: &str) -> Result<T, DatabaseUrlError> {
 }
 
 fn driver_options(text: &str) -> Result<PgConnectOptions, DatabaseUrlError> {
-    text.parse()
-        .map_err(|error: sqlx::Error| DatabaseUrlError(error.to_string()))
+    text.parse().map_err(|error: sqlx::Error| DatabaseUrlError(error.to_string()))
 }
 
 fn stays_here(options: &PgConnectOptions) -> bool {
@@ -120,16 +109,7 @@ fn without_password(mut url: Url) -> String {
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     url.query_pairs_mut()
         .clear()
-        .extend_pairs(pairs.iter().map(|(key, value)| {
-            (
-                key,
-                if key.contains("password") {
-                    HIDDEN
-                } else {
-                    value
-                },
-            )
-        }));
+        .extend_pairs(pairs.iter().map(|(key, value)| (key, if key.contains("password") { HIDDEN } else { value })));
     url.into()
 }
 
@@ -189,10 +169,7 @@ mod tests {
     fn a_remote_host_is_verified_in_full_unless_the_url_says_otherwise() {
         assert_eq!(ssl_mode("postgres://u:p@db.example.com/app"), "VerifyFull");
         assert_eq!(ssl_mode("postgres://u:p@10.0.0.5/app"), "VerifyFull");
-        assert_eq!(
-            ssl_mode("postgres:///app?host=db.example.com"),
-            "VerifyFull"
-        );
+        assert_eq!(ssl_mode("postgres:///app?host=db.example.com"), "VerifyFull");
         assert_eq!(ssl_mode("postgres://u@db/app?sslmode=disable"), "Disable");
         assert_eq!(ssl_mode("postgres://u@db/app?sslmode=require"), "Require");
     }
@@ -229,10 +206,7 @@ mod tests {
             let url = url(text);
             let json = serde_json::to_string(&url).expect("a string");
             for shown in [format!("{url} {url:?}"), json] {
-                assert!(
-                    !shown.contains("hunter2") && shown.contains(HIDDEN),
-                    "{shown}"
-                );
+                assert!(!shown.contains("hunter2") && shown.contains(HIDDEN), "{shown}");
             }
         }
     }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::duration;
 use super::error::Invalid;
@@ -31,9 +30,7 @@ pub struct Deduplication {
 
 impl Default for Deduplication {
     fn default() -> Self {
-        Self {
-            window: DAY.saturating_mul(7),
-        }
+        Self { window: DAY.saturating_mul(7) }
     }
 }
 
@@ -49,9 +46,7 @@ mod tests {
 
     #[test]
     fn a_window_is_at_least_an_hour() {
-        let window = |seconds| Deduplication {
-            window: Duration::from_secs(seconds),
-        };
+        let window = |seconds| Deduplication { window: Duration::from_secs(seconds) };
         assert!(window(3_599).validate().is_err());
         assert!(window(3_600).validate().is_ok());
     }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serializer;
-use serde::de;
+use serde::{Deserialize, Deserializer, Serializer, de};
 
 use super::error::Invalid;
 
@@ -21,27 +18,16 @@ pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok,
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    humantime::parse_duration(&text).map_err(|error| {
-        de::Error::custom(format!(
-            "{text:?} is not a duration such as \"20s\" or \"7d\": {error}"
-        ))
-    })
+    humantime::parse_duration(&text)
+        .map_err(|error| de::Error::custom(format!("{text:?} is not a duration such as \"20s\" or \"7d\": {error}")))
 }
 
 /// The whole value in the largest unit that divides it, as the reference file writes it.
 pub(super) fn text(value: Duration) -> String {
-    const UNITS: [(u128, &str); 5] = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1_000, "s"),
-        (1, "ms"),
-    ];
+    const UNITS: [(u128, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
     let millis = value.as_millis();
     let exact = value.subsec_nanos().is_multiple_of(1_000_000);
-    let unit = UNITS
-        .iter()
-        .find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
+    let unit = UNITS.iter().find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
     match unit {
         Some((size, unit)) if exact => format!("{}{unit}", millis / size),
         _ => humantime::format_duration(value).to_string(),
@@ -49,20 +35,12 @@ pub(super) fn text(value: Duration) -> String {
 }
 
 /// Refuses what is shorter than `min` or longer than `max`, both allowed themselves.
-pub(super) fn within(
-    key: &str,
-    value: Duration,
-    min: Duration,
-    max: Duration,
-) -> Result<(), Invalid> {
+pub(super) fn within(key: &str, value: Duration, min: Duration, max: Duration) -> Result<(), Invalid> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
     let [value, min, max] = [value, min, max].map(text);
-    Err(Invalid::new(
-        key,
-        format!("{value} is not between {min} and {max}"),
-    ))
+    Err(Invalid::new(key, format!("{value} is not between {min} and {max}")))
 }
 
 #[cfg(test)]

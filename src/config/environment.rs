@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::error::Error;
 use super::keys;
@@ -34,22 +33,12 @@ pub(super) fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<Set
         .collect()
 }
 
-fn setting(
-    environment: &BTreeMap<String, String>,
-    name: &str,
-    value: &str,
-) -> Result<Setting, Error> {
+fn setting(environment: &BTreeMap<String, String>, name: &str, value: &str) -> Result<Setting, Error> {
     let Some(variable) = name.strip_suffix(FILE_SUFFIX) else {
-        return Ok(Setting::new(
-            path_of(name),
-            value,
-            Origin::Environment(name.to_owned()),
-        ));
+        return Ok(Setting::new(path_of(name), value, Origin::Environment(name.to_owned())));
     };
     if environment.contains_key(variable) {
-        return Err(Error::SetTwice {
-            variable: variable.to_owned(),
-        });
+        return Err(Error::SetTwice { variable: variable.to_owned() });
     }
     let path = PathBuf::from(value);
     let text = fs::read_to_string(&path).map_err(|source| Error::ValueFile {
@@ -57,24 +46,13 @@ fn setting(
         path: path.clone(),
         source,
     })?;
-    let origin = Origin::EnvironmentFile {
-        variable: name.to_owned(),
-        path,
-    };
-    Ok(Setting::new(
-        path_of(variable),
-        without_newline(&text),
-        origin,
-    ))
+    let origin = Origin::EnvironmentFile { variable: name.to_owned(), path };
+    Ok(Setting::new(path_of(variable), without_newline(&text), origin))
 }
 
 impl Setting {
     fn new(path: Vec<String>, text: &str, origin: Origin) -> Self {
-        Self {
-            value: typed(keys::kind_at(&path), text),
-            path,
-            origin,
-        }
+        Self { value: typed(keys::kind_at(&path), text), path, origin }
     }
 }
 
@@ -85,11 +63,7 @@ fn path_of(name: &str) -> Vec<String> {
     match path.as_slice() {
         [kafka, properties, _, ..] if kafka == "kafka" && properties == "properties" => {
             let verbatim = PREFIX.len() + "kafka__properties__".len();
-            vec![
-                kafka.clone(),
-                properties.clone(),
-                name[verbatim..].to_owned(),
-            ]
+            vec![kafka.clone(), properties.clone(), name[verbatim..].to_owned()]
         }
         _ => path,
     }
@@ -125,10 +99,7 @@ mod tests {
 
     #[test]
     fn sections_and_keys_are_lower_case_in_the_file_and_upper_case_in_the_environment() {
-        assert_eq!(
-            path_of("SOLEWRITER__WORKER__DRAIN_TIMEOUT"),
-            ["worker", "drain_timeout"]
-        );
+        assert_eq!(path_of("SOLEWRITER__WORKER__DRAIN_TIMEOUT"), ["worker", "drain_timeout"]);
     }
 
     #[test]
@@ -148,9 +119,6 @@ mod tests {
     #[test]
     fn a_number_for_a_text_key_stays_text() {
         assert_eq!(typed(Kind::Text, "42"), Value::String("42".into()));
-        assert_eq!(
-            typed(Kind::Integer, "33_554_432"),
-            Value::Integer(33_554_432)
-        );
+        assert_eq!(typed(Kind::Integer, "33_554_432"), Value::Integer(33_554_432));
     }
 }

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::origin::Origin;
-use super::origin::Origins;
+use super::origin::{Origin, Origins};
 
 /// Why a configuration was refused. No message contains the value of a secret.
 #[derive(Debug, thiserror::Error)]
@@ -90,10 +89,7 @@ pub enum Error {
 
 impl Error {
     /// A value that did not fit its type, found while deserializing.
-    pub(super) fn malformed(
-        error: &serde_path_to_error::Error<toml::de::Error>,
-        origins: &Origins,
-    ) -> Self {
+    pub(super) fn malformed(error: &serde_path_to_error::Error<toml::de::Error>, origins: &Origins) -> Self {
         // The inner error's `Display` would add a location in a text that does not exist.
         let problem = error.inner().message().to_owned();
         Invalid::new(error.path().to_string(), problem).found_in(origins)
@@ -109,17 +105,10 @@ pub(super) struct Invalid {
 
 impl Invalid {
     pub(super) fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            problem: problem.into(),
-        }
+        Self { key: key.into(), problem: problem.into() }
     }
 
     pub(super) fn found_in(self, origins: &Origins) -> Error {
-        Error::Invalid {
-            origin: origins.of(&self.key),
-            key: self.key,
-            problem: self.problem,
-        }
+        Error::Invalid { origin: origins.of(&self.key), key: self.key, problem: self.problem }
     }
 }

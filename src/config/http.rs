@@ -1,13 +1,9 @@
 //! `[http]`: health and metrics.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::de;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Where health and metrics are served.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -21,18 +17,13 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9400)),
-        }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9400)) }
     }
 }
 
 /// The standard library's message does not say that names are not looked up.
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(from)?;
-    text.parse().map_err(|_| {
-        de::Error::custom(format!(
-            "{text:?} is no IP address with a port, such as \"127.0.0.1:9400\""
-        ))
-    })
+    text.parse()
+        .map_err(|_| de::Error::custom(format!("{text:?} is no IP address with a port, such as \"127.0.0.1:9400\"")))
 }

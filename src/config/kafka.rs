@@ -1,11 +1,9 @@
 //! `[kafka]`: the cluster.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::error::Error;
-use super::error::Invalid;
+use super::error::{Error, Invalid};
 use super::kafka_properties::KafkaProperties;
 
 /// How to reach Kafka, and as which group.
@@ -26,11 +24,7 @@ pub struct Kafka {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self {
-            bootstrap_servers: None,
-            group_id: "solewriter".to_owned(),
-            properties: KafkaProperties::default(),
-        }
+        Self { bootstrap_servers: None, group_id: "solewriter".to_owned(), properties: KafkaProperties::default() }
     }
 }
 
@@ -49,8 +43,7 @@ impl Kafka {
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         let servers = self.bootstrap_servers.as_deref();
-        if servers.is_some_and(|servers| servers.split(',').any(|server| server.trim().is_empty()))
-        {
+        if servers.is_some_and(|servers| servers.split(',').any(|server| server.trim().is_empty())) {
             return Err(Invalid::new(
                 "kafka.bootstrap_servers",
                 "an empty entry: write host:port, separated by commas",

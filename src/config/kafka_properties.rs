@@ -6,9 +6,7 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
-use serde::Serializer;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::database_url::HIDDEN;
 use super::error::Invalid;
@@ -39,9 +37,7 @@ enum PropertyValue {
 impl KafkaProperties {
     /// Names and values, secrets included: for the client, not for eyes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value of one property.
@@ -52,15 +48,13 @@ impl KafkaProperties {
 
     /// Names and values, secrets hidden.
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.iter()
-            .map(|(name, value)| (name, if is_secret(name) { HIDDEN } else { value }))
+        self.iter().map(|(name, value)| (name, if is_secret(name) { HIDDEN } else { value }))
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         self.iter().try_for_each(|(name, value)| {
-            let problem = refused_properties::reason(name)
-                .map(str::to_owned)
-                .or_else(|| unknown_to_librdkafka(name, value));
+            let problem =
+                refused_properties::reason(name).map(str::to_owned).or_else(|| unknown_to_librdkafka(name, value));
             match problem {
                 Some(problem) => Err(Invalid::new(format!("kafka.properties.{name}"), problem)),
                 None => Ok(()),
@@ -78,10 +72,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for KafkaProperties 
 
 /// Asks librdkafka itself, so that a typo is found here and not in front of the broker.
 fn unknown_to_librdkafka(name: &str, value: &str) -> Option<String> {
-    let error = ClientConfig::new()
-        .set(name, value)
-        .create_native_config()
-        .err()?;
+    let error = ClientConfig::new().set(name, value).create_native_config().err()?;
     Some(match error {
         // Its description quotes the value.
         _ if is_secret(name) => "librdkafka refuses this value".to_owned(),
@@ -103,10 +94,7 @@ fn texts<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, S
         PropertyValue::Number(number) => number.to_string(),
         PropertyValue::Boolean(boolean) => boolean.to_string(),
     };
-    Ok(values
-        .into_iter()
-        .map(|(name, value)| (name, text(value)))
-        .collect())
+    Ok(values.into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
 impl fmt::Debug for KafkaProperties {
@@ -169,10 +157,7 @@ mod tests {
         .collect();
         let json = serde_json::to_string(&properties).expect("a map");
         for shown in [format!("{properties:?}"), json] {
-            assert!(
-                !shown.contains("hunter2") && shown.contains("mine"),
-                "{shown}"
-            );
+            assert!(!shown.contains("hunter2") && shown.contains("mine"), "{shown}");
         }
     }
 }

@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::Config;
 use super::error::Error;
@@ -16,12 +15,8 @@ const SIMILARITY_MIN: f64 = 0.8;
 
 /// The schema without references, to walk along a table.
 static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings
-        .into_generator()
-        .into_root_schema_for::<Config>()
-        .to_value()
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Config>().to_value()
 });
 
 /// What a key holds, as far as reading it from text goes.
@@ -36,9 +31,7 @@ pub(super) enum Kind {
 
 /// The kind of the key at `path`; text for a key that does not exist.
 pub(super) fn kind_at(path: &[String]) -> Kind {
-    let schema = path
-        .iter()
-        .try_fold(&*SCHEMA, |schema, key| child(schema, key));
+    let schema = path.iter().try_fold(&*SCHEMA, |schema, key| child(schema, key));
     schema.map_or(Kind::Text, kind)
 }
 
@@ -69,40 +62,29 @@ fn check_table(schema: &Json, table: &Table, prefix: &str, origins: &Origins) ->
 fn check_value(schema: &Json, value: &Value, key: &str, origins: &Origins) -> Result<(), Error> {
     // Said here and not by the deserializer, whose message quotes the value: it may be a password.
     let misplaced = |problem: String| {
-        Err(Error::Invalid {
-            origin: origins.of(&first_leaf(key, value)),
-            key: key.to_owned(),
-            problem,
-        })
+        Err(Error::Invalid { origin: origins.of(&first_leaf(key, value)), key: key.to_owned(), problem })
     };
     match (kind(schema), value) {
-        (Kind::Section, Value::Table(table)) => {
-            check_table(schema, table, &format!("{key}."), origins)
-        }
+        (Kind::Section, Value::Table(table)) => check_table(schema, table, &format!("{key}."), origins),
         (Kind::Section, _) => misplaced(format!("a section, not a value: write [{key}]")),
         (Kind::List, Value::Table(_)) => misplaced(format!("a list: write [[{key}]]")),
         (Kind::List, Value::Array(items)) => {
             let schema = &schema["items"];
-            items.iter().enumerate().try_for_each(|(index, item)| {
-                check_value(schema, item, &format!("{key}[{index}]"), origins)
-            })
+            items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| check_value(schema, item, &format!("{key}[{index}]"), origins))
         }
         _ => Ok(()),
     }
 }
 
 fn child<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
-    let schema = if kind(schema) == Kind::List {
-        &schema["items"]
-    } else {
-        schema
-    };
+    let schema = if kind(schema) == Kind::List { &schema["items"] } else { schema };
     let named = schema.get("properties").and_then(|keys| keys.get(key));
     named.or_else(|| {
         // A map with free keys, such as kafka.properties, describes all its values at once.
-        schema
-            .get("additionalProperties")
-            .filter(|values| values.is_object())
+        schema.get("additionalProperties").filter(|values| values.is_object())
     })
 }
 
@@ -124,11 +106,7 @@ fn kind(schema: &Json) -> Kind {
 
 fn unknown(schema: &Json, name: &str, key: String, value: &Value, origins: &Origins) -> Error {
     let hint = hint(schema, name);
-    Error::UnknownKey {
-        origin: origins.of(&first_leaf(&key, value)),
-        key,
-        hint,
-    }
+    Error::UnknownKey { origin: origins.of(&first_leaf(&key, value)), key, hint }
 }
 
 /// Origins are recorded for values, so an unknown section is found by what is in it.
@@ -151,9 +129,9 @@ fn hint(schema: &Json, name: &str) -> String {
     if names(&SCHEMA).contains(&name) {
         return format!(": {name} belongs at the top of the file, before the first section");
     }
-    let owner = names(&SCHEMA).into_iter().find(|section| {
-        child(&SCHEMA, section).is_some_and(|schema| names(schema).contains(&name))
-    });
+    let owner = names(&SCHEMA)
+        .into_iter()
+        .find(|section| child(&SCHEMA, section).is_some_and(|schema| names(schema).contains(&name)));
     match owner {
         Some(section) => format!(": did you mean {section}.{name}?"),
         None => format!(": the keys here are {}", neighbours.join(", ")),
@@ -195,11 +173,7 @@ mod tests {
     fn every_key_has_a_description() {
         for section in names(&SCHEMA) {
             let schema = child(&SCHEMA, section).expect("a section of the schema");
-            let inner = if kind(schema) == Kind::List {
-                &schema["items"]
-            } else {
-                schema
-            };
+            let inner = if kind(schema) == Kind::List { &schema["items"] } else { schema };
             for key in names(inner) {
                 assert!(description_at(&[section, key]).is_some(), "{section}.{key}");
             }

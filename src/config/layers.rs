@@ -1,24 +1,18 @@
 //! Lays the sources over each other in one table, and remembers who wrote what.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use super::environment;
-use super::error::Error;
-use super::error::Invalid;
-use super::origin::Origin;
-use super::origin::Origins;
+use super::error::{Error, Invalid};
+use super::origin::{Origin, Origins};
 use super::sources::Sources;
 
 /// What other tools call these two keys: obeyed where nothing of solewriter's own speaks.
-const CONVENTIONAL_VARIABLES: [(&str, &str, &str); 2] = [
-    ("DATABASE_URL", "database", "url"),
-    ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "bootstrap_servers"),
-];
+const CONVENTIONAL_VARIABLES: [(&str, &str, &str); 2] =
+    [("DATABASE_URL", "database", "url"), ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "bootstrap_servers")];
 
 /// All sources as one table, not yet checked.
 pub(super) struct Layers {
@@ -88,9 +82,7 @@ impl Layers {
         };
         let mut table = &mut self.table;
         for (depth, section) in sections.iter().enumerate() {
-            let entry = table
-                .entry(section.as_str())
-                .or_insert_with(|| Value::Table(Table::new()));
+            let entry = table.entry(section.as_str()).or_insert_with(|| Value::Table(Table::new()));
             let Value::Table(inner) = entry else {
                 let key = path[..=depth].join(".");
                 return Err(not_a_section(&key, path, origin));

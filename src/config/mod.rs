@@ -29,29 +29,22 @@ mod worker;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::database::Database;
-pub use self::database_url::DatabaseUrl;
-pub use self::database_url::DatabaseUrlError;
+pub use self::database_url::{DatabaseUrl, DatabaseUrlError};
 pub use self::deduplication::Deduplication;
 pub use self::error::Error;
+use self::error::Invalid;
 pub use self::http::Http;
 pub use self::kafka::Kafka;
 pub use self::kafka_properties::KafkaProperties;
-pub use self::origin::Origin;
-pub use self::origin::Origins;
+pub use self::origin::{Origin, Origins};
 pub use self::reference::reference_file;
-pub use self::sources::DEFAULT_FILE;
-pub use self::sources::Sources;
+pub use self::sources::{DEFAULT_FILE, Sources};
 pub use self::start::Start;
-pub use self::topic::OnFailure;
-pub use self::topic::Partitioner;
-pub use self::topic::Topic;
+pub use self::topic::{OnFailure, Partitioner, Topic};
 pub use self::worker::Worker;
-
-use self::error::Invalid;
 
 /// Everything that a worker is told.
 ///
@@ -97,8 +90,8 @@ impl Config {
     pub fn from_sources(sources: &Sources) -> Result<Self, Error> {
         let layers::Layers { table, origins } = layers::collect(sources)?;
         keys::check(&table, &origins)?;
-        let mut config: Self = serde_path_to_error::deserialize(table)
-            .map_err(|error| Error::malformed(&error, &origins))?;
+        let mut config: Self =
+            serde_path_to_error::deserialize(table).map_err(|error| Error::malformed(&error, &origins))?;
         config.origins = origins;
         config.topics.iter_mut().for_each(Topic::resolve);
         config.validate()?;
@@ -152,10 +145,7 @@ impl Config {
         if self.commands.is_empty() {
             return Ok(());
         }
-        Err(Invalid::new(
-            "commands",
-            "declarative SQL commands are not part of this version",
-        ))
+        Err(Invalid::new("commands", "declarative SQL commands are not part of this version"))
     }
 }
 

@@ -77,17 +77,11 @@ mod tests {
     fn a_key_inside_a_list_has_the_origin_of_the_list() {
         let mut origins = Origins::default();
         origins.record("topics".into(), Origin::Environment("T".into()));
-        assert_eq!(
-            origins.of("topics[2].name"),
-            Origin::Environment("T".into())
-        );
+        assert_eq!(origins.of("topics[2].name"), Origin::Environment("T".into()));
     }
 
     #[test]
     fn a_key_that_nobody_wrote_is_a_default() {
-        assert_eq!(
-            Origins::default().of("worker.drain_timeout"),
-            Origin::Default
-        );
+        assert_eq!(Origins::default().of("worker.drain_timeout"), Origin::Default);
     }
 }

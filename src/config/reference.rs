@@ -2,11 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Config;
-use super::Topic;
-use super::keys;
-use super::show;
 use super::show::Line;
+use super::{Config, Topic, keys, show};
 
 const HEAD: &str = "\
 # solewriter: every key, with its unit and its default.
@@ -104,17 +101,11 @@ mod tests {
 
     #[test]
     fn the_reference_file_with_every_value_uncommented_is_the_example() {
-        let is_value =
-            |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+        let is_value = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
         let made = reference_file();
-        let uncommented: Vec<&str> = made
-            .lines()
-            .map(|line| if is_value(&line) { &line[1..] } else { line })
-            .collect();
+        let uncommented: Vec<&str> = made.lines().map(|line| if is_value(&line) { &line[1..] } else { line }).collect();
         let config: Config = toml::from_str(&uncommented.join("\n")).expect("a good file");
         assert_eq!(config.show(), example().show());
-        config
-            .validate_for_run()
-            .expect("a configuration that works");
+        config.validate_for_run().expect("a configuration that works");
     }
 }

@@ -8,25 +8,21 @@ const LINGER: &str = "refused: outcomes already come in batches, so waiting for 
 const REPORTS: &str = "refused: the published offset moves by delivery reports, so every one of them is needed. There is nothing to set instead";
 const PARTITION: &str = "refused: an outcome goes to the partition of its command. The producers' partitioner is `partitioner` of its [[topics]]";
 const ASSIGNMENT: &str = "refused: the assignment is cooperative-sticky. For the broker's own assignment set \"group.protocol\" = \"consumer\"";
-const EVENTS: &str =
-    "refused: solewriter watches the ends of partitions itself. There is nothing to set instead";
-const TOPICS: &str = "refused: a command topic is never made by accident; create it with the partition count that its producers use";
-const TRANSACTIONS: &str = "refused: the commit is in Postgres, and outcomes need no Kafka transaction. There is nothing to set instead";
-const LOADS_CODE: &str = "refused: it would load code into the worker. There is no way around it; TLS, SCRAM and zstd are built in";
-const RUNS_PROGRAMS: &str = "refused: it would run a program as the worker. Use SASL SCRAM or mutual TLS, which are built in";
-const UNSECURE: &str =
-    "refused: unsigned tokens prove nothing. Use SASL SCRAM or mutual TLS, which are built in";
+const EVENTS: &str = "refused: solewriter watches the ends of partitions itself. There is nothing to set instead";
+const TOPICS: &str =
+    "refused: a command topic is never made by accident; create it with the partition count that its producers use";
+const TRANSACTIONS: &str =
+    "refused: the commit is in Postgres, and outcomes need no Kafka transaction. There is nothing to set instead";
+const LOADS_CODE: &str =
+    "refused: it would load code into the worker. There is no way around it; TLS, SCRAM and zstd are built in";
+const RUNS_PROGRAMS: &str =
+    "refused: it would run a program as the worker. Use SASL SCRAM or mutual TLS, which are built in";
+const UNSECURE: &str = "refused: unsigned tokens prove nothing. Use SASL SCRAM or mutual TLS, which are built in";
 
 /// Names and librdkafka's aliases for them. A trailing `*` stands for any ending.
 const REFUSED: [(&str, &str); 35] = [
-    (
-        "bootstrap.servers",
-        "refused: set bootstrap_servers under [kafka]",
-    ),
-    (
-        "metadata.broker.list",
-        "refused: set bootstrap_servers under [kafka]",
-    ),
+    ("bootstrap.servers", "refused: set bootstrap_servers under [kafka]"),
+    ("metadata.broker.list", "refused: set bootstrap_servers under [kafka]"),
     ("group.id", "refused: set group_id under [kafka]"),
     ("enable.auto.commit", CURSOR),
     ("auto.commit.enable", CURSOR),
@@ -73,10 +69,7 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
         Some(beginning) => name.starts_with(beginning),
         None => name == pattern,
     };
-    REFUSED
-        .iter()
-        .find(|(pattern, _)| matches(pattern))
-        .map(|(_, reason)| *reason)
+    REFUSED.iter().find(|(pattern, _)| matches(pattern)).map(|(_, reason)| *reason)
 }
 
 #[cfg(test)]
@@ -102,12 +95,7 @@ mod tests {
 
     #[test]
     fn what_concerns_only_the_connection_is_allowed() {
-        for name in [
-            "session.timeout.ms",
-            "client.rack",
-            "ssl.ca.location",
-            "topic.metadata.refresh.interval.ms",
-        ] {
+        for name in ["session.timeout.ms", "client.rack", "ssl.ca.location", "topic.metadata.refresh.interval.ms"] {
             assert_eq!(reason(name), None, "{name}");
         }
     }

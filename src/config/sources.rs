@@ -35,10 +35,7 @@ impl Sources {
     /// No environment; `named_file`, or the default file if it exists.
     #[must_use]
     pub fn of_file(named_file: Option<PathBuf>) -> Self {
-        Self {
-            named_file,
-            ..Self::default()
-        }
+        Self { named_file, ..Self::default() }
     }
 
     /// This process's environment and `named_file`, `SOLEWRITER_CONFIG` or the default file.
@@ -52,9 +49,7 @@ impl Sources {
             let Some(name) = name.to_str().filter(|name| concerns_solewriter(name)) else {
                 continue;
             };
-            let value = value.into_string().map_err(|_| Error::NotUnicode {
-                variable: name.to_owned(),
-            })?;
+            let value = value.into_string().map_err(|_| Error::NotUnicode { variable: name.to_owned() })?;
             sources.environment.insert(name.to_owned(), value);
         }
         Ok(sources)
@@ -70,32 +65,15 @@ impl Sources {
     /// Sets `key` (with its section, e.g. `kafka.group_id`) above every other source; `asked_by` is
     /// what messages name, e.g. `--listen`.
     #[must_use]
-    pub fn set(
-        mut self,
-        key: impl Into<String>,
-        value: impl Into<toml::Value>,
-        asked_by: impl Into<String>,
-    ) -> Self {
-        self.explicit.push(Explicit {
-            key: key.into(),
-            value: value.into(),
-            asked_by: asked_by.into(),
-        });
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<toml::Value>, asked_by: impl Into<String>) -> Self {
+        self.explicit.push(Explicit { key: key.into(), value: value.into(), asked_by: asked_by.into() });
         self
     }
 
     /// The file to read, and whether it has to exist.
     pub(super) fn file(&self) -> (PathBuf, bool) {
-        let variable = || {
-            self.environment
-                .get(FILE_VARIABLE)
-                .filter(|v| !v.is_empty())
-        };
-        match self
-            .named_file
-            .clone()
-            .or_else(|| variable().map(PathBuf::from))
-        {
+        let variable = || self.environment.get(FILE_VARIABLE).filter(|v| !v.is_empty());
+        match self.named_file.clone().or_else(|| variable().map(PathBuf::from)) {
             Some(named) => (named, true),
             None => (PathBuf::from(DEFAULT_FILE), false),
         }
@@ -103,6 +81,5 @@ impl Sources {
 }
 
 fn concerns_solewriter(name: &str) -> bool {
-    name.starts_with("SOLEWRITER__")
-        || [FILE_VARIABLE, "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"].contains(&name)
+    name.starts_with("SOLEWRITER__") || [FILE_VARIABLE, "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"].contains(&name)
 }

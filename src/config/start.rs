@@ -5,15 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use schemars::Schema;
-use schemars::SchemaGenerator;
-use schemars::json_schema;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
-use serde::de;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The first record that a new partition settles. A partition that has a cursor ignores it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +22,7 @@ pub enum Start {
 
 /// A text that is none of the three.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is neither \"earliest\" nor \"latest\" nor a time with an offset such as \"2026-01-31T00:00:00Z\""
-)]
+#[error("{0:?} is neither \"earliest\" nor \"latest\" nor a time with an offset such as \"2026-01-31T00:00:00Z\"")]
 pub struct StartError(String);
 
 impl FromStr for Start {
@@ -41,10 +32,7 @@ impl FromStr for Start {
         match text {
             "earliest" => Ok(Self::Earliest),
             "latest" => Ok(Self::Latest),
-            time => time
-                .parse()
-                .map(Self::At)
-                .map_err(|_| StartError(time.to_owned())),
+            time => time.parse().map(Self::At).map_err(|_| StartError(time.to_owned())),
         }
     }
 }
@@ -67,10 +55,7 @@ impl Serialize for Start {
 
 /// TOML has times of its own, so both `"2026-01-31T00:00:00Z"` and the same without quotes are meant.
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected \"earliest\", \"latest\" or an RFC 3339 time"
-)]
+#[serde(untagged, expecting = "expected \"earliest\", \"latest\" or an RFC 3339 time")]
 enum Written {
     Text(String),
     Time(toml::value::Datetime),

@@ -1,8 +1,7 @@
 //! The layers together: who wins, and what a message says.
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
+use std::{env, fs};
 
 use super::*;
 
@@ -38,9 +37,7 @@ fn load(sources: &Sources) -> Config {
 }
 
 fn refusal(sources: &Sources) -> String {
-    Config::from_sources(sources)
-        .expect_err("a bad configuration")
-        .to_string()
+    Config::from_sources(sources).expect_err("a bad configuration").to_string()
 }
 
 fn refusal_of(text: &str) -> String {
@@ -57,10 +54,7 @@ fn no_file_and_no_environment_is_the_defaults() {
 #[test]
 fn a_named_file_that_is_missing_is_an_error() {
     let missing = PathBuf::from("no/such/file.toml");
-    assert_eq!(
-        refusal(&Sources::of_file(Some(missing))),
-        "configuration file no/such/file.toml does not exist"
-    );
+    assert_eq!(refusal(&Sources::of_file(Some(missing))), "configuration file no/such/file.toml does not exist");
     let named = defaults().variable("SOLEWRITER_CONFIG", "no/such/file.toml");
     assert!(refusal(&named).contains("does not exist"));
 }
@@ -80,9 +74,7 @@ fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
 fn the_conventional_variables_count_only_where_solewriter_s_own_are_silent() {
     let file = File::with("[database]\nurl = \"postgres://file@localhost/app\"");
     let url = |sources: Sources| load(&sources).database.url.map(|url| url.to_string());
-    let conventional = |sources: Sources| {
-        sources.variable("DATABASE_URL", "postgres://conventional@localhost/app")
-    };
+    let conventional = |sources: Sources| sources.variable("DATABASE_URL", "postgres://conventional@localhost/app");
     let expected = |user: &str| Some(format!("postgres://{user}@localhost/app"));
     assert_eq!(url(conventional(defaults())), expected("conventional"));
     assert_eq!(url(conventional(file.sources())), expected("file"));
@@ -99,10 +91,7 @@ fn a_value_can_come_from_a_file() {
     let sources = defaults().variable(variable, secret.0.display().to_string());
     let config = load(&sources);
     let shown = config.show();
-    assert!(
-        shown.contains("postgres://app:***@localhost/app"),
-        "{shown}"
-    );
+    assert!(shown.contains("postgres://app:***@localhost/app"), "{shown}");
     assert!(shown.contains(variable), "{shown}");
     assert!(!shown.contains("hunter2") && !format!("{config:?}").contains("hunter2"));
     assert_eq!(
@@ -118,17 +107,11 @@ fn the_environment_is_typed_as_its_key_wants_it() {
             .variable("SOLEWRITER__WORKER__BATCH_COMMANDS_MAX", "500")
             .variable("SOLEWRITER__KAFKA__GROUP_ID", "42")
             .variable("SOLEWRITER__KAFKA__PROPERTIES__session.timeout.ms", "6000")
-            .variable(
-                "SOLEWRITER__TOPICS",
-                r#"[{ name = "orders", entity = "order" }]"#,
-            ),
+            .variable("SOLEWRITER__TOPICS", r#"[{ name = "orders", entity = "order" }]"#),
     );
     assert_eq!(config.worker.batch_commands_max.get(), 500);
     assert_eq!(config.kafka.group_id, "42");
-    assert_eq!(
-        config.kafka.properties.get("session.timeout.ms"),
-        Some("6000")
-    );
+    assert_eq!(config.kafka.properties.get("session.timeout.ms"), Some("6000"));
     assert_eq!(config.topics[0].outcomes_topic(), "orders.outcomes");
 }
 
@@ -138,10 +121,7 @@ fn a_key_with_a_typo_names_the_nearest_key() {
         refusal_of("[worker]\nbatch_comands_max = 5"),
         "unknown key worker.batch_comands_max in FILE: did you mean batch_commands_max?"
     );
-    assert_eq!(
-        refusal_of("[workers]\nbatch_commands_max = 5"),
-        "unknown key workers in FILE: did you mean worker?"
-    );
+    assert_eq!(refusal_of("[workers]\nbatch_commands_max = 5"), "unknown key workers in FILE: did you mean worker?");
     assert_eq!(
         refusal_of("[[topics]]\nname = \"a\"\nentity = \"b\"\npartitoner = \"crc32\""),
         "unknown key topics[0].partitoner in FILE: did you mean partitioner?"
@@ -162,10 +142,7 @@ fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
         refusal_of("[kafka]\nwindow = \"7d\""),
         "unknown key kafka.window in FILE: did you mean deduplication.window?"
     );
-    assert_eq!(
-        refusal_of("[topics]\nname = \"a\""),
-        "topics in FILE: a list: write [[topics]]"
-    );
+    assert_eq!(refusal_of("[topics]\nname = \"a\""), "topics in FILE: a list: write [[topics]]");
 }
 
 #[test]
@@ -217,7 +194,8 @@ fn a_syntax_error_names_its_line() {
 fn a_property_that_solewriter_owns_is_refused_with_the_reason() {
     let refusal = refusal_of("[kafka.properties]\n\"enable.auto.commit\" = true");
     assert!(
-        refusal.starts_with("kafka.properties.enable.auto.commit in FILE: refused: the cursor in Postgres is the truth"),
+        refusal
+            .starts_with("kafka.properties.enable.auto.commit in FILE: refused: the cursor in Postgres is the truth"),
         "{refusal}"
     );
 }
@@ -250,13 +228,9 @@ fn running_needs_a_database_a_cluster_and_a_topic() {
 fn what_is_shown_names_where_each_value_came_from() {
     let config = load(&defaults().variable("SOLEWRITER__WORKER__DRAIN_TIMEOUT", "30s"));
     let shown = config.show();
-    let line =
-        "drain_timeout = \"30s\"  # environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT\n";
+    let line = "drain_timeout = \"30s\"  # environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT\n";
     assert!(shown.contains(line), "{shown}");
     let json = config.show_json();
     assert_eq!(json["worker"]["drain_timeout"], "30s");
-    assert_eq!(
-        json["origins"]["worker.drain_timeout"],
-        "environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT"
-    );
+    assert_eq!(json["origins"]["worker.drain_timeout"], "environment variable SOLEWRITER__WORKER__DRAIN_TIMEOUT");
 }

@@ -12,10 +12,7 @@ const NAME_LENGTH_MAX: usize = 249;
 const ENTITY_LENGTH_MAX: usize = 255;
 
 pub(super) fn validate(topics: &[Topic]) -> Result<(), Invalid> {
-    topics
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, topic)| validate_names(index, topic))?;
+    topics.iter().enumerate().try_for_each(|(index, topic)| validate_names(index, topic))?;
     no_topic_twice(topics)?;
     one_topic_per_entity(topics)?;
     no_answers_on_command_topics(topics)
@@ -75,14 +72,9 @@ fn one_topic_per_entity(topics: &[Topic]) -> Result<(), Invalid> {
 fn no_answers_on_command_topics(topics: &[Topic]) -> Result<(), Invalid> {
     let is_command_topic = |name: &str| topics.iter().any(|topic| topic.name == name);
     for (index, topic) in topics.iter().enumerate() {
-        for (key, name) in [
-            ("outcomes_topic", topic.outcomes_topic()),
-            ("events_topic", topic.events_topic()),
-        ] {
+        for (key, name) in [("outcomes_topic", topic.outcomes_topic()), ("events_topic", topic.events_topic())] {
             if is_command_topic(&name) {
-                let problem = format!(
-                    "{name} is a command topic: what is published there would be read as commands"
-                );
+                let problem = format!("{name} is a command topic: what is published there would be read as commands");
                 return Err(invalid(index, key, problem));
             }
         }
@@ -96,15 +88,11 @@ fn invalid(index: usize, key: &str, problem: String) -> Invalid {
 
 fn is_topic_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=NAME_LENGTH_MAX).contains(&name.len())
-        && name.chars().all(legal)
-        && name != "."
-        && name != ".."
+    (1..=NAME_LENGTH_MAX).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
 }
 
 fn is_entity_type(entity: &str) -> bool {
-    (1..=ENTITY_LENGTH_MAX).contains(&entity.len())
-        && !entity.contains(|c: char| c.is_control() || c.is_whitespace())
+    (1..=ENTITY_LENGTH_MAX).contains(&entity.len()) && !entity.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
 #[cfg(test)]
@@ -117,19 +105,13 @@ mod tests {
 
     #[test]
     fn two_topics_with_an_entity_type_each_are_fine() {
-        let topics = [
-            Topic::new("accounts.commands", "account"),
-            Topic::new("orders", "order"),
-        ];
+        let topics = [Topic::new("accounts.commands", "account"), Topic::new("orders", "order")];
         assert_eq!(key_of_problem(&topics), None);
     }
 
     #[test]
     fn a_topic_appears_once() {
-        let topics = [
-            Topic::new("accounts", "account"),
-            Topic::new("accounts", "order"),
-        ];
+        let topics = [Topic::new("accounts", "account"), Topic::new("accounts", "order")];
         assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[1].name"));
     }
 
@@ -142,33 +124,20 @@ mod tests {
     #[test]
     fn outcomes_and_events_never_come_back_as_commands() {
         let topics = [Topic::new("a", "account"), Topic::new("a.events", "order")];
-        assert_eq!(
-            key_of_problem(&topics).as_deref(),
-            Some("topics[0].events_topic")
-        );
+        assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].events_topic"));
         let mut own = Topic::new("a", "account");
         own.outcomes_topic = Some("a".into());
-        assert_eq!(
-            key_of_problem(&[own]).as_deref(),
-            Some("topics[0].outcomes_topic")
-        );
+        assert_eq!(key_of_problem(&[own]).as_deref(), Some("topics[0].outcomes_topic"));
     }
 
     #[test]
     fn a_name_that_kafka_would_refuse_is_refused_here() {
         for name in ["", ".", "..", "a b", "ä", &"a".repeat(250)] {
             let topics = [Topic::new(name, "account")];
-            assert_eq!(
-                key_of_problem(&topics).as_deref(),
-                Some("topics[0].name"),
-                "{name}"
-            );
+            assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].name"), "{name}");
         }
         // Long enough for itself, too long with `.outcomes` behind it.
         let topics = [Topic::new("a".repeat(245), "account")];
-        assert_eq!(
-            key_of_problem(&topics).as_deref(),
-            Some("topics[0].outcomes_topic")
-        );
+        assert_eq!(key_of_problem(&topics).as_deref(), Some("topics[0].outcomes_topic"));
     }
 }

@@ -4,12 +4,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::duration;
-use super::duration::DURATION_MIN;
-use super::duration::TIMEOUT_MAX;
+use super::duration::{DURATION_MIN, TIMEOUT_MAX};
 use super::error::Invalid;
 
 /// How much one process takes on at once, and how long it takes to stop.
@@ -44,7 +42,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             batch_commands_max: const { NonZeroUsize::new(2_000).unwrap() },
-            in_flight_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
+            in_flight_bytes_max: const { NonZeroUsize::new(16 * MEBIBYTE).unwrap() },
             drain_timeout: Duration::from_secs(20),
             payload_bytes_max: const { NonZeroUsize::new(MEBIBYTE).unwrap() },
             entity_cache_entries_max: const { NonZeroUsize::new(20_000).unwrap() },
@@ -63,12 +61,9 @@ impl Worker {
             );
             return Err(Invalid::new("worker.payload_bytes_max", problem));
         }
-        [
-            ("worker.drain_timeout", self.drain_timeout),
-            ("worker.database_backoff_max", self.database_backoff_max),
-        ]
-        .into_iter()
-        .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
+        [("worker.drain_timeout", self.drain_timeout), ("worker.database_backoff_max", self.database_backoff_max)]
+            .into_iter()
+            .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
     }
 }
 
@@ -78,10 +73,7 @@ mod tests {
 
     #[test]
     fn a_duration_of_zero_is_refused() {
-        let worker = Worker {
-            drain_timeout: Duration::ZERO,
-            ..Worker::default()
-        };
+        let worker = Worker { drain_timeout: Duration::ZERO, ..Worker::default() };
         let invalid = worker.validate().expect_err("zero");
         assert_eq!(invalid.key, "worker.drain_timeout");
         assert_eq!(invalid.problem, "0s is not between 1ms and 1d");
@@ -89,10 +81,7 @@ mod tests {
 
     #[test]
     fn a_payload_has_to_fit_into_the_budget() {
-        let worker = Worker {
-            in_flight_bytes_max: NonZeroUsize::MIN,
-            ..Worker::default()
-        };
+        let worker = Worker { in_flight_bytes_max: NonZeroUsize::MIN, ..Worker::default() };
         assert!(worker.validate().is_err());
     }
 }

@@ -14,10 +14,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 pub use context::Context;
 pub use rejection::Rejection;
+use serde_json::value::RawValue;
 
 /// An entity's state with its type erased.
 pub trait State: Send {

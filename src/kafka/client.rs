@@ -84,8 +84,9 @@ impl Client {
             ("session.timeout.ms", "15000"),
             ("heartbeat.interval.ms", "3000"),
             ("max.poll.interval.ms", "300000"),
-            ("queued.max.messages.kbytes", "16384"),
-            ("queued.min.messages", "20000"),
+            // counts values only: each record costs some 600 bytes more
+            ("queued.max.messages.kbytes", "4096"),
+            ("queued.min.messages", "5000"),
             // the default of a second stalls a consumer whose queue is small
             ("fetch.queue.backoff.ms", "20"),
             ("fetch.wait.max.ms", "100"),
@@ -134,17 +135,26 @@ impl Client {
         config
     }
 
-    /// The producer of outcomes and events.
-    pub fn producer(&self) -> ClientConfig {
+    /// The producer of outcomes and events, to topics that take batches of up to
+    /// `batch_bytes_max`.
+    pub fn producer(&self, batch_bytes_max: usize) -> ClientConfig {
         let mut config = self.base(CONSUMER_ONLY);
         if !self.properties.contains_key("compression.codec") && !self.properties.contains_key("compression.type") {
             config.set("compression.type", "lz4");
         }
-        if !self.properties.contains_key("queue.buffering.max.kbytes") {
-            config.set("queue.buffering.max.kbytes", "65536");
+        // counts values only: each record's headers cost more than a kilobyte
+        for (key, value) in [("queue.buffering.max.kbytes", "32768"), ("queue.buffering.max.messages", "20000")] {
+            if !self.properties.contains_key(key) {
+                config.set(key, value);
+            }
         }
+        let batch_bytes = self.properties.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
         config
+            // a topic's limit is on whole batches: a larger one would be refused for ever
+            .set("batch.size", batch_bytes.min(batch_bytes_max).to_string())
             .set("enable.idempotence", "true")
+            // a batch that is refused must not be overtaken by the next one
+            .set("enable.gapless.guarantee", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             // a batch is sent at once: records queue up by themselves meanwhile

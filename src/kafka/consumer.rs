@@ -84,7 +84,8 @@ impl ConsumerContext for Callbacks {
         if self.closing.load(Ordering::Acquire) {
             // librdkafka waits for the call; with nothing assigned, nothing is lost
             let empty = TopicPartitionList::new();
-            let served = if assign { consumer.incremental_assign(&empty) } else { consumer.incremental_unassign(&empty) };
+            let served =
+                if assign { consumer.incremental_assign(&empty) } else { consumer.incremental_unassign(&empty) };
             if let Err(error) = served {
                 tracing::debug!(%error, "rebalance while closing");
             }
@@ -295,7 +296,9 @@ impl Poller {
     fn failed(&self, error: &KafkaError) {
         match error {
             KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
             ) => self.notify(Notice::OffsetOutOfRange),
             KafkaError::MessageConsumptionFatal(code) => self.notify(Notice::Fatal(code.to_string())),
             error => tracing::warn!(%error, "consumer"),
@@ -377,7 +380,8 @@ impl Poller {
         } else {
             self.stop_again();
         }
-        let fetched: Vec<_> = sources.iter().filter(|s| self.fetched.iter().any(|f| f.source == **s)).cloned().collect();
+        let fetched: Vec<_> =
+            sources.iter().filter(|s| self.fetched.iter().any(|f| f.source == **s)).cloned().collect();
         if fetched.is_empty() {
             if let Err(error) = self.native.incremental_unassign(&TopicPartitionList::new()) {
                 tracing::error!(%error, "the client refuses the revocation");

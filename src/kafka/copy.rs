@@ -30,9 +30,7 @@ fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<Header<'m>> {
     loop {
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
         // SAFETY: librdkafka writes the three, or answers NOENT past the last header
-        let error = unsafe {
-            rdsys::rd_kafka_header_get_all(native, headers.len(), &mut name, &mut value, &mut size)
-        };
+        let error = unsafe { rdsys::rd_kafka_header_get_all(native, headers.len(), &mut name, &mut value, &mut size) };
         if error != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return headers;
         }

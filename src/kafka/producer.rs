@@ -12,11 +12,16 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+};
 use tokio::sync::Notify;
 
 use super::Client;
 use crate::outcome::Publication;
+
+/// An outcome has eight headers, an event nine.
+const HEADERS_MAX: usize = 9;
 
 /// The deliveries of one batch: counts down to done, or fails as a whole.
 #[derive(Debug, Default)]
@@ -27,9 +32,15 @@ pub struct BatchDelivery {
 }
 
 impl BatchDelivery {
-    /// Of `records` deliveries.
-    pub fn of(records: usize) -> Arc<Self> {
-        Arc::new(Self { outstanding: AtomicUsize::new(records), ..Self::default() })
+    /// Of a batch whose records are about to be handed over. It holds one count
+    /// for itself until [`Self::all_sent`], so that it cannot be done too early.
+    pub fn begin() -> Arc<Self> {
+        Arc::new(Self { outstanding: AtomicUsize::new(1), ..Self::default() })
+    }
+
+    /// Every record of the batch was handed over.
+    pub fn all_sent(&self) {
+        self.delivered();
     }
 
     /// One that has failed from the beginning: makes its publisher start over.
@@ -105,6 +116,8 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 /// The producer, replaced by a fresh one after a failure.
 pub struct Producer {
     client: Client,
+    /// What every topic that it sends to takes.
+    batch_bytes_max: usize,
     current: Mutex<Arc<ThreadedProducer<Deliveries>>>,
 }
 
@@ -113,9 +126,9 @@ impl Producer {
     ///
     /// # Errors
     /// If a setting is not one of librdkafka's.
-    pub fn new(client: Client) -> Result<Self, KafkaError> {
-        let current = Mutex::new(Arc::new(create(&client)?));
-        Ok(Self { client, current })
+    pub fn new(client: Client, batch_bytes_max: usize) -> Result<Self, KafkaError> {
+        let current = Mutex::new(Arc::new(create(&client, batch_bytes_max)?));
+        Ok(Self { client, batch_bytes_max, current })
     }
 
     /// The producer to send a batch with. All records of a batch go through one,
@@ -123,7 +136,8 @@ impl Producer {
     pub fn session(&self) -> Result<Session, SendError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.context().broken.load(Ordering::Acquire) {
-            let fresh = create(&self.client).map_err(|error| SendError::Failed(error.to_string()))?;
+            let fresh =
+                create(&self.client, self.batch_bytes_max).map_err(|error| SendError::Failed(error.to_string()))?;
             // whatever is still queued must not be delivered after what comes now
             current.purge(PurgeConfig::default().queue().inflight());
             *current = Arc::new(fresh);
@@ -139,8 +153,8 @@ impl Producer {
     }
 }
 
-fn create(client: &Client) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
-    client.producer().create_with_context(Deliveries { broken: AtomicBool::new(false) })
+fn create(client: &Client, batch_bytes_max: usize) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
+    client.producer(batch_bytes_max).create_with_context(Deliveries { broken: AtomicBool::new(false) })
 }
 
 /// A producer that has not failed when the batch began.
@@ -157,24 +171,28 @@ impl Session {
         &self,
         topic: &str,
         partition: i32,
-        publication: &Publication,
+        publication: &Publication<'_>,
         batch: &Arc<BatchDelivery>,
     ) -> Result<(), SendError> {
         if self.producer.context().broken.load(Ordering::Acquire) {
             return Err(SendError::Failed("the producer was discarded".into()));
         }
-        let mut headers = OwnedHeaders::new_with_capacity(publication.headers.len());
-        for (key, value) in &publication.headers {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
+        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS_MAX));
+        publication.envelope.each(|key, value| {
+            headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
+        });
         let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, batch.clone())
             .partition(partition)
-            .payload(&publication.value)
-            .headers(headers);
-        record.key = publication.key.as_deref();
+            .payload(&*publication.value);
+        record.headers = headers;
+        record.key = publication.key;
+        batch.outstanding.fetch_add(1, Ordering::AcqRel);
         match self.producer.send(record) {
             Ok(()) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(SendError::Full),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                batch.outstanding.fetch_sub(1, Ordering::AcqRel);
+                Err(SendError::Full)
+            }
             Err((error, _)) => {
                 self.producer.context().broken.store(true, Ordering::Release);
                 Err(SendError::Failed(error.to_string()))

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::BaseProducer;
-use rdkafka::producer::Producer;
+use rdkafka::producer::{BaseProducer, Producer};
 
 /// By default the first member of a group waits 3 s for others, which is the whole start-up time of
 /// `dev`.
@@ -32,9 +31,7 @@ pub enum Error {
         source: KafkaError,
     },
     /// The librdkafka that this program is linked to has no mock cluster.
-    #[error(
-        "this librdkafka has no mock cluster: build it without dynamic linking, or use a Kafka that runs"
-    )]
+    #[error("this librdkafka has no mock cluster: build it without dynamic linking, or use a Kafka that runs")]
     Unsupported,
 }
 
@@ -55,18 +52,12 @@ impl Embedded {
             .set("test.mock.num.brokers", brokers.to_string())
             .set("log_level", "3")
             .create()
-            .map_err(|source| Error::Kafka {
-                doing: "start".to_owned(),
-                source,
-            })?;
+            .map_err(|source| Error::Kafka { doing: "start".to_owned(), source })?;
         shorten_first_rebalance(&owner)?;
         let cluster = owner.client().mock_cluster().ok_or(Error::Unsupported)?;
         let bootstrap_servers = cluster.bootstrap_servers();
         drop(cluster);
-        Ok(Self {
-            owner,
-            bootstrap_servers,
-        })
+        Ok(Self { owner, bootstrap_servers })
     }
 
     /// For `bootstrap.servers` of any client on this machine.
@@ -76,25 +67,16 @@ impl Embedded {
 
     /// Makes a topic. The admin protocol cannot: the mock cluster does not answer it.
     pub fn create_topic(&self, name: &str, partitions: u16) -> Result<(), Error> {
-        let cluster = self
-            .owner
-            .client()
-            .mock_cluster()
-            .ok_or(Error::Unsupported)?;
+        let cluster = self.owner.client().mock_cluster().ok_or(Error::Unsupported)?;
         cluster
             .create_topic(name, i32::from(partitions), 1)
-            .map_err(|source| Error::Kafka {
-                doing: format!("make the topic {name}"),
-                source,
-            })
+            .map_err(|source| Error::Kafka { doing: format!("make the topic {name}"), source })
     }
 }
 
 impl std::fmt::Debug for Embedded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Embedded")
-            .field(&self.bootstrap_servers)
-            .finish()
+        f.debug_tuple("Embedded").field(&self.bootstrap_servers).finish()
     }
 }
 

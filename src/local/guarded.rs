@@ -7,23 +7,14 @@
 //! its directory.
 
 use std::ffi::OsString;
-use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::os::unix::process::CommandExt;
-use std::os::unix::process::ExitStatusExt;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::Child;
-use std::process::ChildStdin;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use rustix::process::Pid;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 /// How often a wait looks again. Waiting for a child with a deadline has no portable blocking call.
 const POLL: Duration = Duration::from_millis(5);
@@ -84,37 +75,18 @@ impl Program {
         }
         let pid = line.trim().parse().ok().and_then(Pid::from_raw);
         match pid {
-            Some(pid) => Ok(Guarded {
-                shell,
-                pid,
-                lifeline,
-            }),
-            None => Err(io::Error::other(format!(
-                "could not start {:?}",
-                self.command
-            ))),
+            Some(pid) => Ok(Guarded { shell, pid, lifeline }),
+            None => Err(io::Error::other(format!("could not start {:?}", self.command))),
         }
     }
 
     fn shell_command(&self) -> Command {
         let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            include_str!("guard.sh"),
-            "guard.sh",
-            self.signal_when_orphaned,
-        ]);
+        command.args(["-c", include_str!("guard.sh"), "guard.sh", self.signal_when_orphaned]);
         command.arg(self.remove_when_orphaned.clone().unwrap_or_default());
-        command
-            .args([&self.stdin, &self.stdout, &self.stderr])
-            .args(&self.command);
-        command
-            .envs(self.environment.iter().cloned())
-            .current_dir(&self.directory);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.args([&self.stdin, &self.stdout, &self.stderr]).args(&self.command);
+        command.envs(self.environment.iter().cloned()).current_dir(&self.directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A group of its own: Ctrl-C in the terminal reaches this process only, which then ends the
         // program in its own way.
         command.process_group(0);
@@ -196,16 +168,12 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Guarded {
-        Program::new(["/bin/sh", "-c", script])
-            .spawn()
-            .expect("a shell starts")
+        Program::new(["/bin/sh", "-c", script]).spawn().expect("a shell starts")
     }
 
     #[test]
     fn the_exit_code_of_the_program_is_reported() {
-        let status = shell("exit 7")
-            .wait(Duration::from_secs(20))
-            .expect("waits");
+        let status = shell("exit 7").wait(Duration::from_secs(20)).expect("waits");
         assert_eq!(status.and_then(|status| status.code()), Some(7));
     }
 
@@ -228,9 +196,7 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_be_started_ends_with_the_shell_s_code() {
-        let mut missing = Program::new(["/no/such/program"])
-            .spawn()
-            .expect("the shell starts");
+        let mut missing = Program::new(["/no/such/program"]).spawn().expect("the shell starts");
         let status = missing.wait(Duration::from_secs(20)).expect("waits");
         assert_eq!(status.and_then(|status| status.code()), Some(127));
     }

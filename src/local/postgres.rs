@@ -9,19 +9,17 @@ mod binaries;
 mod home;
 mod server;
 
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
-use std::thread;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{io, thread};
 
+use account::Account;
+use binaries::Binaries;
+use home::Home;
 use rustix::process::Signal;
 
 use crate::local::guarded::Guarded;
 use crate::local::port;
-use account::Account;
-use binaries::Binaries;
-use home::Home;
 
 /// Names the folder that holds `initdb` and `postgres`, before every other place.
 pub const BINARIES_VARIABLE: &str = "SOLEWRITER_POSTGRES_BIN";
@@ -72,9 +70,7 @@ pub enum Error {
     )]
     NoAccount,
     /// Two processes cannot share one data directory.
-    #[error(
-        "{directory:?} is in use by another process: stop that one, or choose another directory"
-    )]
+    #[error("{directory:?} is in use by another process: stop that one, or choose another directory")]
     InUse {
         /// The directory asked for.
         directory: PathBuf,
@@ -127,14 +123,7 @@ impl Postgres {
         let binaries = binaries::find()?;
         let account = account::to_run_as()?;
         let home = Home::open(options.data_dir.as_deref(), account.as_ref())?;
-        let mut postgres = Self {
-            binaries,
-            account,
-            options,
-            port: 0,
-            server: None,
-            home,
-        };
+        let mut postgres = Self { binaries, account, options, port: 0, server: None, home };
         postgres.initialize()?;
         postgres.launch(|_| port::free())?;
         Ok(postgres)
@@ -142,11 +131,7 @@ impl Postgres {
 
     /// Where to connect, as the superuser.
     pub fn url(&self) -> String {
-        format!(
-            "postgres://{}@127.0.0.1:{}/postgres",
-            server::SUPERUSER,
-            self.port
-        )
+        format!("postgres://{}@127.0.0.1:{}/postgres", server::SUPERUSER, self.port)
     }
 
     /// The cluster's own directory (`PGDATA`).
@@ -184,9 +169,7 @@ impl Postgres {
         loop {
             self.port = port(self.port).map_err(Error::io("find a free port"))?;
             match self.launch_once() {
-                Err(Error::Failed { .. }) if attempt < LAUNCH_ATTEMPTS => {
-                    thread::sleep(LAUNCH_PAUSE)
-                }
+                Err(Error::Failed { .. }) if attempt < LAUNCH_ATTEMPTS => thread::sleep(LAUNCH_PAUSE),
                 result => return result,
             }
             attempt += 1;
@@ -197,13 +180,8 @@ impl Postgres {
         let Some(mut server) = self.server.take() else {
             return Ok(());
         };
-        server
-            .signal(signal)
-            .map_err(Error::io("signal Postgres"))?;
-        match server
-            .wait(STOP_TIMEOUT)
-            .map_err(Error::io("wait for Postgres"))?
-        {
+        server.signal(signal).map_err(Error::io("signal Postgres"))?;
+        match server.wait(STOP_TIMEOUT).map_err(Error::io("wait for Postgres"))? {
             Some(_) => Ok(()),
             None => Err(self.home.failed("postgres", &self.home.log)),
         }
@@ -214,10 +192,6 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // Nobody will read temporary data again, so it need not be written. An error here has
         // nobody to go to.
-        let _ = if self.home.temporary {
-            self.stop_immediate()
-        } else {
-            self.stop_fast()
-        };
+        let _ = if self.home.temporary { self.stop_immediate() } else { self.stop_fast() };
     }
 }

@@ -33,25 +33,33 @@ pub async fn run(worker: Arc<Runtime>, duty: Claimed) {
     }
 }
 
-/// One pass. False: the claim is stale.
+/// One pass: drop what an earlier pass has proven, note what the pass before has
+/// raised, then raise. In this order, as each rests on a later transaction than
+/// the one before. False: the claim is stale.
 async fn pass(worker: &Runtime, duty: &Claimed) -> Result<bool> {
     let row = worker.store.horizon().await?;
     for day in 0..=DAYS_AHEAD {
         worker.store.make_day(row.database_time_ms + day * DAY_MS).await?;
     }
-    let stands = match horizon::raise(&considered(worker, &row).await?) {
+    // while a busy log raises the horizon at each pass, one raise is seen at a time
+    let stands = drop_days(worker, duty).await?
+        && (!row.unseen || worker.store.see_horizon(duty).await?)
+        && raise_horizon(worker, duty, &row).await?;
+    Ok(stands && delete_batches(worker).await?)
+}
+
+async fn raise_horizon(worker: &Runtime, duty: &Claimed, row: &HorizonRow) -> Result<bool> {
+    match horizon::raise(&considered(worker, row).await?) {
         Raise::To(to_ms) => {
             tracing::info!(to = crate::outcome::rfc3339(to_ms), "the horizon rises");
-            worker.store.raise_horizon(duty, to_ms).await?
+            worker.store.raise_horizon(duty, to_ms).await
         }
         Raise::ClocksDiffer { by_ms } => {
             tracing::error!(by_ms, "the database's clock and this worker's differ: the horizon stands still");
-            true
+            Ok(true)
         }
-        _ if row.unseen => worker.store.see_horizon(duty).await?,
-        _ => true,
-    };
-    Ok(stands && drop_days(worker, duty, &row).await? && delete_batches(worker).await?)
+        Raise::Stay => Ok(true),
+    }
 }
 
 async fn considered(worker: &Runtime, row: &HorizonRow) -> Result<Pass> {
@@ -73,11 +81,8 @@ async fn considered(worker: &Runtime, row: &HorizonRow) -> Result<Pass> {
     })
 }
 
-async fn drop_days(worker: &Runtime, duty: &Claimed, row: &HorizonRow) -> Result<bool> {
-    if !row.droppable {
-        return Ok(true);
-    }
-    for day in worker.store.days_below_horizon().await? {
+async fn drop_days(worker: &Runtime, duty: &Claimed) -> Result<bool> {
+    for day in worker.store.droppable_days().await? {
         match worker.store.drop_day(duty, &day).await {
             Ok(true) => tracing::info!(day, "dropped a day below the horizon"),
             Ok(false) => return Ok(false),

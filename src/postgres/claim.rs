@@ -80,11 +80,7 @@ impl ClaimedRow {
         let last = self.last_offset.zip(self.last_timestamp).zip(self.last_checksum);
         Row {
             claimed: Claimed::by_the_database(source, FencingToken(self.fencing_token), claim_id),
-            cursor: Cursor {
-                next_offset: self.next_offset,
-                batch_seq: self.batch_seq,
-                decision_id: self.decision_id,
-            },
+            cursor: Cursor { next_offset: self.next_offset, batch_seq: self.batch_seq, decision_id: self.decision_id },
             published: Published { batch_seq: self.published_seq, next_offset: self.published_offset },
             topic_id: self.topic_id,
             partition_count: self.partition_count,

@@ -1,5 +1,6 @@
 //! Connections, each with the settings that the promises rest on.
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 
 use super::{Result, Store, nodelay};
@@ -25,6 +26,8 @@ impl Store {
     pub fn new(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
         let options = database.require_url()?.connect_options()?;
         let options = options.application_name(application_name).statement_cache_capacity(64);
+        // the worker says itself what is slow, and a settlement's text says nothing
+        let options = options.disable_statement_logging();
         let session = Session::of(database);
         let pool = PgPoolOptions::new()
             .max_connections(database.connections_max.get())

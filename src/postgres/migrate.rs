@@ -78,7 +78,12 @@ pub enum SchemaState {
 pub fn script(schema: &str) -> String {
     let mut script = format!("create schema if not exists \"{schema}\";\nset search_path to \"{schema}\", pg_temp;\n");
     for migration in MIGRATIONS.iter() {
-        script.push_str(&format!("\n-- migration {} {}\n{}", migration.version, migration.description, migration.sql.as_str()));
+        script.push_str(&format!(
+            "\n-- migration {} {}\n{}",
+            migration.version,
+            migration.description,
+            migration.sql.as_str()
+        ));
     }
     script
 }
@@ -94,7 +99,9 @@ impl Store {
         // is set here must not come back into the pool
         let mut connection: PgConnection = self.pool.acquire().await?.detach();
         let connection = &mut connection;
-        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)").execute(&mut *connection).await?;
+        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
+            .execute(&mut *connection)
+            .await?;
         let create = format!("create schema if not exists \"{}\"", self.schema);
         // the schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
@@ -127,10 +134,11 @@ impl Store {
     /// If the database cannot be reached.
     pub async fn schema_state(&self) -> Result<SchemaState> {
         let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let exists: (bool,) = sqlx::query_as("select to_regclass('schema_compatibility') is not null and to_regclass($1) is not null")
-            .bind(MIGRATIONS_TABLE)
-            .fetch_one(&self.pool)
-            .await?;
+        let exists: (bool,) =
+            sqlx::query_as("select to_regclass('schema_compatibility') is not null and to_regclass($1) is not null")
+                .bind(MIGRATIONS_TABLE)
+                .fetch_one(&self.pool)
+                .await?;
         if !exists.0 {
             return Ok(SchemaState::Missing);
         }

@@ -13,8 +13,6 @@ mod prune;
 mod settle;
 mod watch;
 
-use sqlx::PgPool;
-
 pub use claim::{ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use error::{Error, Refusal};
@@ -24,6 +22,7 @@ pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
 pub use settle::{Progress, Settling};
+use sqlx::PgPool;
 pub use watch::{PartitionStatus, Settings, Watched};
 
 /// What a value of this adapter returns.

@@ -1,7 +1,7 @@
 //! What is settled and not yet published, read back from the database: after a
 //! claim, a delivery error, or a commit that an earlier attempt made.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::FromRow;
@@ -14,12 +14,31 @@ use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
 
 /// A settled batch with everything that it owes, in order.
-#[derive(Clone, Debug)]
 pub struct OwedBatch {
     /// How far everything is published once these are.
     pub published: Published,
+    source: TopicPartition,
+    items: Vec<Item>,
+}
+
+enum Item {
+    Outcome(Arc<FinalOutcome>),
+    Repeat(Arc<FinalOutcome>),
+    Dead(DeadRow),
+}
+
+impl OwedBatch {
     /// Its outcomes and events.
-    pub publications: Vec<Publication>,
+    pub fn publications(&self) -> impl Iterator<Item = Publication<'_>> {
+        self.items.iter().flat_map(|item| {
+            let (outcome, events) = match item {
+                Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events())),
+                Item::Repeat(outcome) => (Some(outcome.outcome()), None),
+                Item::Dead(letter) => (letter.publication(&self.source), None),
+            };
+            outcome.into_iter().chain(events.into_iter().flatten())
+        })
+    }
 }
 
 #[derive(FromRow)]
@@ -50,7 +69,7 @@ struct DeadRow {
 }
 
 impl DeadRow {
-    fn publication(&self, source: &TopicPartition) -> Option<Publication> {
+    fn publication<'a>(&'a self, source: &'a TopicPartition) -> Option<Publication<'a>> {
         let command_id = publishes(&self.code, self.command_id)?;
         let outcome = DeadOutcome {
             source,
@@ -71,27 +90,20 @@ impl DeadRow {
 }
 
 impl BatchRow {
-    fn publications(
-        &self,
-        source: &TopicPartition,
-        outcomes: &HashMap<Uuid, Arc<FinalOutcome>>,
-        letters: &HashMap<i64, DeadRow>,
-    ) -> Vec<Publication> {
-        let mut publications = Vec::with_capacity(self.command_ids.len() * 2);
+    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, DeadRow>) -> Vec<Item> {
+        let repeats: HashSet<i32> = self.repeats.iter().copied().collect();
         let mut dead = self.dead_after.iter().zip(&self.dead_letter_ids).peekable();
+        let mut items = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
         for n in 0..=self.command_ids.len() {
             while let Some((_, id)) = dead.next_if(|(after, _)| **after as usize <= n) {
-                publications.extend(letters.get(id).and_then(|letter| letter.publication(source)));
+                items.extend(letters.remove(id).map(Item::Dead));
             }
             // a row is missing only if somebody deleted it: what is gone cannot be published
-            if let Some(outcome) = self.command_ids.get(n).and_then(|id| outcomes.get(id)) {
-                publications.push(outcome.outcome());
-                if !self.repeats.contains(&(n as i32 + 1)) {
-                    publications.extend(outcome.events());
-                }
-            }
+            let outcome = self.command_ids.get(n).and_then(|id| outcomes.get(id)).cloned();
+            let repeat = repeats.contains(&(n as i32 + 1));
+            items.extend(outcome.map(if repeat { Item::Repeat } else { Item::Outcome }));
         }
-        publications
+        items
     }
 }
 
@@ -126,7 +138,8 @@ impl Store {
             let letters = self.dead_letters(&batch.dead_letter_ids).await?;
             owed.push(OwedBatch {
                 published: Published { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
-                publications: batch.publications(source, &outcomes, &letters),
+                source: source.clone(),
+                items: batch.items(&outcomes, letters),
             });
         }
         Ok(owed)

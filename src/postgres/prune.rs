@@ -13,10 +13,8 @@ pub struct HorizonRow {
     pub at_ms: i64,
     /// The database's clock.
     pub database_time_ms: i64,
-    /// The raised horizon was seen committed by a later transaction, and every
-    /// transaction older than that has ended: days below it may go.
-    pub droppable: bool,
-    /// The raised horizon still waits to be seen by a later transaction.
+    /// The raised horizon waits to be seen by a later transaction, and nothing
+    /// that was seen before it still waits for older transactions to end.
     pub unseen: bool,
 }
 
@@ -29,9 +27,8 @@ impl Store {
         Ok(sqlx::query_as(
             "select (extract(epoch from at) * 1000)::bigint as at_ms,
                     (extract(epoch from clock_timestamp()) * 1000)::bigint as database_time_ms,
-                    coalesce(dropping_below = floor_id
-                             and drop_after <= pg_snapshot_xmin(pg_current_snapshot()), false) as droppable,
-                    dropping_below is distinct from floor_id as unseen
+                    dropping_below is distinct from floor_id
+                        and coalesce(drop_after <= pg_snapshot_xmin(pg_current_snapshot()), true) as unseen
                from horizon",
         )
         .fetch_one(&self.pool)
@@ -58,12 +55,10 @@ impl Store {
     /// If the database cannot be reached. False: the claim is stale.
     pub async fn raise_horizon(&self, duty: &Claimed, to_ms: i64) -> Result<bool> {
         let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query(
-            "update horizon set at = time_of($1), floor_id = uuid_floor(time_of($1)) where at < time_of($1)",
-        )
-        .bind(to_ms)
-        .execute(&mut *transaction)
-        .await?;
+        sqlx::query("update horizon set at = time_of($1), floor_id = uuid_floor(time_of($1)) where at < time_of($1)")
+            .bind(to_ms)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -71,26 +66,38 @@ impl Store {
     /// Notes, in a transaction that sees the raised horizon, which transactions
     /// may not have seen it: those older than this one.
     ///
+    /// Told apart by this transaction's own id. (A snapshot's xmax would not do:
+    /// it is the first id not yet *completed*, so a batch may be older than the
+    /// raise, still run, and lie above it.) A batch takes its id before it reads
+    /// the horizon, so each that read the older one has a smaller id.
+    ///
     /// # Errors
     /// If the database cannot be reached. False: the claim is stale.
     pub async fn see_horizon(&self, duty: &Claimed) -> Result<bool> {
         let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query("update horizon set dropping_below = floor_id, drop_after = pg_snapshot_xmax(pg_current_snapshot())")
+        sqlx::query("update horizon set dropping_below = floor_id, drop_after = pg_current_xact_id()")
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
         Ok(true)
     }
 
-    /// The days that lie below the horizon as a whole, oldest first.
+    /// The days that may be dropped, oldest first: those that lie as a whole below
+    /// a horizon that was seen, and that no running transaction is older than. (The
+    /// horizon itself may be higher by now: that proves nothing yet.)
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn days_below_horizon(&self) -> Result<Vec<String>> {
+    pub async fn droppable_days(&self) -> Result<Vec<String>> {
         let rows: Vec<(String,)> = sqlx::query_as(
-            "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-              where i.inhparent = 'processed_timed'::regclass
-                and c.relname < 'processed_' || to_char((select at from horizon) at time zone 'UTC', 'YYYYMMDD')
+            "select c.relname
+               from horizon h, pg_inherits i join pg_class c on c.oid = i.inhrelid
+              where h.drop_after <= pg_snapshot_xmin(pg_current_snapshot())
+                and i.inhparent = 'processed_timed'::regclass
+                and c.relname < 'processed_' || to_char(
+                    -- the first 48 bits of an id are its time
+                    time_of(('x' || left(replace(h.dropping_below::text, '-', ''), 12))::bit(48)::bigint)
+                        at time zone 'UTC', 'YYYYMMDD')
               order by 1",
         )
         .fetch_all(&self.pool)

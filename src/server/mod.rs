@@ -35,9 +35,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub enum Error {
     /// The address is taken, or not this machine's. The process ends: an operator who cannot see a
     /// worker must not believe that nothing is wrong with it.
-    #[error(
-        "http.listen = \"{listen}\" cannot be used (another: SOLEWRITER__HTTP__LISTEN=127.0.0.1:9401)"
-    )]
+    #[error("http.listen = \"{listen}\" cannot be used (another: SOLEWRITER__HTTP__LISTEN=127.0.0.1:9401)")]
     Listen {
         /// The address, as configured.
         listen: SocketAddr,
@@ -106,10 +104,7 @@ async fn tend(metrics: PrometheusHandle) {
 async fn healthz(State(endpoint): State<Endpoint>) -> (StatusCode, &'static str) {
     match endpoint.health.is_alive() {
         true => (StatusCode::OK, "alive\n"),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the poll loop has not turned for 30 s\n",
-        ),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the poll loop has not turned for 30 s\n"),
     }
 }
 
@@ -117,10 +112,7 @@ async fn readyz(State(endpoint): State<Endpoint>) -> (StatusCode, String) {
     let missing = endpoint.health.missing();
     match missing.is_empty() {
         true => (StatusCode::OK, "ready\n".to_owned()),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {}\n", missing.join("; ")),
-        ),
+        false => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join("; "))),
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::telemetry::PartitionState;
-use crate::telemetry::metrics as emit;
+use crate::telemetry::{PartitionState, metrics as emit};
 
 /// Serves on a free port until dropped, and emits metrics into its own recorder.
 struct Served {
@@ -19,28 +17,14 @@ struct Served {
 }
 
 async fn served(emit: impl FnOnce()) -> Served {
-    let recorder = prometheus::builder()
-        .expect("good buckets")
-        .build_recorder();
+    let recorder = prometheus::builder().expect("good buckets").build_recorder();
     ::metrics::with_local_recorder(&recorder, emit);
-    let listener = bind((Ipv4Addr::LOCALHOST, 0).into())
-        .await
-        .expect("a free port");
+    let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let health = Arc::new(Health::new());
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(
-        listener,
-        health.clone(),
-        recorder.handle(),
-        shutdown.clone(),
-    ));
-    Served {
-        address,
-        health,
-        shutdown,
-        serving,
-    }
+    let serving = tokio::spawn(serve(listener, health.clone(), recorder.handle(), shutdown.clone()));
+    Served { address, health, shutdown, serving }
 }
 
 impl Served {
@@ -61,16 +45,10 @@ async fn readiness_names_what_is_missing() {
     served.health.set_database_ok(true);
     let answer = served.get("/readyz").await;
     assert!(answer.contains(" 503 "), "{answer}");
-    assert!(
-        answer.ends_with("not ready: the consumer group is not joined\n"),
-        "{answer}"
-    );
+    assert!(answer.ends_with("not ready: the consumer group is not joined\n"), "{answer}");
     served.health.set_group_joined(true);
     let answer = served.get("/readyz").await;
-    assert!(
-        answer.contains(" 200 ") && answer.ends_with("ready\n"),
-        "{answer}"
-    );
+    assert!(answer.contains(" 200 ") && answer.ends_with("ready\n"), "{answer}");
 }
 
 #[tokio::test]

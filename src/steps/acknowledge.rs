@@ -4,9 +4,8 @@
 //! cursor means that the database went back in time. The cursor in Postgres is
 //! the truth; nothing is ever started from Kafka's.
 
-use crate::record::TopicPartition;
-
 use super::commit::Durable;
+use crate::record::TopicPartition;
 
 /// An offset to commit to the consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,11 +13,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::cursor::Cursor;
-use crate::fencing_token::FencingToken;
-
 use super::decide::Decision;
 use super::fence::Claimed;
+use crate::cursor::Cursor;
+use crate::fencing_token::FencingToken;
 
 /// A decision on its way to the database. Cheap to clone: sent again as it is.
 #[derive(Clone, Debug)]

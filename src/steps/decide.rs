@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Rules;
+use super::deduplicate::{Deduplicator, Verdict};
+use super::receive::Fault;
 use crate::command::Command;
 use crate::cursor::LastSettled;
 use crate::dead_letter::{DeadCode, DeadLetter};
@@ -11,12 +14,10 @@ use crate::handlers::{Context, HandlerError, Rejection, State};
 use crate::outcome::{ENCODING, Ending, FinalOutcome, escaped_detail};
 use crate::record::Record;
 
-use super::Rules;
-use super::deduplicate::{Deduplicator, Verdict};
-use super::receive::Fault;
-
-/// What an outcome's envelope takes beside its parts, generously: bytes.
-const OUTCOME_OVERHEAD_BYTES: usize = 2048;
+/// What an outcome's envelope takes beside its parts, generously: bytes. An entity
+/// id alone is up to 512 bytes in the key and in `ce_subject`, and six times that
+/// in JSON, if all of it must be escaped.
+const OUTCOME_OVERHEAD_BYTES: usize = 8192;
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
@@ -292,11 +293,11 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::config::Partitioner;
     use crate::handlers::rust::EntityBuilder;
     use crate::horizon::Horizon;
     use crate::record::TopicPartition;
     use crate::steps::receive::receive;
-    use crate::config::Partitioner;
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     struct Account {
@@ -352,11 +353,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_batch_is_coalesced_to_one_change_per_entity_and_rejections_check_their_version() {
-        let batch = [
-            item(1, 1, "b", r#"{"by":1}"#),
-            item(2, 2, "a", r#"{"by":-1}"#),
-            item(3, 3, "b", r#"{"by":2}"#),
-        ];
+        let batch = [item(1, 1, "b", r#"{"by":1}"#), item(2, 2, "a", r#"{"by":-1}"#), item(3, 3, "b", r#"{"by":2}"#)];
         let decision = decided(&batch, &Caution::default()).unwrap();
         assert_eq!(decision.outcomes.iter().map(|o| o.version).collect::<Vec<_>>(), [1, 0, 2]);
         let state = r#"{"balance":3,"note":""}"#.to_owned();
@@ -408,7 +405,17 @@ pub(crate) mod tests {
 
     #[test]
     fn only_a_json_object_is_a_payload() {
-        for payload in ["[1]", "1", "", "null", "\u{a0}{}", r#"{"by":1.5}"#, r#"{"by":1e400000}"#, r#"{"by":1,"by":2}"#, r#"{"by":1} x"#] {
+        for payload in [
+            "[1]",
+            "1",
+            "",
+            "null",
+            "\u{a0}{}",
+            r#"{"by":1.5}"#,
+            r#"{"by":1e400000}"#,
+            r#"{"by":1,"by":2}"#,
+            r#"{"by":1} x"#,
+        ] {
             let decision = decided(&[item(1, 1, "a", payload)], &Caution::default()).unwrap();
             assert_eq!(decision.dead.len(), 1, "{payload}");
             assert_eq!(decision.dead[0].code, DeadCode::MalformedPayload, "{payload}");
@@ -437,7 +444,7 @@ pub(crate) mod tests {
                     let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
                     let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, &Caution::default()) else { break };
                     known.extend(decision.outcomes.iter().map(|o| (o.command_id, o.clone())));
-                    seen.extend(decision.outcomes.iter().map(|o| o.outcome()));
+                    seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
                     at = to;
                 }
                 seen

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::receive::Fault;
 use crate::command::Command;
 use crate::dead_letter::DeadCode;
 use crate::horizon::{self, Horizon};
 use crate::outcome::FinalOutcome;
-
-use super::receive::Fault;
 
 /// What is known of ids when a batch is decided.
 ///

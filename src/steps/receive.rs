@@ -66,7 +66,9 @@ fn first_fault(record: &Record, envelope: &Envelope, rules: &Rules) -> Option<Fa
     }
     match &envelope.command_type {
         None => Some((DeadCode::MissingType, "no command type: header ce_type".into())),
-        Some(name) if rules.handlers.command(name).is_none() => Some((DeadCode::UnknownType, unknown_type(name, rules))),
+        Some(name) if rules.handlers.command(name).is_none() => {
+            Some((DeadCode::UnknownType, unknown_type(name, rules)))
+        }
         Some(_) => None,
     }
 }
@@ -79,17 +81,16 @@ fn unknown_type(name: &str, rules: &Rules) -> String {
 impl Envelope {
     fn read(record: &Record, payload_bytes_max: usize) -> Self {
         let content_type = record.header("content-type").unwrap_or_default();
-        let content_type = String::from_utf8_lossy(content_type).to_ascii_lowercase();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        let mut envelope = match media_type {
-            "application/cloudevents+json" => match record.value() {
+        let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        let mut envelope = if media_type.eq_ignore_ascii_case(b"application/cloudevents+json") {
+            match record.value() {
                 Some(value) if value.len() > payload_bytes_max => Self::default(),
                 value => Self::structured(value.unwrap_or_default()),
-            },
-            "application/cloudevents-batch+json" => {
-                Self { malformed: Some("a record is one command: no batches".into()), ..Self::binary(record) }
             }
-            _ => Self::binary(record),
+        } else if media_type.eq_ignore_ascii_case(b"application/cloudevents-batch+json") {
+            Self { malformed: Some("a record is one command: no batches".into()), ..Self::binary(record) }
+        } else {
+            Self::binary(record)
         };
         if let Some(traceparent) = record.header("traceparent") {
             envelope.traceparent = String::from_utf8(traceparent.to_vec()).ok();
@@ -249,7 +250,13 @@ mod tests {
         let v = |name: &'static str, value: &'static str| (name.as_bytes(), Some(value.as_bytes()));
         assert_eq!(fault(Some(b"a"), None, &[v("ce_specversion", "0.3")]), DeadCode::MalformedEnvelope);
         assert_eq!(fault(Some(b"a"), None, &[]), DeadCode::MissingId);
-        for id in ["", "x", "00000000-0000-0000-0000-000000000000", "019900000000700080000000000000aa", "ffffffff-ffff-ffff-ffff-ffffffffffff"] {
+        for id in [
+            "",
+            "x",
+            "00000000-0000-0000-0000-000000000000",
+            "019900000000700080000000000000aa",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ] {
             assert_eq!(fault(Some(b"a"), None, &[v("ce_id", id)]), DeadCode::MalformedId, "{id}");
         }
         assert_eq!(fault(Some(b"a"), None, &[(b"ce_id", Some(ID))]), DeadCode::MissingType);

@@ -5,11 +5,10 @@
 //! else in Kafka notices. (Java hashes with murmur2, librdkafka by default with
 //! CRC-32, Sarama with FNV-1a: librdkafka's CONFIGURATION.md, `partitioner`.)
 
+use super::Rules;
 use crate::command::Command;
 use crate::config::Partitioner;
 use crate::dead_letter::{DeadCode, DeadLetter};
-
-use super::Rules;
 
 impl Partitioner {
     const ALL: [(Self, &'static str); 3] = [

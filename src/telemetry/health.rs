@@ -4,11 +4,9 @@
 //! read. A halted partition changes neither answer: restarting would not help it, and its
 //! neighbours go on.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 /// A poll loop that has not turned for longer is stuck: Kafka will take its partitions anyway.
 pub const POLL_TURN_MAX: Duration = Duration::from_secs(30);
@@ -90,21 +88,11 @@ impl Health {
     pub fn missing(&self) -> Vec<&'static str> {
         let facts = [
             (self.schema_ok.load(Relaxed), "the schema is not verified"),
-            (
-                self.database_ok.load(Relaxed),
-                "the database does not answer",
-            ),
-            (
-                self.group_joined.load(Relaxed),
-                "the consumer group is not joined",
-            ),
+            (self.database_ok.load(Relaxed), "the database does not answer"),
+            (self.group_joined.load(Relaxed), "the consumer group is not joined"),
             (!self.draining.load(Relaxed), "the worker is draining"),
         ];
-        facts
-            .into_iter()
-            .filter(|(holds, _)| !holds)
-            .map(|(_, otherwise)| otherwise)
-            .collect()
+        facts.into_iter().filter(|(holds, _)| !holds).map(|(_, otherwise)| otherwise).collect()
     }
 
     fn poll_turned_at(&self, now: Instant) {

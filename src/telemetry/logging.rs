@@ -3,9 +3,8 @@
 //! librdkafka's own lines arrive under the target `librdkafka`, the client's under `rdkafka`:
 //! `RUST_LOG=info,librdkafka=warn` quiets them.
 
-use std::env;
-use std::io;
 use std::io::IsTerminal;
+use std::{env, io};
 
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
@@ -16,16 +15,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 ///
 /// A subscriber that is already there stays: whoever came first knew better.
 pub fn init(level: Level) {
-    let directives = env::var(EnvFilter::DEFAULT_ENV)
-        .ok()
-        .filter(|it| !it.is_empty());
+    let directives = env::var(EnvFilter::DEFAULT_ENV).ok().filter(|it| !it.is_empty());
     let directives = directives.unwrap_or_else(|| level.as_str().to_ascii_lowercase());
     // A directive that does not parse is left out with a warning on stderr: a typo in RUST_LOG
     // must not keep a worker from starting.
     let filter = EnvFilter::builder().parse_lossy(directives);
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let installed = if io::stderr().is_terminal() {
         lines.with_ansi(colours_wanted()).finish().try_init()
     } else {

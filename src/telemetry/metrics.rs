@@ -3,13 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::Unit;
-use metrics::counter;
-use metrics::describe_counter;
-use metrics::describe_gauge;
-use metrics::describe_histogram;
-use metrics::gauge;
-use metrics::histogram;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::partition_state::PartitionState;
 
@@ -120,10 +114,7 @@ impl Partition {
     /// The gauges of one partition of one topic.
     #[must_use]
     pub fn new(topic: &str, partition: i32) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            partition: partition.to_string(),
-        }
+        Self { topic: topic.to_owned(), partition: partition.to_string() }
     }
 
     /// Records between the cursor and the end, and the age of the oldest of them.
@@ -175,8 +166,7 @@ impl Partition {
     }
 
     fn set(&self, name: &'static str, value: f64) {
-        gauge!(name, "topic" => self.topic.clone(), "partition" => self.partition.clone())
-            .set(value);
+        gauge!(name, "topic" => self.topic.clone(), "partition" => self.partition.clone()).set(value);
     }
 }
 
@@ -193,56 +183,23 @@ pub fn describe() {
 
 fn describe_counters() {
     describe_counter!(COMMANDS_TOTAL, "settled deliveries, by what became of them");
-    describe_counter!(
-        FENCED_TOTAL,
-        "writes refused because the fencing token was stale"
-    );
+    describe_counter!(FENCED_TOTAL, "writes refused because the fencing token was stale");
     describe_counter!(CLAIMS_TOTAL, "claims of a partition, by reason");
-    describe_counter!(
-        REBALANCES_TOTAL,
-        "rebalances that this process took part in"
-    );
+    describe_counter!(REBALANCES_TOTAL, "rebalances that this process took part in");
 }
 
 fn describe_histograms() {
     describe_histogram!(BATCH_COMMANDS, Unit::Count, "commands per committed batch");
-    describe_histogram!(
-        COMMIT_SECONDS,
-        Unit::Seconds,
-        "from sending a batch to its answer"
-    );
-    describe_histogram!(
-        COMMAND_AGE_SECONDS,
-        Unit::Seconds,
-        "from a record's timestamp to its being durable"
-    );
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "from sending a batch to its answer");
+    describe_histogram!(COMMAND_AGE_SECONDS, Unit::Seconds, "from a record's timestamp to its being durable");
 }
 
 fn describe_gauges() {
-    describe_gauge!(
-        PARTITION_LAG,
-        Unit::Count,
-        "records between the cursor and the end of the log"
-    );
-    describe_gauge!(
-        PARTITION_LAG_SECONDS,
-        Unit::Seconds,
-        "age of the oldest unsettled record"
-    );
+    describe_gauge!(PARTITION_LAG, Unit::Count, "records between the cursor and the end of the log");
+    describe_gauge!(PARTITION_LAG_SECONDS, Unit::Seconds, "age of the oldest unsettled record");
     describe_gauge!(PARTITION_STATE, "1 for the state that a partition is in");
-    describe_gauge!(
-        FENCING_TOKEN,
-        "the token that this process holds, 0 when it holds none"
-    );
-    describe_gauge!(
-        UNPUBLISHED_OUTCOMES,
-        Unit::Count,
-        "outcomes committed and not yet on their topic"
-    );
-    describe_gauge!(
-        PARKED_KEYS,
-        Unit::Count,
-        "keys that wait behind a dead letter"
-    );
+    describe_gauge!(FENCING_TOKEN, "the token that this process holds, 0 when it holds none");
+    describe_gauge!(UNPUBLISHED_OUTCOMES, Unit::Count, "outcomes committed and not yet on their topic");
+    describe_gauge!(PARKED_KEYS, Unit::Count, "keys that wait behind a dead letter");
     describe_gauge!(BUILD_INFO, "1, labelled with the version");
 }

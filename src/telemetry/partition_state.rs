@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The state of one partition at its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -25,14 +24,8 @@ pub enum PartitionState {
 
 impl PartitionState {
     /// Every state, in the order of a partition's life.
-    pub const ALL: [Self; 6] = [
-        Self::Claiming,
-        Self::Running,
-        Self::Paused,
-        Self::BackingOff,
-        Self::Halted,
-        Self::Draining,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Claiming, Self::Running, Self::Paused, Self::BackingOff, Self::Halted, Self::Draining];
 
     /// As status and metrics write it.
     #[must_use]

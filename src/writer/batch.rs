@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use crate::dead_letter::DeadCode;
 use crate::record::Record;
-use crate::steps::decide::{Routed, record_of};
+use crate::steps::Rules;
+use crate::steps::decide::{Caution, Routed, record_of};
 use crate::steps::receive::receive;
 use crate::steps::route::route;
-use crate::steps::{Rules, decide::Caution};
 
 /// Records on their way to being settled. Kept until they are durable, so that
 /// they can be decided again.

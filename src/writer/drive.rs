@@ -28,10 +28,9 @@ use crate::postgres::{Error, Progress, Refusal, Settling};
 use crate::record::Record;
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled, Settlement};
-use crate::steps::decide::{Decision, Entities, Routed, decide, record_of};
+use crate::steps::decide::{Decision, Entities, Routed, Unstorable, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
-use crate::steps::fence;
-use crate::steps::{Rules, decide::Unstorable};
+use crate::steps::{Rules, fence};
 use crate::telemetry::metrics;
 
 /// How often the watermark is recorded while no batch carries it.
@@ -133,6 +132,7 @@ impl<'p> Writer<'p> {
             worker.store.clone(),
             worker.producer.clone(),
             partition.topic.publish_to.clone(),
+            worker.unpublished.clone(),
         );
         publisher.publish_through(claim.row.cursor.batch_seq);
         Self {
@@ -214,7 +214,7 @@ impl<'p> Writer<'p> {
             () = self.stop.draining.cancelled() => Err(Ended::Stopped),
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
-                self.publisher.room(worker.limits.unpublished_bytes_max.get()).await;
+                self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await;
                 self.records.recv_many(&mut self.received, self.batch_commands_max).await
             }, if may_receive => match count {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
@@ -253,7 +253,9 @@ impl<'p> Writer<'p> {
         if found == expected {
             return Ok(());
         }
-        let detail = format!("the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them");
+        let detail = format!(
+            "the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them"
+        );
         Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
     }
 
@@ -263,6 +265,13 @@ impl<'p> Writer<'p> {
         loop {
             let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
             match decide(&batch.items, &self.rules, &mut deduplicator, &mut entities, &self.again.caution) {
+                Ok(decision) if self.hides_a_settled_id(&decision).await? => {
+                    self.again.look_up_all = true;
+                    if before.is_some() {
+                        self.again.push_back(batch);
+                        return Ok(None);
+                    }
+                }
                 Ok(decision) => {
                     self.cache.put_back(entities);
                     for outcome in &decision.outcomes {
@@ -283,6 +292,24 @@ impl<'p> Writer<'p> {
         }
     }
 
+    /// An outcome of an id that was settled before is refused by the commit's
+    /// unique key; a dead letter has no such key. So before one stands, its id is
+    /// looked up: a known id is a duplicate or `id-reuse`, whatever else is wrong.
+    async fn hides_a_settled_id(&mut self, decision: &Decision) -> Step<bool> {
+        let judged_late = decision.dead.iter().filter(|letter| letter.code.follows_look_up());
+        let ids: Vec<Uuid> = judged_late.filter_map(|letter| letter.command_id).collect();
+        if ids.is_empty() || self.again.look_up_all {
+            return Ok(false);
+        }
+        let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
+        loop {
+            match self.partition.worker.store.outcomes_of(&ids).await {
+                Ok(known) => return Ok(!known.is_empty()),
+                Err(error) => self.read_again(error, &mut waits).await?,
+            }
+        }
+    }
+
     async fn prefetch(&mut self, batch: &Batch, before: Option<&Decision>) -> Step<(Deduplicator, Entities)> {
         let store = &self.partition.worker.store;
         let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
@@ -291,21 +318,29 @@ impl<'p> Writer<'p> {
             let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
             let read = async {
                 let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
-                let entities = prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
+                let entities =
+                    prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
                 Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
             };
             match read.await {
                 Ok(read) => return Ok(read),
-                Err(Error::Refused(Refusal::Fenced)) => return Err(Ended::Fenced),
-                Err(Error::Refused(refusal)) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
-                    return Err(Ended::Halted(halt_for(refusal)));
-                }
-                Err(error) => tracing::warn!(source = %self.partition.source, %error, "reading what the batch needs"),
+                Err(error) => self.read_again(error, &mut waits).await?,
             }
-            tokio::select! {
-                () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),
-                () = tokio::time::sleep(waits.next().unwrap_or(TICK)) => {}
+        }
+    }
+
+    /// Waits before a read is tried again, if that can help.
+    async fn read_again(&mut self, error: Error, waits: &mut (impl Iterator<Item = Duration> + Send)) -> Step<()> {
+        match error {
+            Error::Refused(Refusal::Fenced) => return Err(Ended::Fenced),
+            Error::Refused(refusal) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
+                return Err(Ended::Halted(halt_for(refusal)));
             }
+            error => tracing::warn!(source = %self.partition.source, %error, "reading what the batch needs"),
+        }
+        tokio::select! {
+            () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
+            () = tokio::time::sleep(waits.next().unwrap_or(TICK)) => Ok(()),
         }
     }
 
@@ -374,7 +409,8 @@ impl<'p> Writer<'p> {
         metrics::fenced();
         let claimed = &self.claim.row.claimed;
         tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
-        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset) {
+        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset)
+        {
             Ok(()) => Ended::Fenced,
             // the next claim will see the same, and record it under its own token
             Err(_) => Ended::Poked,

@@ -14,5 +14,5 @@ mod report;
 mod settle;
 
 pub use drive::{Ended, Stop, Writer};
-pub use publisher::PublishTo;
+pub use publisher::{PublishTo, Unpublished};
 pub(crate) use settle::backoff;

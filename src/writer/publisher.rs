@@ -23,6 +23,10 @@ use crate::steps::publish::publications;
 
 /// How many batches are read from the database at a time.
 const OWED_BATCHES_MAX: i64 = 8;
+/// How many settled batches of a partition may wait to be published.
+const BATCHES_BEHIND_MAX: i64 = 16;
+/// What a record costs beside its value while it waits: bytes.
+const PUBLICATION_OVERHEAD_BYTES: usize = 1500;
 /// How long the publisher waits when the producer's queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(2);
 /// How long it waits before it starts over after a failure.
@@ -38,7 +42,7 @@ pub struct PublishTo {
 }
 
 impl PublishTo {
-    fn place(&self, publication: &Publication) -> (&str, i32) {
+    fn place(&self, publication: &Publication<'_>) -> (&str, i32) {
         let (topic, count) = match publication.channel {
             Channel::Outcomes => &self.outcomes,
             Channel::Events => &self.events,
@@ -62,11 +66,34 @@ pub(super) struct Publisher {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Batches handed over and not yet on their topics.
-#[derive(Default)]
-struct Unpublished {
+/// What all partitions of a worker have handed to the producer and is not yet
+/// delivered.
+#[derive(Debug, Default)]
+pub struct Unpublished {
     bytes: AtomicUsize,
     freed: Notify,
+}
+
+impl Unpublished {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn free(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.freed.notify_waiters();
+    }
+
+    /// Waits until less than `bytes_max` wait to be delivered.
+    async fn room(&self, bytes_max: usize) {
+        loop {
+            let freed = self.freed.notified();
+            if self.bytes.load(Ordering::Acquire) < bytes_max {
+                return;
+            }
+            freed.await;
+        }
+    }
 }
 
 impl Publisher {
@@ -77,10 +104,10 @@ impl Publisher {
         store: Store,
         producer: Arc<Producer>,
         to: PublishTo,
+        unpublished: Arc<Unpublished>,
     ) -> Self {
         let (orders, receiver) = mpsc::unbounded_channel();
         let (sender, published_receiver) = watch::channel(published);
-        let unpublished = Arc::new(Unpublished::default());
         let task = Task {
             source,
             store,
@@ -113,15 +140,11 @@ impl Publisher {
         *self.published.borrow()
     }
 
-    /// Waits until less than `bytes_max` wait to be delivered.
-    pub async fn room(&self, bytes_max: usize) {
-        loop {
-            let freed = self.unpublished.freed.notified();
-            if self.unpublished.bytes.load(Ordering::Acquire) < bytes_max {
-                return;
-            }
-            freed.await;
-        }
+    /// Waits until less than `bytes_max` of all partitions, and at most a few
+    /// batches of this one, wait to be delivered.
+    pub async fn room(&mut self, bytes_max: usize, durable: i64) {
+        self.unpublished.room(bytes_max).await;
+        self.wait_for(durable - BATCHES_BEHIND_MAX).await;
     }
 
     /// Waits until everything up to this batch is published.
@@ -154,6 +177,12 @@ struct Task {
     unpublished: Arc<Unpublished>,
 }
 
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.unpublished.free(self.in_flight.iter().map(|sent| sent.bytes).sum());
+    }
+}
+
 impl Task {
     async fn run(mut self) {
         loop {
@@ -184,7 +213,7 @@ impl Task {
                 self.durable = self.durable.max(cursor.batch_seq);
                 if cursor.batch_seq == self.sent + 1 {
                     let published = Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset };
-                    return self.send(published, &publications(&durable)).await;
+                    return self.send(published, publications(&durable)).await;
                 }
             }
             Order::Through(batch_seq) => self.durable = self.durable.max(batch_seq),
@@ -204,22 +233,31 @@ impl Task {
             };
             let last = last.published.batch_seq;
             for batch in &owed {
-                self.send(batch.published, &batch.publications).await?;
+                self.send(batch.published, batch.publications()).await?;
             }
             self.sent = last;
         }
         Ok(())
     }
 
-    async fn send(&mut self, published: Published, publications: &[Publication]) -> Result<(), SendError> {
+    async fn send<'a>(
+        &mut self,
+        published: Published,
+        publications: impl Iterator<Item = Publication<'a>>,
+    ) -> Result<(), SendError> {
         let session = self.producer.session()?;
-        let delivery = BatchDelivery::of(publications.len());
-        let bytes = publications.iter().map(|p| p.value.len() + 512).sum();
-        self.unpublished.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes });
+        let delivery = BatchDelivery::begin();
+        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes: 0 });
         self.sent = published.batch_seq;
+        let mut bytes = 0;
         for publication in publications {
-            self.send_one(&session, publication, &delivery).await?;
+            bytes += publication.value.len() + PUBLICATION_OVERHEAD_BYTES;
+            self.send_one(&session, &publication, &delivery).await?;
+        }
+        delivery.all_sent();
+        self.unpublished.add(bytes);
+        if let Some(sent) = self.in_flight.back_mut() {
+            sent.bytes = bytes;
         }
         Ok(())
     }
@@ -227,7 +265,7 @@ impl Task {
     async fn send_one(
         &self,
         session: &Session,
-        publication: &Publication,
+        publication: &Publication<'_>,
         delivery: &Arc<BatchDelivery>,
     ) -> Result<(), SendError> {
         let (topic, partition) = self.to.place(publication);
@@ -245,7 +283,7 @@ impl Task {
             return Err(SendError::Failed("a record could not be delivered".into()));
         }
         if let Some(Sent { published, bytes, .. }) = self.in_flight.pop_front() {
-            self.free(bytes);
+            self.unpublished.free(bytes);
             self.published.send_replace(published);
         }
         Ok(())
@@ -257,7 +295,7 @@ impl Task {
         let published = *self.published.borrow();
         tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
         let bytes = self.in_flight.drain(..).map(|sent| sent.bytes).sum();
-        self.free(bytes);
+        self.unpublished.free(bytes);
         self.sent = published.batch_seq;
         tokio::time::sleep(FAILED_WAIT).await;
         if let Err(error) = self.catch_up().await {
@@ -265,10 +303,5 @@ impl Task {
             // starts over once more
             self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0 });
         }
-    }
-
-    fn free(&self, bytes: usize) {
-        self.unpublished.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.unpublished.freed.notify_one();
     }
 }

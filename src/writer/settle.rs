@@ -39,10 +39,9 @@ impl Sending {
             let error = match tokio::time::timeout(self.answer_wait_max, call).await {
                 Ok(Ok(settling)) => return Some(Ok(settling)),
                 Ok(Err(error)) => error,
-                Err(_) => Error::Unavailable {
-                    why: format!("no answer within {:?}", self.answer_wait_max),
-                    source: None,
-                },
+                Err(_) => {
+                    Error::Unavailable { why: format!("no answer within {:?}", self.answer_wait_max), source: None }
+                }
             };
             match error {
                 Error::Refused(Refusal::DayMissing) => {
@@ -68,7 +67,11 @@ impl Sending {
     }
 
     async fn make_days(&self) -> crate::postgres::Result<()> {
-        let mut days: Vec<i64> = self.settlement.decision.outcomes.iter()
+        let mut days: Vec<i64> = self
+            .settlement
+            .decision
+            .outcomes
+            .iter()
             .filter_map(|outcome| horizon::id_time_ms(&outcome.command_id))
             .map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX)
             .collect();

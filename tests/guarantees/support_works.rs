@@ -6,36 +6,20 @@ use std::time::Duration;
 use serde_json::json;
 use solewriter::local::broker::Embedded;
 use solewriter::local::postgres;
-use solewriter::local::postgres::Options;
-use solewriter::local::postgres::Postgres;
-use sqlx::Connection;
-use sqlx::PgConnection;
-use sqlx::PgPool;
+use solewriter::local::postgres::{Options, Postgres};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::support;
-use crate::support::consumer;
-use crate::support::kafka;
-use crate::support::kafka::Broker;
-use crate::support::kafka::BrokerOptions;
-use crate::support::kafka::Cluster;
+use crate::support::kafka::{Broker, BrokerOptions, Cluster};
 use crate::support::patience::PATIENCE;
 use crate::support::postgres::Database;
-use crate::support::producer::Partitioner;
-use crate::support::producer::Producer;
-use crate::support::producer::Record;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::producer::{Partitioner, Producer, Record};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::scratch::unique;
-use crate::support::topics;
+use crate::support::{consumer, kafka, topics};
 
 fn deposits(count: usize) -> Vec<Record> {
-    let deposit = |n| {
-        Record::command(
-            "account.deposit",
-            &format!("acct-{n}"),
-            &json!({ "amount": n }),
-        )
-    };
+    let deposit = |n| Record::command("account.deposit", &format!("acct-{n}"), &json!({ "amount": n }));
     (0..count).map(deposit).collect()
 }
 
@@ -48,17 +32,9 @@ async fn what_is_sent_to_the_broker_is_read_back_whole() {
     let read = consumer::read_all(&cluster, &topic);
     assert_eq!(read.len(), sent.len());
     for (record, stored) in sent.iter().zip(stored) {
-        let same = |read: &&consumer::Read| {
-            read.partition == stored.partition && read.offset == stored.offset
-        };
-        let found = read
-            .iter()
-            .find(same)
-            .expect("each record is where its delivery report says");
-        assert_eq!(
-            (&found.key, &found.value, &found.headers),
-            (&record.key, &record.value, &record.headers)
-        );
+        let same = |read: &&consumer::Read| read.partition == stored.partition && read.offset == stored.offset;
+        let found = read.iter().find(same).expect("each record is where its delivery report says");
+        assert_eq!((&found.key, &found.value, &found.headers), (&record.key, &record.value, &record.headers));
     }
 }
 
@@ -69,11 +45,7 @@ async fn producers_with_other_partitioners_send_some_keys_elsewhere() {
     let sent = deposits(20);
     let java = Producer::new(&cluster).send(&topic, &sent);
     let librdkafka = Producer::with_partitioner(&cluster, Partitioner::Crc32).send(&topic, &sent);
-    assert!(
-        java.iter()
-            .zip(&librdkafka)
-            .any(|(one, other)| one.partition != other.partition)
-    );
+    assert!(java.iter().zip(&librdkafka).any(|(one, other)| one.partition != other.partition));
 }
 
 #[tokio::test]
@@ -92,19 +64,13 @@ async fn records_can_be_deleted_and_partitions_added() {
 #[tokio::test]
 async fn a_broker_that_was_killed_comes_back_with_its_records() {
     let _turn = support::heavy();
-    let mut broker = Broker::start(BrokerOptions {
-        secure: true,
-        ..BrokerOptions::default()
-    });
+    let mut broker = Broker::start(BrokerOptions { secure: true, ..BrokerOptions::default() });
     let topic = topics::fresh(&broker.cluster(), "survives", 1).await;
     Producer::new(&broker.cluster()).send(&topic, &deposits(10));
     broker.kill();
     broker.start_again();
     // Through the encrypted listener: its certificate and user outlive the crash too.
-    assert_eq!(
-        consumer::read_all(&broker.secure_cluster(), &topic).len(),
-        10
-    );
+    assert_eq!(consumer::read_all(&broker.secure_cluster(), &topic).len(), 10);
     broker.stop();
 }
 
@@ -120,15 +86,10 @@ fn the_embedded_broker_takes_and_gives_records() {
 #[tokio::test]
 async fn what_is_committed_survives_a_crash_of_postgres() {
     let _turn = support::heavy();
-    let options = Options {
-        durable: true,
-        ..Options::default()
-    };
+    let options = Options { durable: true, ..Options::default() };
     let mut postgres = Postgres::start(options).expect("start Postgres");
     let database = Database::fresh_in(&postgres.url(), "restart").await;
-    database
-        .execute("create table kept (n int); insert into kept values (1), (2)")
-        .await;
+    database.execute("create table kept (n int); insert into kept values (1), (2)").await;
     postgres.stop_immediate().expect("stop Postgres");
     // One connection: a pool would go on trying.
     assert!(PgConnection::connect(&postgres.url()).await.is_err());
@@ -140,18 +101,12 @@ async fn what_is_committed_survives_a_crash_of_postgres() {
 #[tokio::test]
 async fn a_data_directory_is_kept_and_belongs_to_one_postgres_at_a_time() {
     let directory = std::env::temp_dir().join(unique("solewriter-kept"));
-    let options = Options {
-        data_dir: Some(directory.clone()),
-        ..Options::default()
-    };
+    let options = Options { data_dir: Some(directory.clone()), ..Options::default() };
     let first = Postgres::start(options.clone()).expect("start Postgres");
     let database = Database::fresh_in(&first.url(), "kept").await;
     database.execute("create table kept as select 1 as n").await;
     let second = Postgres::start(options.clone());
-    assert!(
-        matches!(second, Err(postgres::Error::InUse { .. })),
-        "{second:?}"
-    );
+    assert!(matches!(second, Err(postgres::Error::InUse { .. })), "{second:?}");
     drop(first);
     let again = Postgres::start(options).expect("start Postgres on the same data");
     let database = Database::fresh_in(&again.url(), "kept").await;
@@ -164,9 +119,7 @@ async fn a_data_directory_is_kept_and_belongs_to_one_postgres_at_a_time() {
 async fn a_lost_request_never_reaches_postgres_and_a_lost_answer_does() {
     let direct = Database::fresh("proxy").await;
     let table = format!("public.{}", direct.schema);
-    direct
-        .execute(&format!("create table {table} (n int)"))
-        .await;
+    direct.execute(&format!("create table {table} (n int)")).await;
     let proxy = Proxy::in_front_of(&direct.url);
     let proxied = Database::fresh_in(&proxy.url(&direct.url), "proxy").await;
     let insert = format!("insert into {table} values (1) returning n::bigint");
@@ -210,8 +163,5 @@ async fn a_proxy_that_is_down_refuses_until_it_is_up() {
     proxy.down();
     assert!(PgConnection::connect(&url).await.is_err());
     proxy.up();
-    sqlx::query("select 1")
-        .execute(&connection)
-        .await
-        .expect("the pool connects again");
+    sqlx::query("select 1").execute(&connection).await.expect("the pool connects again");
 }

@@ -1,8 +1,6 @@
 //! The broker: it alone knows who owns the partition. It checks that for an offset commit, never for a publication.
 
-use crate::log::Offset;
-use crate::log::Outcome;
-use crate::log::Record;
+use crate::log::{Offset, Outcome, Record};
 use crate::state::Member;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

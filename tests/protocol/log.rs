@@ -22,32 +22,20 @@ pub enum Outcome {
 }
 
 impl Entity {
-    pub const OPENED: Entity = Entity {
-        version: 0,
-        balance: 1,
-    };
+    pub const OPENED: Entity = Entity { version: 0, balance: 1 };
 
     fn withdraw(self) -> (Outcome, Entity) {
         let Entity { version, balance } = self;
         if balance == 0 {
             return (Outcome::Rejected { version }, self);
         }
-        let after = Entity {
-            version: version + 1,
-            balance: balance - 1,
-        };
-        let applied = Outcome::Applied {
-            version: after.version,
-            balance: after.balance,
-        };
+        let after = Entity { version: version + 1, balance: balance - 1 };
+        let applied = Outcome::Applied { version: after.version, balance: after.balance };
         (applied, after)
     }
 
     pub fn deposit(self) -> Entity {
-        Entity {
-            version: self.version + 1,
-            balance: self.balance + 1,
-        }
+        Entity { version: self.version + 1, balance: self.balance + 1 }
     }
 }
 
@@ -72,12 +60,7 @@ impl Record {
 /// The records of `count` commands from `first` on, and the entity after them.
 ///
 /// The writer calls it with what it remembers, the auditor with what is true: it is also the sequential oracle.
-pub fn decide(
-    mut entity: Entity,
-    mut known: Outcomes,
-    first: Offset,
-    count: usize,
-) -> (Vec<Record>, Entity) {
+pub fn decide(mut entity: Entity, mut known: Outcomes, first: Offset, count: usize) -> (Vec<Record>, Entity) {
     let mut records = Vec::with_capacity(count);
     for offset in first..first + count {
         let known = &mut known[LOG[offset]];
@@ -87,11 +70,7 @@ pub fn decide(
             entity = after;
             outcome
         });
-        records.push(Record {
-            offset,
-            repeat,
-            outcome,
-        });
+        records.push(Record { offset, repeat, outcome });
     }
     (records, entity)
 }

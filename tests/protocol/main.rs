@@ -34,13 +34,9 @@ mod writer;
 
 use std::time::Instant;
 
-use stateright::Checker;
-use stateright::HasDiscoveries;
-use stateright::Model;
-
-use faults::Fault;
-use faults::Protocol;
+use faults::{Fault, Protocol};
 use model::Partition;
+use stateright::{Checker, HasDiscoveries, Model};
 
 /// Two disturbances of any kind, three commands: the third is a repeat.
 #[test]
@@ -64,12 +60,7 @@ fn every_promise_survives_any_three_disturbances() {
 fn holds(disturbances: u8, commands: usize) {
     let begun = Instant::now();
     let protocol = Protocol::default();
-    let model = Partition {
-        protocol,
-        disturbances,
-        calm: false,
-        commands,
-    };
+    let model = Partition { protocol, disturbances, calm: false, commands };
     let checker = model.checker().threads(2).spawn_dfs().join();
     println!(
         "{disturbances} disturbances, {commands} commands: {} states in {:.1?}",
@@ -83,12 +74,7 @@ fn holds(disturbances: u8, commands: usize) {
 fn breaks(fault: Fault, promise: &'static str, disturbances: u8, commands: usize) {
     let begun = Instant::now();
     let protocol = Protocol { fault: Some(fault) };
-    let model = Partition {
-        protocol,
-        disturbances,
-        calm: disturbances > 3 && commands > 1,
-        commands,
-    };
+    let model = Partition { protocol, disturbances, calm: disturbances > 3 && commands > 1, commands };
     let found = HasDiscoveries::AnyOf([promise].into());
     let checker = model.checker().finish_when(found).spawn_bfs().join();
     let path = checker.assert_any_discovery(promise).into_actions();

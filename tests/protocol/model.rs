@@ -1,19 +1,14 @@
 //! Which steps are possible when: the model that the checker walks.
 
-use stateright::Model;
-use stateright::Property;
+use stateright::{Model, Property};
 
 use crate::faults::Protocol;
 use crate::kafka::Kafka;
 use crate::log::Offset;
 use crate::properties;
-use crate::state::Call;
-use crate::state::InFlight;
-use crate::state::Member;
-use crate::state::State;
+use crate::state::{Call, InFlight, Member, State};
 use crate::store::Database;
-use crate::writer::Phase;
-use crate::writer::Writer;
+use crate::writer::{Phase, Writer};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -89,11 +84,7 @@ impl Partition {
         let mut calls = state.in_flight.clone();
         calls.dedup();
         for flight in calls {
-            if flight.awaited
-                && !self.calm
-                && state.disturbances_left > 0
-                && matches!(flight.call, Call::Settle(_))
-            {
+            if flight.awaited && !self.calm && state.disturbances_left > 0 && matches!(flight.call, Call::Settle(_)) {
                 steps.push(Step::Abort(flight.clone()));
             }
             steps.push(Step::Execute(flight));
@@ -149,11 +140,7 @@ impl Model for Partition {
             end: self.commands,
             db: Database::new(),
             standby: None,
-            kafka: Kafka {
-                owner: 0,
-                committed: 0,
-                outcomes: Vec::new(),
-            },
+            kafka: Kafka { owner: 0, committed: 0, outcomes: Vec::new() },
             writers: [Writer::default(), Writer::default()],
             in_flight: Vec::new(),
             disturbances_left: self.disturbances,

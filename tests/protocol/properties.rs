@@ -1,23 +1,17 @@
 //! The promises, as an auditor would check them who sees the tables, the topic and every memory at once.
 
-use stateright::Model;
-use stateright::Property;
+use stateright::{Model, Property};
 
 use crate::log;
-use crate::log::LOG;
-use crate::log::Record;
-use crate::model::Action;
-use crate::model::Partition;
-use crate::model::Step;
+use crate::log::{LOG, Record};
+use crate::model::{Action, Partition, Step};
 use crate::state::State;
-use crate::writer::Phase;
-use crate::writer::Writer;
+use crate::writer::{Phase, Writer};
 
 pub const ONE_WRITER: &str = "P1 only the owner in the row commits, and tokens never fall";
 pub const ONE_EFFECT: &str = "P2 one effect per id, the one that the sequential oracle gives";
 pub const KEY_ORDER: &str = "P3 commands take effect in log order";
-pub const NOTHING_LOST: &str =
-    "P4 the cursor passes recorded commands only, the offset the cursor never";
+pub const NOTHING_LOST: &str = "P4 the cursor passes recorded commands only, the offset the cursor never";
 pub const PUBLISHED_AS_STORED: &str = "P5 every copy of an outcome is the stored one, in order";
 pub const KNOWS_BETTER: &str = "P6 nobody works on a database that is behind what it knows";
 pub const ONE_HISTORY: &str = "P6 each batch follows the one that its writer knew";
@@ -29,32 +23,25 @@ pub fn all() -> Vec<Property<Partition>> {
     vec![
         Property::<Partition>::always(ONE_WRITER, |_, state| one_writer(state)),
         Property::<Partition>::always(ONE_EFFECT, |_, state| one_effect(state)),
-        Property::<Partition>::always(KEY_ORDER, |_, state| {
-            records(state).is_sorted_by(|a, b| a.offset < b.offset)
-        }),
+        Property::<Partition>::always(KEY_ORDER, |_, state| records(state).is_sorted_by(|a, b| a.offset < b.offset)),
         Property::<Partition>::always(NOTHING_LOST, |_, state| nothing_lost(state)),
         Property::<Partition>::always(PUBLISHED_AS_STORED, |_, state| published_as_stored(state)),
         Property::<Partition>::always(KNOWS_BETTER, |_, state| {
             state.db.row.halted || state.writers.iter().all(knows_no_better)
         }),
         Property::<Partition>::always(ONE_HISTORY, |_, state| one_history(state)),
-        Property::<Partition>::always(NO_FALSE_ALARM, |_, state| {
-            state.failed_over || !state.db.row.halted
-        }),
+        Property::<Partition>::always(NO_FALSE_ALARM, |_, state| state.failed_over || !state.db.row.halted),
         Property::<Partition>::always(DRAINED, |model, state| {
             is_over(state) || will_halt(model, state) || something_will_happen(model, state)
         }),
         Property::<Partition>::always(BOUNDED_CLAIMS, claims_are_bounded),
         Property::<Partition>::sometimes("a log is drained after a take-over", |_, state| {
-            is_drained(state)
-                && state.db.batches.first().map(|b| b.claim)
-                    != state.db.batches.last().map(|b| b.claim)
+            is_drained(state) && state.db.batches.first().map(|b| b.claim) != state.db.batches.last().map(|b| b.claim)
         }),
         Property::<Partition>::sometimes("a halt happens", |_, state| state.db.row.halted),
-        Property::<Partition>::sometimes(
-            "the withdrawal that lacked money finds it",
-            |_, state| matches!(state.db.settled[1], Some(log::Outcome::Applied { .. })),
-        ),
+        Property::<Partition>::sometimes("the withdrawal that lacked money finds it", |_, state| {
+            matches!(state.db.settled[1], Some(log::Outcome::Applied { .. }))
+        }),
     ]
 }
 
@@ -64,8 +51,7 @@ fn records(state: &State) -> impl Iterator<Item = &Record> {
 
 fn one_writer(state: &State) -> bool {
     let batches = &state.db.batches;
-    batches.iter().all(|batch| batch.claim == batch.owner)
-        && batches.is_sorted_by_key(|batch| batch.claim.token)
+    batches.iter().all(|batch| batch.claim == batch.owner) && batches.is_sorted_by_key(|batch| batch.claim.token)
 }
 
 /// Every batch is decided again on what was true when it committed.
@@ -108,8 +94,7 @@ fn knows_no_better(writer: &Writer) -> bool {
 fn something_will_happen(model: &Partition, state: &State) -> bool {
     let mut actions = Vec::new();
     model.actions(state, &mut actions);
-    let awaited =
-        |action: &Action| !matches!(action, Action::Take(Step::Execute(flight)) if !flight.awaited);
+    let awaited = |action: &Action| !matches!(action, Action::Take(Step::Execute(flight)) if !flight.awaited);
     actions.iter().any(awaited)
 }
 
@@ -121,18 +106,11 @@ pub fn is_over(state: &State) -> bool {
 fn one_history(state: &State) -> bool {
     let before = state.db.batches.iter().map(|batch| Some(batch.decision));
     let before = std::iter::once(None).chain(before);
-    before
-        .zip(&state.db.batches)
-        .all(|(before, batch)| batch.follows == before)
+    before.zip(&state.db.batches).all(|(before, batch)| batch.follows == before)
 }
 
 fn is_drained(state: &State) -> bool {
-    let published = |record: &Record| {
-        state
-            .kafka
-            .outcomes
-            .contains(&(record.offset, record.outcome))
-    };
+    let published = |record: &Record| state.kafka.outcomes.contains(&(record.offset, record.outcome));
     state.db.row.cursor == state.end && records(state).all(published)
 }
 

@@ -1,15 +1,10 @@
 //! The state of the whole, and what each step does to it.
 
-use crate::faults::Fault;
-use crate::faults::Protocol;
+use crate::faults::{Fault, Protocol};
 use crate::kafka::Kafka;
 use crate::log::Offset;
-use crate::store::Answer;
-use crate::store::ClaimId;
-use crate::store::Database;
-use crate::store::Settle;
-use crate::writer::Phase;
-use crate::writer::Writer;
+use crate::store::{Answer, ClaimId, Database, Settle};
+use crate::writer::{Phase, Writer};
 
 pub type Member = usize;
 
@@ -55,11 +50,7 @@ impl State {
     }
 
     pub fn send(&mut self, sender: Member, call: Call) {
-        self.in_flight.push(InFlight {
-            sender,
-            awaited: true,
-            call,
-        });
+        self.in_flight.push(InFlight { sender, awaited: true, call });
     }
 
     pub fn forget_answers(&mut self, sender: Member) {

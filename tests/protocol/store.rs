@@ -1,11 +1,7 @@
 //! The database: the partitions row, the tables around it, and the transactions on them, each atomic.
 
-use crate::faults::Fault;
-use crate::faults::Protocol;
-use crate::log::Entity;
-use crate::log::Offset;
-use crate::log::Outcomes;
-use crate::log::Record;
+use crate::faults::{Fault, Protocol};
+use crate::log::{Entity, Offset, Outcomes, Record};
 
 /// Random in reality; here the writer and how many it has drawn, so that none is drawn twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,12 +81,7 @@ pub struct Database {
 
 impl Database {
     pub fn new() -> Database {
-        Database {
-            row: Row::default(),
-            entity: Entity::OPENED,
-            settled: [None; 2],
-            batches: Vec::new(),
-        }
+        Database { row: Row::default(), entity: Entity::OPENED, settled: [None; 2], batches: Vec::new() }
     }
 
     pub fn claim(&mut self, id: ClaimId) -> Claim {
@@ -109,11 +100,10 @@ impl Database {
 
     /// Everything or nothing: every check comes before the first write.
     pub fn settle(&mut self, call: &Settle, protocol: Protocol) -> Answer {
-        let here = (call.cursor, call.batch_seq) == (self.row.cursor, self.row.batch_seq)
-            || protocol.has(Fault::NoCursor);
-        let same_history = call.follows == self.row.decision
-            || protocol.has(Fault::NoHistory)
-            || protocol.has(Fault::NoCursor);
+        let here =
+            (call.cursor, call.batch_seq) == (self.row.cursor, self.row.batch_seq) || protocol.has(Fault::NoCursor);
+        let same_history =
+            call.follows == self.row.decision || protocol.has(Fault::NoHistory) || protocol.has(Fault::NoCursor);
         let in_place = here && same_history;
         if self.row.halted || !self.is_owned_by(call.claim, protocol) || !in_place {
             return Answer::ZeroRows;
@@ -161,8 +151,8 @@ impl Database {
     /// Raises the watermark: as owner only, and only to a batch that this database holds as it was published.
     pub fn mark_published(&mut self, claim: Claim, debt: &Debt, protocol: Protocol) {
         let batch = self.batches.get(debt.batch_seq - 1);
-        let held = batch.is_some_and(|batch| batch.decision == debt.decision)
-            || protocol.has(Fault::WatermarkUnchecked);
+        let held =
+            batch.is_some_and(|batch| batch.decision == debt.decision) || protocol.has(Fault::WatermarkUnchecked);
         if held && self.is_owned_by(claim, protocol) {
             self.row.published_seq = self.row.published_seq.max(debt.batch_seq);
         }

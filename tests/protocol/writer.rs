@@ -10,20 +10,10 @@
 //!
 //! Assigned and crashed lead out of every phase; lower than known leads to a halt.
 
-use crate::faults::Fault;
-use crate::faults::Protocol;
+use crate::faults::{Fault, Protocol};
 use crate::log;
-use crate::log::Entity;
-use crate::log::Offset;
-use crate::log::Outcomes;
-use crate::store::Answer;
-use crate::store::Claim;
-use crate::store::ClaimId;
-use crate::store::Database;
-use crate::store::Debt;
-use crate::store::DecisionId;
-use crate::store::Row;
-use crate::store::Settle;
+use crate::log::{Entity, Offset, Outcomes};
+use crate::store::{Answer, Claim, ClaimId, Database, Debt, DecisionId, Row, Settle};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -75,10 +65,7 @@ impl Writer {
     }
 
     pub fn crash(&mut self) {
-        *self = Writer {
-            claims_drawn: self.claims_drawn,
-            ..Writer::default()
-        };
+        *self = Writer { claims_drawn: self.claims_drawn, ..Writer::default() };
     }
 
     pub fn stop(&mut self, phase: Phase, rules: Protocol) {
@@ -150,11 +137,7 @@ impl Writer {
             return;
         }
         let one_further = db.row.batch_seq == self.batch_seq + 1;
-        let mine = if rules.has(Fault::NoDecisionId) {
-            one_further
-        } else {
-            db.row.decision == Some(call.decision)
-        };
+        let mine = if rules.has(Fault::NoDecisionId) { one_further } else { db.row.decision == Some(call.decision) };
         if mine {
             self.advance(call);
         } else if one_further || rules.has(Fault::NoHistory) || rules.has(Fault::PastBelieved) {
@@ -167,8 +150,8 @@ impl Writer {
     /// A lower token or cursor, or at my own batch a decision that is not mine: the row is of another history.
     pub fn knows_better_than(&self, row: &Row, rules: Protocol) -> bool {
         let lower = row.owner.token < self.claim.token || row.cursor < self.cursor;
-        let other = row.batch_seq < self.batch_seq
-            || (row.batch_seq == self.batch_seq && row.decision != self.decision);
+        let other =
+            row.batch_seq < self.batch_seq || (row.batch_seq == self.batch_seq && row.decision != self.decision);
         lower || (other && !rules.has(Fault::NoHistory))
     }
 
@@ -196,11 +179,7 @@ impl Writer {
         for record in &call.records {
             self.known[record.id()] = Some(record.outcome);
         }
-        self.debts.push(Debt {
-            batch_seq: self.batch_seq,
-            decision: call.decision,
-            records: call.records.clone(),
-        });
+        self.debts.push(Debt { batch_seq: self.batch_seq, decision: call.decision, records: call.records.clone() });
         self.remember();
     }
 

@@ -25,9 +25,7 @@ pub(super) fn to_run_as() -> Result<Option<Account>, Error> {
 
 /// `name:password:user:group:…`
 fn look_up(passwd: &str, name: &str) -> Option<Account> {
-    let mut lines = passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>());
+    let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let fields = lines.find(|fields| fields.first() == Some(&name))?;
     let user = fields.get(2)?.parse().ok()?;
     let group = fields.get(3)?.parse().ok()?;
@@ -40,14 +38,9 @@ mod tests {
 
     #[test]
     fn an_account_is_found_by_its_whole_name() {
-        let passwd = "root:x:0:0::/root:/bin/sh\npostgres2:x:7:8:::\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/bash\n";
-        assert_eq!(
-            look_up(passwd, "postgres"),
-            Some(Account {
-                user: 101,
-                group: 104
-            })
-        );
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\npostgres2:x:7:8:::\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/bash\n";
+        assert_eq!(look_up(passwd, "postgres"), Some(Account { user: 101, group: 104 }));
         assert_eq!(look_up(passwd, "nobody"), None);
     }
 }

@@ -1,13 +1,10 @@
 //! Where the server's programs are, on the systems that people have.
 
-use std::env;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use super::BINARIES_VARIABLE;
-use super::Error;
+use super::{BINARIES_VARIABLE, Error};
 
 /// Folders with one sub-folder per version: `(parent, what stands before the version, what follows
 /// it)`.
@@ -49,15 +46,8 @@ pub(super) fn find() -> Result<Binaries, Error> {
         return Binaries::in_directory(directory.clone()).ok_or(Error::NotThere { directory });
     }
     let places = places();
-    let looked = places
-        .iter()
-        .map(|place| place.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    places
-        .into_iter()
-        .find_map(Binaries::in_directory)
-        .ok_or(Error::NotFound { looked })
+    let looked = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+    places.into_iter().find_map(Binaries::in_directory).ok_or(Error::NotFound { looked })
 }
 
 fn places() -> Vec<PathBuf> {
@@ -74,10 +64,7 @@ fn places() -> Vec<PathBuf> {
 fn pg_config() -> Option<PathBuf> {
     let output = Command::new("pg_config").arg("--bindir").output().ok()?;
     let directory = String::from_utf8(output.stdout).ok()?;
-    output
-        .status
-        .success()
-        .then(|| PathBuf::from(directory.trim()))
+    output.status.success().then(|| PathBuf::from(directory.trim()))
 }
 
 /// The sub-folders named `<before><major version>`.
@@ -96,9 +83,7 @@ fn newest_first(parent: &Path, before: &str) -> impl Iterator<Item = PathBuf> + 
 /// Where `./dev` unpacks a Postgres when it could not install one.
 fn fetched() -> PathBuf {
     let local = env::var_os("SOLEWRITER_LOCAL_DIR").filter(|value| !value.is_empty());
-    local
-        .map_or_else(|| PathBuf::from(".local"), PathBuf::from)
-        .join("postgres/bin")
+    local.map_or_else(|| PathBuf::from(".local"), PathBuf::from).join("postgres/bin")
 }
 
 #[cfg(test)]
@@ -113,9 +98,6 @@ mod tests {
         }
         let found: Vec<_> = newest_first(&parent, "v").collect();
         fs::remove_dir_all(&parent).expect("removes the folder");
-        assert_eq!(
-            found,
-            [parent.join("v18"), parent.join("v15"), parent.join("v9")]
-        );
+        assert_eq!(found, [parent.join("v18"), parent.join("v15"), parent.join("v9")]);
     }
 }

@@ -1,15 +1,10 @@
 //! The directory of one private Postgres: the cluster, its log and the lock that keeps a second
 //! process out.
 
-use std::env;
-use std::fs;
-use std::fs::DirBuilder;
-use std::fs::File;
-use std::fs::TryLockError;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::chown;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use super::Error;
 use super::account::Account;
@@ -37,9 +32,8 @@ impl Home {
             None => make(&temporary_directory(account.is_some()))?,
         };
         if let Some(account) = account {
-            chown(&directory, Some(account.user), Some(account.group)).map_err(Error::io(
-                format!("give {directory:?} to the account of Postgres"),
-            ))?;
+            chown(&directory, Some(account.user), Some(account.group))
+                .map_err(Error::io(format!("give {directory:?} to the account of Postgres")))?;
         }
         let lock = lock(&directory)?;
         Ok(Self {
@@ -52,11 +46,7 @@ impl Home {
     }
 
     pub fn failed(&self, program: &'static str, log: &Path) -> Error {
-        Error::Failed {
-            program,
-            log: log.to_owned(),
-            tail: tail(log),
-        }
+        Error::Failed { program, log: log.to_owned(), tail: tail(log) }
     }
 }
 
@@ -71,27 +61,15 @@ impl Drop for Home {
 
 fn make(directory: &Path) -> Result<PathBuf, Error> {
     let doing = || format!("make the directory {directory:?}");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(Error::io(doing()))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(Error::io(doing()))?;
     directory.canonicalize().map_err(Error::io(doing()))
 }
 
 /// Root's own temporary directory may be closed to the account that the server runs as; `/var/tmp`
 /// is open to all.
 fn temporary_directory(root: bool) -> PathBuf {
-    let parent = if root {
-        PathBuf::from("/var/tmp")
-    } else {
-        env::temp_dir()
-    };
-    parent.join(format!(
-        "solewriter-postgres-{}-{:08x}",
-        std::process::id(),
-        fastrand::u32(..)
-    ))
+    let parent = if root { PathBuf::from("/var/tmp") } else { env::temp_dir() };
+    parent.join(format!("solewriter-postgres-{}-{:08x}", std::process::id(), fastrand::u32(..)))
 }
 
 fn lock(directory: &Path) -> Result<File, Error> {
@@ -99,13 +77,8 @@ fn lock(directory: &Path) -> Result<File, Error> {
     let file = File::create(&path).map_err(Error::io(format!("write {path:?}")))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse {
-            directory: directory.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(Error::Io {
-            doing: format!("lock {path:?}"),
-            source,
-        }),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { directory: directory.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::Io { doing: format!("lock {path:?}"), source }),
     }
 }
 

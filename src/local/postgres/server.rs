@@ -1,16 +1,12 @@
 //! Running the two programs: `initdb` once, then `postgres`.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use super::Error;
-use super::Postgres;
-use crate::local::guarded::Guarded;
-use crate::local::guarded::Program;
+use super::{Error, Postgres};
+use crate::local::guarded::{Guarded, Program};
 
 pub(super) const SUPERUSER: &str = "solewriter";
 
@@ -31,11 +27,7 @@ impl Postgres {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(Error::io(format!("remove {unfinished:?}")))?;
         }
-        let mut command = vec![
-            self.binaries.initdb().into(),
-            "-D".into(),
-            unfinished.clone().into(),
-        ];
+        let mut command = vec![self.binaries.initdb().into(), "-D".into(), unfinished.clone().into()];
         let arguments = ["-U", SUPERUSER, "-A", "trust", "--locale=C", "-E", "UTF8"];
         command.extend(arguments.map(OsString::from));
         if !self.options.durable {
@@ -43,23 +35,16 @@ impl Postgres {
         }
         let log = self.home.directory.join("initdb.log");
         let mut initdb = self.spawn(command, &log)?;
-        let status = initdb
-            .wait(READY_TIMEOUT)
-            .map_err(Error::io("wait for initdb"))?;
+        let status = initdb.wait(READY_TIMEOUT).map_err(Error::io("wait for initdb"))?;
         if !status.is_some_and(|status| status.success()) {
             return Err(self.home.failed("initdb", &log));
         }
-        fs::rename(&unfinished, &self.home.cluster)
-            .map_err(Error::io("move the new cluster to its place"))
+        fs::rename(&unfinished, &self.home.cluster).map_err(Error::io("move the new cluster to its place"))
     }
 
     /// Starts the server and waits until it accepts connections.
     pub(super) fn launch_once(&mut self) -> Result<(), Error> {
-        let mut command = vec![
-            self.binaries.postgres().into(),
-            "-D".into(),
-            self.home.cluster.clone().into(),
-        ];
+        let mut command = vec![self.binaries.postgres().into(), "-D".into(), self.home.cluster.clone().into()];
         for (name, value) in self.settings() {
             command.push("-c".into());
             command.push(format!("{name}={value}").into());
@@ -67,10 +52,7 @@ impl Postgres {
         let mut server = self.spawn(command, &self.home.log)?;
         let deadline = Instant::now() + READY_TIMEOUT;
         while !is_ready(&self.home.cluster, server.id()) {
-            let ended = server
-                .exit_status()
-                .map_err(Error::io("look after Postgres"))?
-                .is_some();
+            let ended = server.exit_status().map_err(Error::io("look after Postgres"))?.is_some();
             if ended || Instant::now() > deadline {
                 return Err(self.home.failed("postgres", &self.home.log));
             }
@@ -83,11 +65,7 @@ impl Postgres {
     /// The last setting of a name counts, so the caller's stand last.
     fn settings(&self) -> Vec<(String, String)> {
         let socket = self.home.directory.to_string_lossy();
-        let socket = if socket.len() <= SOCKET_DIRECTORY_BYTES_MAX {
-            &*socket
-        } else {
-            ""
-        };
+        let socket = if socket.len() <= SOCKET_DIRECTORY_BYTES_MAX { &*socket } else { "" };
         let disk = if self.options.durable { "on" } else { "off" };
         let port = self.port.to_string();
         let ours = [
@@ -101,9 +79,7 @@ impl Postgres {
             ("synchronous_commit", "on"),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        ours.into_iter()
-            .chain(self.options.settings.iter().cloned())
-            .collect()
+        ours.into_iter().chain(self.options.settings.iter().cloned()).collect()
     }
 
     fn spawn(&self, command: Vec<OsString>, log: &Path) -> Result<Guarded, Error> {

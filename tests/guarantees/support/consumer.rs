@@ -1,17 +1,12 @@
 //! The downstream service: reads a whole topic, of all partitions, outside any group.
 
 use std::collections::HashSet;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rdkafka::Message;
-use rdkafka::Offset;
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::message::Headers;
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::kafka::Cluster;
 use super::patience::PATIENCE;
@@ -34,9 +29,7 @@ impl Read {
     /// The first header of that name, as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(present, _)| present == name)?;
-        value
-            .as_deref()
-            .and_then(|value| std::str::from_utf8(value).ok())
+        value.as_deref().and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// The value as JSON; null for what is not.
@@ -46,18 +39,13 @@ impl Read {
     }
 
     fn from_message(message: &BorrowedMessage<'_>) -> Self {
-        let headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter());
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         Self {
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers
-                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                .collect(),
+            headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
             timestamp_ms: message.timestamp().to_millis(),
         }
     }
@@ -71,12 +59,7 @@ pub fn read_all(cluster: &Cluster, topic: &str) -> Vec<Read> {
 }
 
 /// Reads from the beginning until the records fulfil `enough`; panics after `timeout`.
-pub fn read_until(
-    cluster: &Cluster,
-    topic: &str,
-    timeout: Duration,
-    enough: impl Fn(&[Read]) -> bool,
-) -> Vec<Read> {
+pub fn read_until(cluster: &Cluster, topic: &str, timeout: Duration, enough: impl Fn(&[Read]) -> bool) -> Vec<Read> {
     let mut reader = Reader::open(cluster, topic);
     reader.until(timeout, |reader| enough(&reader.records));
     reader.records
@@ -107,18 +90,11 @@ impl Reader {
         assert!(partitions > 0, "topic {topic} does not exist");
         let mut all = TopicPartitionList::new();
         for partition in 0..partitions {
-            all.add_partition_offset(topic, partition, Offset::Beginning)
-                .expect("a partition to read");
+            all.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition to read");
         }
         client.assign(&all).expect("read all partitions");
         let topic = topic.to_owned();
-        Self {
-            client,
-            topic,
-            partitions,
-            ended: HashSet::new(),
-            records: Vec::new(),
-        }
+        Self { client, topic, partitions, ended: HashSet::new(), records: Vec::new() }
     }
 
     fn at_end(&self) -> bool {
@@ -129,11 +105,7 @@ impl Reader {
         let deadline = Instant::now() + timeout;
         while !enough(self) {
             let count = self.records.len();
-            assert!(
-                Instant::now() < deadline,
-                "{}: {count} records in {timeout:?}, not enough",
-                self.topic
-            );
+            assert!(Instant::now() < deadline, "{}: {count} records in {timeout:?}, not enough", self.topic);
             self.step();
         }
     }

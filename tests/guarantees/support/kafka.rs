@@ -4,21 +4,19 @@ mod cluster;
 mod java;
 mod properties;
 
-use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::{env, fs};
 
+pub use cluster::Cluster;
 use rustix::process::Signal;
 use solewriter::local::guarded::Guarded;
 
 use super::patience::wait_for;
-use super::scratch::free_port;
-use super::scratch::unique;
+use super::scratch::{free_port, unique};
 use super::tls;
 use super::tls::Certificate;
-pub use cluster::Cluster;
 
 /// A JVM start beside a compiler and a Postgres on two cores has been seen to take 30 s.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,9 +33,7 @@ pub fn shared() -> Cluster {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     match env::var("KAFKA_BOOTSTRAP_SERVERS") {
         Ok(servers) if !servers.is_empty() => Cluster::plain(servers),
-        _ => SHARED
-            .get_or_init(|| Broker::start(BrokerOptions::default()))
-            .cluster(),
+        _ => SHARED.get_or_init(|| Broker::start(BrokerOptions::default())).cluster(),
     }
 }
 
@@ -92,25 +88,17 @@ impl Broker {
 
     /// How to reach the encrypted listener as [`USER`].
     pub fn secure_cluster(&self) -> Cluster {
-        let certificate = self
-            .certificate
-            .as_ref()
-            .expect("start the broker with `secure: true`");
+        let certificate = self.certificate.as_ref().expect("start the broker with `secure: true`");
         let properties = [
             ("security.protocol", "SASL_SSL"),
             ("sasl.mechanism", "SCRAM-SHA-512"),
             ("sasl.username", USER),
             ("sasl.password", PASSWORD),
-            (
-                "ssl.ca.location",
-                &certificate.authority.display().to_string(),
-            ),
+            ("ssl.ca.location", &certificate.authority.display().to_string()),
         ];
         Cluster {
             bootstrap_servers: format!("127.0.0.1:{}", self.ports.secure),
-            properties: properties
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .to_vec(),
+            properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         }
     }
 
@@ -127,22 +115,17 @@ impl Broker {
     /// Starts a stopped broker on the same ports and log; does nothing while it runs.
     pub fn start_again(&mut self) {
         if self.server.is_none() {
-            self.launch()
-                .unwrap_or_else(|failure| panic!("Kafka did not start again:\n{failure}"));
+            self.launch().unwrap_or_else(|failure| panic!("Kafka did not start again:\n{failure}"));
         }
     }
 
     /// Freezes the broker: its sockets stay open and say nothing.
     pub fn freeze(&mut self) {
-        self.server()
-            .signal(Signal::STOP)
-            .expect("stop the JVM's threads");
+        self.server().signal(Signal::STOP).expect("stop the JVM's threads");
     }
 
     pub fn thaw(&mut self) {
-        self.server()
-            .signal(Signal::CONT)
-            .expect("continue the JVM's threads");
+        self.server().signal(Signal::CONT).expect("continue the JVM's threads");
     }
 
     fn server(&mut self) -> &mut Guarded {
@@ -155,53 +138,31 @@ impl Broker {
         };
         server.signal(signal).expect("signal the broker");
         let ended = server.wait(STOP_TIMEOUT).expect("wait for the broker");
-        assert!(
-            ended.is_some(),
-            "the broker does not stop; its log: {}",
-            self.log().display()
-        );
+        assert!(ended.is_some(), "the broker does not stop; its log: {}", self.log().display());
     }
 
     fn format(options: &BrokerOptions) -> Self {
         let directory = env::temp_dir().join(unique("solewriter-kafka"));
         fs::create_dir_all(&directory).expect("make a directory for the broker");
-        let ports = Ports {
-            plain: free_port(),
-            controller: free_port(),
-            secure: free_port(),
-        };
+        let ports = Ports { plain: free_port(), controller: free_port(), secure: free_port() };
         let certificate = options.secure.then(|| tls::certificate(&directory));
-        let properties =
-            properties::text(&directory, ports, certificate.as_ref(), &options.properties);
-        fs::write(directory.join("server.properties"), properties)
-            .expect("write server.properties");
-        let broker = Self {
-            directory,
-            ports,
-            certificate,
-            server: None,
-        };
+        let properties = properties::text(&directory, ports, certificate.as_ref(), &options.properties);
+        fs::write(directory.join("server.properties"), properties).expect("write server.properties");
+        let broker = Self { directory, ports, certificate, server: None };
         broker.format_storage();
         broker
     }
 
     /// Kafka refuses a log directory that was not given a cluster id before.
     fn format_storage(&self) {
-        let mut arguments = vec![
-            "kafka.tools.StorageTool",
-            "format",
-            "-t",
-            "c29sZXdyaXRlci10ZXN0cw",
-        ];
+        let mut arguments = vec!["kafka.tools.StorageTool", "format", "-t", "c29sZXdyaXRlci10ZXN0cw"];
         let scram = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]");
         if self.certificate.is_some() {
             arguments.extend(["--add-scram", &scram]);
         }
         arguments.push("-c");
         let mut format = self.java(&arguments);
-        let status = format
-            .wait(START_TIMEOUT)
-            .expect("wait for the format tool");
+        let status = format.wait(START_TIMEOUT).expect("wait for the format tool");
         let fine = status.is_some_and(|status| status.success());
         assert!(fine, "Kafka's format tool failed:\n{}", self.log_text());
     }
@@ -214,10 +175,7 @@ impl Broker {
             if self.log_text().contains("from STARTING to STARTED") {
                 return Some(true);
             }
-            server
-                .exit_status()
-                .expect("look after the broker")
-                .map(|_| false)
+            server.exit_status().expect("look after the broker").map(|_| false)
         });
         if !started {
             return Err(self.log_text());
@@ -236,9 +194,7 @@ impl Broker {
     }
 
     fn log_text(&self) -> String {
-        fs::read(self.log())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 }
 

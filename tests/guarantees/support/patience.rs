@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Long enough for a busy two-core machine; a test that hits it has failed, not been unlucky.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,10 +16,7 @@ pub fn wait_for<T>(what: impl Display, timeout: Duration, mut ask: impl FnMut() 
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain for {what}");
         thread::sleep(POLL);
     }
 }
@@ -29,10 +25,7 @@ pub fn wait_for<T>(what: impl Display, timeout: Duration, mut ask: impl FnMut() 
 pub async fn wait_until(what: impl Display, timeout: Duration, mut ask: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + timeout;
     while !ask().await {
-        assert!(
-            Instant::now() < deadline,
-            "waited {timeout:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain for {what}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -1,16 +1,12 @@
 //! One Postgres for all tests, a schema of its own for each.
 
-use std::env;
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
-use solewriter::local::postgres::Options;
-use solewriter::local::postgres::Postgres;
-use sqlx::AssertSqlSafe;
-use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::postgres::PgPoolOptions;
+use solewriter::local::postgres::{Options, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
 
 use super::scratch::unique;
 
@@ -25,10 +21,7 @@ pub fn shared_url() -> String {
 
 fn start_shared() -> Postgres {
     let settings = vec![("max_connections".to_owned(), "400".to_owned())];
-    let options = Options {
-        settings,
-        ..Options::default()
-    };
+    let options = Options { settings, ..Options::default() };
     Postgres::start(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -57,45 +50,31 @@ impl Database {
             .connect_with(connect.options([("search_path", search_path)]))
             .await
             .expect("connect to the test's Postgres");
-        Self {
-            url: url.to_owned(),
-            schema,
-            pool,
-        }
+        Self { url: url.to_owned(), schema, pool }
     }
 
     /// Runs statements that return nothing; several may be separated by semicolons.
     pub async fn execute(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
-        sqlx::raw_sql(sql)
-            .execute(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// How many rows: `count("processed_commands where outcome = 'applied'")`.
     pub async fn count(&self, table_and_condition: &str) -> i64 {
-        self.number(&format!("select count(*) from {table_and_condition}"))
-            .await
-            .unwrap_or(0)
+        self.number(&format!("select count(*) from {table_and_condition}")).await.unwrap_or(0)
     }
 
     /// The one number that a query returns; `None` for null or no row.
     pub async fn number(&self, sql: &str) -> Option<i64> {
         let query = sqlx::query_scalar::<_, Option<i64>>(AssertSqlSafe(sql.to_owned()));
         let answer = query.fetch_optional(&self.pool).await;
-        answer
-            .unwrap_or_else(|error| panic!("{sql}: {error}"))
-            .flatten()
+        answer.unwrap_or_else(|error| panic!("{sql}: {error}")).flatten()
     }
 
     /// The rows of a query as JSON objects.
     pub async fn rows(&self, sql: &str) -> Vec<serde_json::Value> {
         let sql = AssertSqlSafe(format!("select to_jsonb(r) from ({sql}) as r"));
-        sqlx::query_scalar(sql)
-            .fetch_all(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"))
+        sqlx::query_scalar(sql).fetch_all(&self.pool).await.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -111,16 +90,9 @@ impl Drop for Database {
 }
 
 fn drop_schema(url: &str, schema: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let sql = AssertSqlSafe(format!("drop schema if exists {schema} cascade"));
-    let done = runtime.block_on(async {
-        sqlx::raw_sql(sql)
-            .execute(&PgPool::connect(url).await?)
-            .await
-    });
+    let done = runtime.block_on(async { sqlx::raw_sql(sql).execute(&PgPool::connect(url).await?).await });
     if let Err(error) = done {
         eprintln!("could not drop the schema {schema}: {error}");
     }

@@ -1,21 +1,13 @@
 //! The upstream service: sends commands, well formed or not.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::Message;
-use rdkafka::error::KafkaError;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::Header;
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::BaseProducer;
-use rdkafka::producer::BaseRecord;
-use rdkafka::producer::DeliveryResult;
-use rdkafka::producer::Producer as _;
-use rdkafka::producer::ProducerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientContext, Message};
 use uuid::Uuid;
 
 use super::kafka::Cluster;
@@ -36,11 +28,8 @@ pub struct Record {
 impl Record {
     /// A well-formed command with a fresh UUIDv7.
     pub fn command(command_type: &str, key: &str, data: &serde_json::Value) -> Self {
-        let record = Self {
-            key: Some(key.as_bytes().to_vec()),
-            value: Some(data.to_string().into_bytes()),
-            ..Self::default()
-        };
+        let record =
+            Self { key: Some(key.as_bytes().to_vec()), value: Some(data.to_string().into_bytes()), ..Self::default() };
         record.id(Uuid::now_v7()).header("ce_type", command_type)
     }
 
@@ -69,12 +58,9 @@ impl Record {
 
     fn owned_headers(&self) -> OwnedHeaders {
         let headers = OwnedHeaders::new_with_capacity(self.headers.len());
-        self.headers.iter().fold(headers, |headers, (name, value)| {
-            headers.insert(Header {
-                key: name,
-                value: value.as_ref(),
-            })
-        })
+        self.headers
+            .iter()
+            .fold(headers, |headers, (name, value)| headers.insert(Header { key: name, value: value.as_ref() }))
     }
 }
 
@@ -129,18 +115,10 @@ impl Producer {
         for (index, record) in records.iter().enumerate() {
             self.enqueue(topic, record, index);
         }
-        self.client
-            .flush(DELIVERY_TIMEOUT)
-            .expect("deliver all records");
+        self.client.flush(DELIVERY_TIMEOUT).expect("deliver all records");
         let mut delivered = self.client.context().take();
-        let mut stored = |index| {
-            delivered
-                .remove(&index)
-                .expect("every record has a delivery report")
-        };
-        (0..records.len())
-            .map(|index| stored(index).expect("store a record"))
-            .collect()
+        let mut stored = |index| delivered.remove(&index).expect("every record has a delivery report");
+        (0..records.len()).map(|index| stored(index).expect("store a record")).collect()
     }
 
     pub fn send_one(&self, topic: &str, record: &Record) -> Stored {
@@ -181,15 +159,9 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let stored = match result {
-            Ok(message) => Ok(Stored {
-                partition: message.partition(),
-                offset: message.offset(),
-            }),
+            Ok(message) => Ok(Stored { partition: message.partition(), offset: message.offset() }),
             Err((error, _)) => Err(error.clone()),
         };
-        self.reports
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(index, stored);
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(index, stored);
     }
 }

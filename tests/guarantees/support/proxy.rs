@@ -8,14 +8,8 @@ mod frontend;
 mod link;
 
 use std::collections::HashMap;
-use std::net::Shutdown;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -45,10 +39,7 @@ impl Proxy {
         let server: PgConnectOptions = url.parse().expect("a database URL");
         let upstream = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind the proxy");
-        let port = listener
-            .local_addr()
-            .expect("a bound socket has an address")
-            .port();
+        let port = listener.local_addr().expect("a bound socket has an address").port();
         let switchboard = Arc::new(Switchboard::default());
         let shared = Arc::clone(&switchboard);
         thread::spawn(move || accept(&listener, &upstream, &shared));
@@ -58,11 +49,7 @@ impl Proxy {
     /// The same database, by way of the proxy.
     pub fn url(&self, url: &str) -> String {
         let server: PgConnectOptions = url.parse().expect("a database URL");
-        server
-            .host("127.0.0.1")
-            .port(self.port)
-            .to_url_lossy()
-            .to_string()
+        server.host("127.0.0.1").port(self.port).to_url_lossy().to_string()
     }
 
     /// The next execution of a statement whose text contains `needle` meets the fault; once.
@@ -104,16 +91,9 @@ impl Proxy {
     /// Waits until `count` armed faults have happened; panics after `timeout`.
     pub fn wait_fired(&self, count: u64, timeout: Duration) {
         let state = self.switchboard.lock();
-        let wait = self
-            .switchboard
-            .changed
-            .wait_timeout_while(state, timeout, |state| state.fired < count);
+        let wait = self.switchboard.changed.wait_timeout_while(state, timeout, |state| state.fired < count);
         let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
-        assert!(
-            state.fired >= count,
-            "{} of {count} faults in {timeout:?}",
-            state.fired
-        );
+        assert!(state.fired >= count, "{} of {count} faults in {timeout:?}", state.fired);
     }
 
     /// Connections that are open now.
@@ -193,19 +173,14 @@ impl Switchboard {
     fn may_forward(&self, link: u64) -> bool {
         let state = self.lock();
         let held = |state: &mut State| state.held && state.links.contains_key(&link);
-        let state = self
-            .changed
-            .wait_while(state, held)
-            .unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(state, held).unwrap_or_else(PoisonError::into_inner);
         state.links.contains_key(&link)
     }
 
     /// The fault that this statement meets, which disarms the proxy.
     fn fault(&self, statement: &str) -> Option<Fault> {
         let mut state = self.lock();
-        let (_, fault) = state
-            .armed
-            .take_if(|(needle, _)| statement.contains(needle.as_str()))?;
+        let (_, fault) = state.armed.take_if(|(needle, _)| statement.contains(needle.as_str()))?;
         state.held |= fault == Fault::Held;
         Some(fault)
     }

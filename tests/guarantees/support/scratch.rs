@@ -1,10 +1,7 @@
 //! A directory for what one test writes: configurations, logs. Kept when the test fails.
 
-use std::env;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::{env, fs, thread};
 
 /// Removed when dropped, unless the test is failing: then its logs are the best witness.
 #[derive(Debug)]

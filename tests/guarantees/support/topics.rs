@@ -3,20 +3,13 @@
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::AdminClient;
-use rdkafka::admin::AdminOptions;
-use rdkafka::admin::NewPartitions;
-use rdkafka::admin::NewTopic;
-use rdkafka::admin::TopicReplication;
-use rdkafka::admin::TopicResult;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
 use super::kafka::Cluster;
-use super::patience::PATIENCE;
-use super::patience::wait_for;
+use super::patience::{PATIENCE, wait_for};
 use super::scratch::unique;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,38 +27,23 @@ pub async fn create(cluster: &Cluster, topic: &str, partitions: i32, settings: &
     for (name, value) in settings {
         wanted = wanted.set(name, value);
     }
-    expect_done(
-        "create the topic",
-        admin(cluster).create_topics([&wanted], &options()).await,
-    );
+    expect_done("create the topic", admin(cluster).create_topics([&wanted], &options()).await);
     // The controller has answered; a client sees the topic when the broker's metadata has caught
     // up.
-    wait_for(format!("topic {topic}"), PATIENCE, || {
-        (partition_count(cluster, topic) == partitions).then_some(())
-    });
+    wait_for(format!("topic {topic}"), PATIENCE, || (partition_count(cluster, topic) == partitions).then_some(()));
 }
 
 /// Deletes a topic; when it returns, one of the same name can be made.
 pub async fn delete(cluster: &Cluster, topic: &str) {
-    expect_done(
-        "delete the topic",
-        admin(cluster).delete_topics(&[topic], &options()).await,
-    );
-    wait_for(format!("topic {topic} to go"), PATIENCE, || {
-        (partition_count(cluster, topic) == 0).then_some(())
-    });
+    expect_done("delete the topic", admin(cluster).delete_topics(&[topic], &options()).await);
+    wait_for(format!("topic {topic} to go"), PATIENCE, || (partition_count(cluster, topic) == 0).then_some(()));
 }
 
 /// Drops the records below `offset`, as retention does.
 pub async fn delete_records(cluster: &Cluster, topic: &str, partition: i32, offset: i64) {
     let mut below = TopicPartitionList::new();
-    below
-        .add_partition_offset(topic, partition, rdkafka::Offset::Offset(offset))
-        .expect("an offset to delete up to");
-    let result = admin(cluster)
-        .delete_records(&below, &options())
-        .await
-        .expect("delete records");
+    below.add_partition_offset(topic, partition, rdkafka::Offset::Offset(offset)).expect("an offset to delete up to");
+    let result = admin(cluster).delete_records(&below, &options()).await.expect("delete records");
     for element in result.elements() {
         element.error().expect("delete the records of a partition");
     }
@@ -75,9 +53,7 @@ pub async fn delete_records(cluster: &Cluster, topic: &str, partition: i32, offs
 /// to.
 pub async fn add_partitions(cluster: &Cluster, topic: &str, partitions: usize) {
     let wanted = NewPartitions::new(topic, partitions);
-    let result = admin(cluster)
-        .create_partitions([&wanted], &options())
-        .await;
+    let result = admin(cluster).create_partitions([&wanted], &options()).await;
     expect_done("add partitions", result);
     wait_for(format!("topic {topic} to grow"), PATIENCE, || {
         (usize::try_from(partition_count(cluster, topic)) == Ok(partitions)).then_some(())
@@ -86,40 +62,24 @@ pub async fn add_partitions(cluster: &Cluster, topic: &str, partitions: usize) {
 
 /// 0 for a topic that does not exist.
 pub fn partition_count(cluster: &Cluster, topic: &str) -> i32 {
-    let metadata = client(cluster)
-        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-        .expect("ask for metadata");
+    let metadata = client(cluster).fetch_metadata(Some(topic), REQUEST_TIMEOUT).expect("ask for metadata");
     let partitions = metadata.topics().iter().find(|found| found.name() == topic);
-    let count = partitions
-        .filter(|found| found.error().is_none())
-        .map_or(0, |found| found.partitions().len());
+    let count = partitions.filter(|found| found.error().is_none()).map_or(0, |found| found.partitions().len());
     i32::try_from(count).expect("a partition count")
 }
 
 /// The first offset that is still there, and the one after the last.
 pub fn watermarks(cluster: &Cluster, topic: &str, partition: i32) -> (i64, i64) {
-    client(cluster)
-        .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
-        .expect("ask for watermarks")
+    client(cluster).fetch_watermarks(topic, partition, REQUEST_TIMEOUT).expect("ask for watermarks")
 }
 
 /// What the group has committed for the partition.
 pub fn committed(cluster: &Cluster, group: &str, topic: &str, partition: i32) -> Option<i64> {
-    let client: BaseConsumer = cluster
-        .client_config()
-        .set("group.id", group)
-        .create()
-        .expect("a client");
+    let client: BaseConsumer = cluster.client_config().set("group.id", group).create().expect("a client");
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, partition);
-    let answer = client
-        .committed_offsets(asked, REQUEST_TIMEOUT)
-        .expect("ask for committed offsets");
-    answer
-        .elements()
-        .first()
-        .and_then(|element| element.offset().to_raw())
-        .filter(|offset| *offset >= 0)
+    let answer = client.committed_offsets(asked, REQUEST_TIMEOUT).expect("ask for committed offsets");
+    answer.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0)
 }
 
 fn client(cluster: &Cluster) -> BaseConsumer {
@@ -131,9 +91,7 @@ fn admin(cluster: &Cluster) -> AdminClient<DefaultClientContext> {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .operation_timeout(Some(REQUEST_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
 fn expect_done(what: &str, results: KafkaResult<Vec<TopicResult>>) {

@@ -1,8 +1,6 @@
 //! Heavy tests take turns: two of them on two cores would only measure each other.
 
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
@@ -16,9 +14,7 @@ pub struct Turn(());
 pub fn heavy() -> Turn {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     while *taken {
-        taken = GIVEN_BACK
-            .wait(taken)
-            .unwrap_or_else(PoisonError::into_inner);
+        taken = GIVEN_BACK.wait(taken).unwrap_or_else(PoisonError::into_inner);
     }
     *taken = true;
     Turn(())

@@ -3,25 +3,20 @@
 mod configuration;
 mod metrics;
 
-use std::env;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
+use std::{env, fs};
 
-use rustix::process::Signal;
-use solewriter::local::guarded::Guarded;
-use solewriter::local::guarded::Program;
-
-use super::http;
-use super::patience::PATIENCE;
-use super::patience::wait_for;
-use super::scratch::Scratch;
-use super::scratch::free_port;
 pub use configuration::WorkerOptions;
 pub use metrics::Metrics;
+use rustix::process::Signal;
+use solewriter::local::guarded::{Guarded, Program};
+
+use super::http;
+use super::patience::{PATIENCE, wait_for};
+use super::scratch::{Scratch, free_port};
 
 /// A worker drains for 20 s at most by default.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,32 +48,17 @@ impl Worker {
         let config = write_config(options, address, scratch.path());
         let log = scratch.path().join("worker.log");
         let command = [bank(), "run".into(), "--config".into(), config];
-        let program = Program {
-            stdout: log.clone(),
-            stderr: log,
-            ..bank_program(&command, options)
-        };
+        let program = Program { stdout: log.clone(), stderr: log, ..bank_program(&command, options) };
         let process = program.spawn().expect("run the bank");
-        Self {
-            process,
-            address,
-            options: options.clone(),
-            scratch,
-        }
+        Self { process, address, options: options.clone(), scratch }
     }
 
     /// Waits until `/readyz` says so; panics when the worker ends instead.
     pub fn wait_ready(&mut self) {
         wait_for("the worker to be ready", PATIENCE, || {
             let ended = self.process.exit_status().expect("look after the worker");
-            assert!(
-                ended.is_none(),
-                "the worker ended ({ended:?}):\n{}",
-                self.output()
-            );
-            self.get("/readyz")
-                .is_some_and(|(code, _)| code == 200)
-                .then_some(())
+            assert!(ended.is_none(), "the worker ended ({ended:?}):\n{}", self.output());
+            self.get("/readyz").is_some_and(|(code, _)| code == 200).then_some(())
         });
     }
 
@@ -107,12 +87,7 @@ impl Worker {
     /// does not come.
     pub fn wait_ended(&mut self, timeout: Duration) -> ExitStatus {
         let ended = self.process.wait(timeout).expect("wait for the worker");
-        ended.unwrap_or_else(|| {
-            panic!(
-                "the worker still runs after {timeout:?}:\n{}",
-                self.output()
-            )
-        })
+        ended.unwrap_or_else(|| panic!("the worker still runs after {timeout:?}:\n{}", self.output()))
     }
 
     /// Panics when the worker does not answer.
@@ -167,25 +142,15 @@ impl WorkerOptions {
         let mut process = program.spawn().expect("run the bank");
         let status = process.wait(VERB_TIMEOUT).expect("wait for the verb");
         let (stdout, stderr) = (read(&file("stdout")), read(&file("stderr")));
-        let status =
-            status.unwrap_or_else(|| panic!("{arguments:?} does not end:\n{stdout}{stderr}"));
-        Said {
-            code: status.code(),
-            stdout,
-            stderr,
-        }
+        let status = status.unwrap_or_else(|| panic!("{arguments:?} does not end:\n{stdout}{stderr}"));
+        Said { code: status.code(), stdout, stderr }
     }
 }
 
 fn bank_program(command: &[PathBuf], options: &WorkerOptions) -> Program {
     let environment = options.environment.iter();
-    let environment = environment
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect();
-    Program {
-        environment,
-        ..Program::new(command)
-    }
+    let environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
+    Program { environment, ..Program::new(command) }
 }
 
 fn write_config(options: &WorkerOptions, listen: SocketAddr, directory: &Path) -> PathBuf {
@@ -197,21 +162,12 @@ fn write_config(options: &WorkerOptions, listen: SocketAddr, directory: &Path) -
 /// Cargo builds the examples before it runs the tests, into the folder beside that of the tests.
 fn bank() -> PathBuf {
     let test = env::current_exe().expect("the path of this test program");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps/<test>");
+    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
     let bank = profile.join("examples/bank");
-    assert!(
-        bank.is_file(),
-        "{} is missing: cargo test builds it",
-        bank.display()
-    );
+    assert!(bank.is_file(), "{} is missing: cargo test builds it", bank.display());
     bank
 }
 
 fn read(path: &Path) -> String {
-    fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

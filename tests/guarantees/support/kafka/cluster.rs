@@ -13,10 +13,7 @@ pub struct Cluster {
 impl Cluster {
     /// Without encryption and credentials.
     pub fn plain(bootstrap_servers: impl Into<String>) -> Self {
-        Self {
-            bootstrap_servers: bootstrap_servers.into(),
-            properties: Vec::new(),
-        }
+        Self { bootstrap_servers: bootstrap_servers.into(), properties: Vec::new() }
     }
 
     /// The base of every client's configuration.

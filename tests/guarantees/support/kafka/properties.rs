@@ -11,10 +11,7 @@ const QUICK: &[(&str, &str)] = &[
     ("node.id", "1"),
     ("controller.listener.names", "CONTROLLER"),
     ("inter.broker.listener.name", "PLAIN"),
-    (
-        "listener.security.protocol.map",
-        "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
-    ),
+    ("listener.security.protocol.map", "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL"),
     // A topic that a test forgot to make shall be an error, as in production.
     ("auto.create.topics.enable", "false"),
     ("group.initial.rebalance.delay.ms", "0"),
@@ -55,28 +52,14 @@ const QUICK: &[(&str, &str)] = &[
 ];
 
 /// A later line of the same name wins in Java's properties, so what the test asks for stands last.
-pub fn text(
-    directory: &Path,
-    ports: Ports,
-    certificate: Option<&Certificate>,
-    wanted: &[(String, String)],
-) -> String {
-    let mut lines: Vec<_> = QUICK
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+pub fn text(directory: &Path, ports: Ports, certificate: Option<&Certificate>, wanted: &[(String, String)]) -> String {
+    let mut lines: Vec<_> = QUICK.iter().map(|(name, value)| format!("{name}={value}")).collect();
     lines.push(format!("log.dirs={}", directory.join("log").display()));
-    lines.push(format!(
-        "controller.quorum.voters=1@127.0.0.1:{}",
-        ports.controller
-    ));
+    lines.push(format!("controller.quorum.voters=1@127.0.0.1:{}", ports.controller));
     let secure = certificate.map(|_| format!("SECURE://127.0.0.1:{}", ports.secure));
     let clients = [Some(format!("PLAIN://127.0.0.1:{}", ports.plain)), secure];
     let clients = clients.into_iter().flatten().collect::<Vec<_>>().join(",");
-    lines.push(format!(
-        "listeners={clients},CONTROLLER://127.0.0.1:{}",
-        ports.controller
-    ));
+    lines.push(format!("listeners={clients},CONTROLLER://127.0.0.1:{}", ports.controller));
     lines.push(format!("advertised.listeners={clients}"));
     lines.extend(certificate.map(secure_listener));
     lines.extend(wanted.iter().map(|(name, value)| format!("{name}={value}")));
@@ -87,10 +70,7 @@ fn secure_listener(certificate: &Certificate) -> String {
     let login = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
     let settings = [
         ("ssl.keystore.type", "PEM".to_owned()),
-        (
-            "ssl.keystore.location",
-            certificate.keystore.display().to_string(),
-        ),
+        ("ssl.keystore.location", certificate.keystore.display().to_string()),
         ("sasl.enabled.mechanisms", "SCRAM-SHA-512".to_owned()),
         ("scram-sha-512.sasl.jaas.config", login.to_owned()),
     ];

@@ -40,27 +40,16 @@ impl Frontend {
         let bytes: Vec<u8> = self.buffer.drain(..total).collect();
         if self.started {
             let runs = self.statement(&bytes);
-            return Some(Message {
-                bytes,
-                runs,
-                asks_for_encryption: false,
-            });
+            return Some(Message { bytes, runs, asks_for_encryption: false });
         }
         let code = u32_at(&bytes, 4);
         let asks_for_encryption = code == Some(SSL_REQUEST) || code == Some(GSS_ENCRYPTION_REQUEST);
         self.started = !asks_for_encryption;
-        Some(Message {
-            bytes,
-            runs: None,
-            asks_for_encryption,
-        })
+        Some(Message { bytes, runs: None, asks_for_encryption })
     }
 
     fn statement(&mut self, message: &[u8]) -> Option<String> {
-        let mut texts = message
-            .get(5..)?
-            .split(|byte| *byte == 0)
-            .map(String::from_utf8_lossy);
+        let mut texts = message.get(5..)?.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         let mut text = || texts.next().map(|text| text.into_owned());
         match message.first()? {
             b'Q' => text(),

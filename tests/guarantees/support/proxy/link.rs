@@ -1,18 +1,13 @@
 //! One connection through the proxy: a thread for each direction.
 
-use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, thread};
 
-use super::Fault;
-use super::Switchboard;
-use super::frontend::Frontend;
-use super::frontend::Message;
+use super::frontend::{Frontend, Message};
+use super::{Fault, Switchboard};
 
 /// The last message of every answer, up to the byte that tells the transaction's state.
 const READY_FOR_QUERY: [u8; 5] = [b'Z', 0, 0, 0, 5];
@@ -27,24 +22,14 @@ struct Link {
 }
 
 /// Serves a connection until one side ends it or a fault cuts it.
-pub fn forward(
-    client: TcpStream,
-    server: TcpStream,
-    switchboard: &Arc<Switchboard>,
-) -> io::Result<()> {
+pub fn forward(client: TcpStream, server: TcpStream, switchboard: &Arc<Switchboard>) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let Some(id) = switchboard.open([client.try_clone()?, server.try_clone()?]) else {
         return Ok(());
     };
     let switchboard = Arc::clone(switchboard);
-    let link = Arc::new(Link {
-        id,
-        client,
-        server,
-        switchboard,
-        swallow: AtomicBool::new(false),
-    });
+    let link = Arc::new(Link { id, client, server, switchboard, swallow: AtomicBool::new(false) });
     let other = Arc::clone(&link);
     thread::spawn(move || link.run(Link::requests));
     thread::spawn(move || other.run(Link::answers));
@@ -77,9 +62,7 @@ impl Link {
 
     /// False ends the connection.
     fn request(&self, message: Message) -> io::Result<bool> {
-        let fault = message
-            .runs
-            .and_then(|statement| self.switchboard.fault(&statement));
+        let fault = message.runs.and_then(|statement| self.switchboard.fault(&statement));
         match fault {
             Some(Fault::RequestLost) => {
                 self.switchboard.close(self.id);

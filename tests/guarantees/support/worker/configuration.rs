@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::support::kafka::Cluster;
 use crate::support::postgres::Database;
@@ -55,48 +54,30 @@ impl WorkerOptions {
     /// TOML text merged over the generated configuration: `setting("[worker]\nbatch_commands_max =
     /// 10")`.
     pub fn setting(mut self, text: &str) -> Self {
-        let more = text
-            .parse()
-            .unwrap_or_else(|error| panic!("{text}: {error}"));
+        let more = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         merge(&mut self.settings, more);
         self
     }
 
     pub(super) fn to_toml(&self, listen: SocketAddr) -> String {
-        let topic = |(name, entity): &(String, String)| {
-            table([("name", name.as_str()), ("entity", entity)])
-        };
-        let mut kafka = table([
-            ("bootstrap_servers", self.cluster.bootstrap_servers.as_str()),
-            ("group_id", &self.group_id),
-        ]);
-        kafka.insert(
-            "properties".to_owned(),
-            Value::Table(self.kafka_properties()),
-        );
+        let topic = |(name, entity): &(String, String)| table([("name", name.as_str()), ("entity", entity)]);
+        let mut kafka =
+            table([("bootstrap_servers", self.cluster.bootstrap_servers.as_str()), ("group_id", &self.group_id)]);
+        kafka.insert("properties".to_owned(), Value::Table(self.kafka_properties()));
         let mut config = Table::new();
-        let database = [
-            ("url", self.database_url.as_str()),
-            ("schema", &self.schema),
-        ];
+        let database = [("url", self.database_url.as_str()), ("schema", &self.schema)];
         config.insert("database".to_owned(), Value::Table(table(database)));
         config.insert("kafka".to_owned(), Value::Table(kafka));
         let topics = self.topics.iter().map(topic).map(Value::Table).collect();
         config.insert("topics".to_owned(), Value::Array(topics));
-        config.insert(
-            "http".to_owned(),
-            Value::Table(table([("listen", &*listen.to_string())])),
-        );
+        config.insert("http".to_owned(), Value::Table(table([("listen", &*listen.to_string())])));
         merge(&mut config, self.settings.clone());
         toml::to_string(&config).expect("a table is TOML")
     }
 
     /// A dead worker's partitions shall move within seconds, not within the default of 45 s.
     fn kafka_properties(&self) -> Table {
-        let mut properties = table([
-            ("session.timeout.ms", "6000"),
-            ("heartbeat.interval.ms", "500"),
-        ]);
+        let mut properties = table([("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]);
         for (name, value) in self.cluster.properties.iter().chain(&self.properties) {
             properties.insert(name.clone(), Value::String(value.clone()));
         }
@@ -105,10 +86,7 @@ impl WorkerOptions {
 }
 
 fn table<const N: usize>(entries: [(&str, &str); N]) -> Table {
-    entries
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Value::String(value.to_owned())))
-        .collect()
+    entries.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value.to_owned()))).collect()
 }
 
 /// Tables are merged key by key; anything else is replaced.
