@@ -174,11 +174,7 @@ impl Store {
 
 /// Makes a partition the home of every entity of its topic whose key belongs to
 /// it now. Returns how many came from elsewhere.
-async fn bring_home(
-    transaction: &mut PgConnection,
-    to: &TopicPartition,
-    layout: &Layout<'_>,
-) -> Result<u64> {
+async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout: &Layout<'_>) -> Result<u64> {
     let (mut moved, mut after) = (0, String::new());
     loop {
         let elsewhere: Vec<String> = sqlx::query_scalar(

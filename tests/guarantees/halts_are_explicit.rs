@@ -29,10 +29,7 @@ impl Scene {
     /// Some commands of every partition are settled; no worker runs.
     async fn prepare(name: &str) -> Self {
         let bank = Bank::open(name, PARTITIONS).await;
-        let scene = Self {
-            keys: open_accounts(&bank),
-            bank,
-        };
+        let scene = Self { keys: open_accounts(&bank), bank };
         scene.deposit(0, 10);
         scene.deposit(1, 10);
         let mut worker = scene.bank.worker();
@@ -95,7 +92,8 @@ impl Scene {
         let words: Vec<&str> = words.map(|word| if word == "…" { "tested" } else { word }).collect();
         let said = self.bank.options.run_verb(&words);
         assert_eq!(said.code, Some(0), "{resolve}: {said:?}");
-        let audited = format!("operator_actions where action = 'resume' and partition = {partition} and reason = 'tested'");
+        let audited =
+            format!("operator_actions where action = 'resume' and partition = {partition} and reason = 'tested'");
         assert_eq!(self.bank.database.count(&audited).await, 1);
     }
 

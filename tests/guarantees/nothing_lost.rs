@@ -66,10 +66,7 @@ fn send_in_background(bank: &Bank, commands: Vec<crate::support::producer::Recor
 #[tokio::test]
 async fn a_crash_of_postgres_under_load_is_waited_for() {
     let _turn = support::heavy();
-    let options = solewriter::local::postgres::Options {
-        durable: true,
-        ..Default::default()
-    };
+    let options = solewriter::local::postgres::Options { durable: true, ..Default::default() };
     let mut postgres = solewriter::local::postgres::Postgres::start(options).expect("start Postgres");
     let database = Database::fresh_in(&postgres.url(), "crash").await;
     let bank = Bank::open_on(support::kafka::shared(), database, "postgres-crash", 4).await;
@@ -90,10 +87,7 @@ async fn a_crash_of_postgres_under_load_is_waited_for() {
 /// Not ready without its database, but alive.
 async fn worker_notices(worker: &Worker) {
     let code = |path| worker.get(path).map(|(code, _)| code);
-    wait_until("the worker to notice", PATIENCE, async || {
-        code("/readyz") == Some(503)
-    })
-    .await;
+    wait_until("the worker to notice", PATIENCE, async || code("/readyz") == Some(503)).await;
     assert_eq!(code("/healthz"), Some(200));
 }
 

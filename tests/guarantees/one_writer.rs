@@ -94,7 +94,8 @@ async fn a_worker_of_another_group_ends_with_code_2_and_changes_nothing() {
     let mut worker = bank.worker();
     bank.send(&Traffic::new(3, 10).commands(100));
     bank.audit().await;
-    let rows = "select topic, partition, owner, fencing_token, claim_id, group_id, next_offset from partitions order by 2";
+    let rows =
+        "select topic, partition, owner, fencing_token, claim_id, group_id, next_offset from partitions order by 2";
     let before = bank.database.rows(rows).await;
 
     let mut options = bank.options.clone();
@@ -102,11 +103,7 @@ async fn a_worker_of_another_group_ends_with_code_2_and_changes_nothing() {
     let mut other = Worker::start(&options);
     let ended = other.wait_ended(PATIENCE);
     assert_eq!(ended.code(), Some(2), "{}", other.output());
-    assert!(
-        other.output().contains(&bank.options.group_id),
-        "it says which group has the schema: {}",
-        other.output()
-    );
+    assert!(other.output().contains(&bank.options.group_id), "it says which group has the schema: {}", other.output());
 
     assert_eq!(bank.database.rows(rows).await, before);
     let deposit = Record::command("account.open", "one-more", &json!({ "initial": 1 }));
@@ -122,10 +119,7 @@ async fn two_workers_share_the_partitions() {
     let bank = Bank::open("share", 4).await;
     let mut workers = [bank.worker(), bank.worker()];
     let owners = "(select distinct owner from partitions) as owners";
-    wait_until("both to own partitions", PATIENCE, async || {
-        bank.database.count(owners).await == 2
-    })
-    .await;
+    wait_until("both to own partitions", PATIENCE, async || bank.database.count(owners).await == 2).await;
     bank.send(&Traffic::new(4, 50).commands(2_000));
     bank.audit().await;
     for worker in &mut workers {

@@ -10,10 +10,7 @@ use crate::support::postgres::Database;
 #[tokio::test]
 async fn the_bank_works_over_sasl_ssl_with_scram() {
     let _turn = support::heavy();
-    let broker = Broker::start(BrokerOptions {
-        secure: true,
-        ..BrokerOptions::default()
-    });
+    let broker = Broker::start(BrokerOptions { secure: true, ..BrokerOptions::default() });
     let database = Database::fresh("secured").await;
     let bank = Bank::open_on(broker.secure_cluster(), database, "secured", 2).await;
     let checked = bank.options.run_verb(&["check"]);

@@ -40,24 +40,13 @@ impl Bank {
     }
 
     /// On another broker or another Postgres.
-    pub async fn open_on(
-        cluster: Cluster,
-        database: Database,
-        name: &str,
-        partitions: i32,
-    ) -> Self {
+    pub async fn open_on(cluster: Cluster, database: Database, name: &str, partitions: i32) -> Self {
         let topic = topics::fresh(&cluster, name, partitions).await;
         let options = WorkerOptions::new(&cluster, &database, &topic);
         let migrated = options.run_verb(&["migrate"]);
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         let producer = Producer::new(&cluster);
-        Self {
-            cluster,
-            database,
-            topic,
-            options,
-            producer,
-        }
+        Self { cluster, database, topic, options, producer }
     }
 
     /// Starts a worker and waits until it is ready.
@@ -93,18 +82,12 @@ impl Bank {
                 and next_offset = {end} and published_offset = {end}"
         );
         let what = format!("{topic}:{partition} to be settled and published up to {end}");
-        wait_until(what, PATIENCE, async || {
-            end == 0 || self.database.count(&done).await == 1
-        })
-        .await;
+        wait_until(what, PATIENCE, async || end == 0 || self.database.count(&done).await == 1).await;
     }
 
     /// Waits until `count` more offsets are settled than were.
     pub async fn settled_beyond(&self, count: i64) {
-        wait_until(format!("{count} settled offsets"), PATIENCE, async || {
-            self.settled_count().await > count
-        })
-        .await;
+        wait_until(format!("{count} settled offsets"), PATIENCE, async || self.settled_count().await > count).await;
     }
 
     /// The owner of a partition, as its row names it.
@@ -122,12 +105,7 @@ impl Bank {
         let published = |kind| consumer::read_all(&self.cluster, &format!("{}.{kind}", self.topic));
         books.check_outcomes(&published("outcomes"));
         books.check_events(&published("events"));
-        assert_eq!(
-            self.database
-                .count("partitions where halted_code is not null")
-                .await,
-            0
-        );
+        assert_eq!(self.database.count("partitions where halted_code is not null").await, 0);
     }
 }
 
@@ -144,11 +122,7 @@ impl Traffic {
     const REPEATABLE_MAX: usize = 4096;
 
     pub fn new(seed: u64, accounts: usize) -> Self {
-        Self {
-            random: Rng::with_seed(seed),
-            accounts,
-            repeatable: Vec::new(),
-        }
+        Self { random: Rng::with_seed(seed), accounts, repeatable: Vec::new() }
     }
 
     pub fn commands(&mut self, count: usize) -> Vec<Record> {
@@ -202,10 +176,7 @@ impl Stream {
                 thread::sleep(Self::PAUSE);
             }
         });
-        Self {
-            ended,
-            thread: Some(thread),
-        }
+        Self { ended, thread: Some(thread) }
     }
 
     /// Returns when the last command is in the log.

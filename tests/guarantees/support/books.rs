@@ -72,19 +72,13 @@ pub struct Books {
 impl Books {
     /// From the records of a command topic, in order within each partition.
     pub fn reckon(log: &[Read]) -> Self {
-        let mut books = Self {
-            commands: HashMap::new(),
-            accounts: BTreeMap::new(),
-        };
+        let mut books = Self { commands: HashMap::new(), accounts: BTreeMap::new() };
         log.iter().for_each(|record| books.enter(record));
         books
     }
 
     fn enter(&mut self, record: &Read) {
-        let id: Uuid = record
-            .header("ce_id")
-            .and_then(|id| id.parse().ok())
-            .expect("a command id");
+        let id: Uuid = record.header("ce_id").and_then(|id| id.parse().ok()).expect("a command id");
         if let Some(known) = self.commands.get_mut(&id) {
             known.deliveries += 1;
             return;
@@ -96,17 +90,7 @@ impl Books {
         let code = account.obey(&command_type, &data).err();
         let (version, balance) = (account.version, account.balance);
         let (partition, offset) = (record.partition, record.offset);
-        let expected = Expected {
-            partition,
-            offset,
-            key,
-            command_type,
-            data,
-            code,
-            version,
-            balance,
-            deliveries: 1,
-        };
+        let expected = Expected { partition, offset, key, command_type, data, code, version, balance, deliveries: 1 };
         self.commands.insert(id, expected);
     }
 
@@ -114,18 +98,10 @@ impl Books {
     pub async fn check_tables(&self, database: &Database) {
         self.check_commands(database).await;
         self.check_accounts(database).await;
-        assert_eq!(
-            database.count("dead_letters").await,
-            0,
-            "no command of this test is to die"
-        );
+        assert_eq!(database.count("dead_letters").await, 0, "no command of this test is to die");
         let out_of_order = "(select version, row_number() over (partition by entity_id order by \"offset\") as nth
             from processed_commands where outcome = 'applied') as applied where version <> nth";
-        assert_eq!(
-            database.count(out_of_order).await,
-            0,
-            "applied versions are 1, 2, 3, … in the order of the log"
-        );
+        assert_eq!(database.count(out_of_order).await, 0, "applied versions are 1, 2, 3, … in the order of the log");
     }
 
     async fn check_commands(&self, database: &Database) {
@@ -137,17 +113,11 @@ impl Books {
         .await
         .expect("read the idempotency table");
         assert_eq!(rows.len(), self.commands.len(), "one row for each id");
-        let wrong = rows
-            .iter()
-            .filter(|(id, partition, offset, key, code, version)| {
-                let found = (*partition, *offset, &**key, code.as_deref(), *version);
-                self.commands.get(id).is_none_or(|e| {
-                    (e.partition, e.offset, &*e.key, e.code, e.version) != found
-                })
-            });
-        let wrong: Vec<_> = wrong
-            .map(|row| (row, self.commands.get(&row.0)))
-            .collect();
+        let wrong = rows.iter().filter(|(id, partition, offset, key, code, version)| {
+            let found = (*partition, *offset, &**key, code.as_deref(), *version);
+            self.commands.get(id).is_none_or(|e| (e.partition, e.offset, &*e.key, e.code, e.version) != found)
+        });
+        let wrong: Vec<_> = wrong.map(|row| (row, self.commands.get(&row.0))).collect();
         none("rows of the idempotency table differ", &wrong);
     }
 
@@ -158,9 +128,10 @@ impl Books {
         .fetch_all(&database.pool)
         .await
         .expect("read the entities");
-        let open = self.accounts.iter().filter_map(|(key, account)| {
-            account.balance.map(|balance| (key.clone(), account.version, balance))
-        });
+        let open = self
+            .accounts
+            .iter()
+            .filter_map(|(key, account)| account.balance.map(|balance| (key.clone(), account.version, balance)));
         let expected: Vec<_> = open.collect();
         let sum = |rows: &[(String, i64, i64)]| rows.iter().map(|row| row.2).sum::<i64>();
         assert_eq!(sum(&rows), sum(&expected), "the sum of all balances");
@@ -225,19 +196,14 @@ impl Books {
         for event in &first {
             let expected = self.caused(event);
             let last = offsets.insert(event.partition, expected.offset);
-            assert!(
-                last.is_none_or(|last| last < expected.offset),
-                "out of order: {event:?}"
-            );
+            assert!(last.is_none_or(|last| last < expected.offset), "out of order: {event:?}");
         }
         let applied = self.commands.values().filter(|e| e.code.is_none()).count();
         assert_eq!(first.len(), applied, "one event for each applied command");
     }
 
     fn caused(&self, event: &Read) -> &Expected {
-        let id = event
-            .header("ce_causationid")
-            .and_then(|id| id.parse::<Uuid>().ok());
+        let id = event.header("ce_causationid").and_then(|id| id.parse::<Uuid>().ok());
         let expected = id.and_then(|id| self.commands.get(&id));
         let expected = expected.unwrap_or_else(|| panic!("an event of no command: {event:?}"));
         let event_type = match &*expected.command_type {
@@ -246,11 +212,7 @@ impl Books {
             _ => "account.withdrawn",
         };
         let says = (event.header("ce_type"), event.json(), event.partition);
-        let shall = (
-            Some(event_type),
-            expected.data.clone(),
-            expected.partition,
-        );
+        let shall = (Some(event_type), expected.data.clone(), expected.partition);
         assert_eq!(says, shall, "{event:?}");
         assert_eq!(expected.code, None, "an event of a rejected command");
         expected
@@ -272,10 +234,7 @@ fn first_occurrences(records: &[Read]) -> Vec<&Read> {
         }
         if let Some(offset) = record.json()["offset"].as_i64() {
             let last = last_offset.insert(record.partition, offset);
-            assert!(
-                last.is_none_or(|last| last < offset),
-                "{last:?} was published before {record:?}"
-            );
+            assert!(last.is_none_or(|last| last < offset), "{last:?} was published before {record:?}");
         }
         by_id.insert(id, record);
         first.push(record);
