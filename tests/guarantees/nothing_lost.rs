@@ -2,6 +2,7 @@
 //! outcome is published.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
@@ -155,8 +156,11 @@ async fn a_graceful_stop_under_load_leaves_nothing_unpublished() {
     let mut worker = bank.worker();
     bank.send(&Traffic::new(7, 100).commands(30_000));
     bank.settled_beyond(1_000).await;
+    let began = Instant::now();
     let ended = worker.sigterm_and_wait();
     assert_eq!(ended.code(), Some(0), "{}", worker.output());
+    // the default of drain_timeout, which this does not need
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
     assert!(bank.settled_count().await < 30_000, "it was stopped under load");
     let owing = bank.database.count("partitions where published_offset <> next_offset").await;
     assert_eq!(owing, 0);
