@@ -49,6 +49,8 @@ pub async fn run(
     // nobody waits for an answer any more: a revocation while leaving is served at once
     drop(notices);
     group.drain().await;
+    // it must not ask a database that is being left
+    drop(watch);
     leave(&worker).await;
     result
 }

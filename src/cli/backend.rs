@@ -16,7 +16,7 @@ use super::status::{Halt, PartitionStatus};
 use crate::config::Config;
 use crate::halt::HaltCode;
 use crate::kafka::{self, Inspector, LogEnd};
-use crate::postgres::{self, OperatorAction, Resume, SchemaState, Store};
+use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
 use crate::telemetry::{Health, PartitionState};
 use crate::worker::Worker;
@@ -146,7 +146,8 @@ pub(super) async fn resume(
                     return Err(unanswered(code, &source).into());
                 }
                 let action = OperatorAction { source: &source, actor: &actor, reason };
-                match store.operator_resume(&action, code, resume).await? {
+                let layout = layout(config, &inspector, &source).await?;
+                match store.operator_resume(&action, code, resume, &layout).await? {
                     true => (true, format!("resumed: {resume:?} resolves {code}")),
                     false => (false, "was changed meanwhile: look again".to_owned()),
                 }
@@ -155,6 +156,20 @@ pub(super) async fn resume(
         changes.push(Change { topic: row.topic, partition: row.partition, changed, detail });
     }
     Ok(changes)
+}
+
+/// How the topic's keys are placed now.
+async fn layout<'c>(
+    config: &'c Config,
+    inspector: &Arc<Inspector>,
+    source: &TopicPartition,
+) -> anyhow::Result<Layout<'c>> {
+    let topic = config.topics.iter().find(|topic| *topic.name == *source.topic);
+    let topic = topic.ok_or_else(|| Problem::usage(format!("topic {} is not in the configuration", source.topic)))?;
+    let (inspector, name) = (inspector.clone(), topic.name.clone());
+    let asked = tokio::task::spawn_blocking(move || inspector.partition_count(&name)).await?;
+    let partition_count = asked.map_err(|error| Problem::unreachable(format!("{source}: {error}")))?;
+    Ok(Layout { entity_type: &topic.entity, partitioner: topic.partitioner, partition_count })
 }
 
 fn unanswered(code: &str, source: &TopicPartition) -> Problem {

@@ -20,7 +20,7 @@ pub use connect::ConnectError;
 pub use error::{Error, Refusal};
 pub use lookup::{CommandTypeRow, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
-pub use operate::{OperatorAction, Resume};
+pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
 #[cfg(feature = "dev")]

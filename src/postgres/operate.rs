@@ -4,6 +4,7 @@
 use sqlx::PgConnection;
 
 use super::{Result, Store};
+use crate::config::Partitioner;
 use crate::halt::HaltCode;
 use crate::record::TopicPartition;
 
@@ -60,6 +61,20 @@ impl Resume {
     }
 }
 
+/// Which entities are read at a time while their homes are looked over.
+const HOMES_PAGE: i64 = 10_000;
+
+/// How keys are placed now, for the choices that accept another layout.
+#[derive(Clone, Debug)]
+pub struct Layout<'a> {
+    /// The topic's entity type.
+    pub entity_type: &'a str,
+    /// How its producers choose partitions.
+    pub partitioner: Partitioner,
+    /// Its partition count as it is now.
+    pub partition_count: i32,
+}
+
 /// Who acts, and why.
 #[derive(Clone, Debug)]
 pub struct OperatorAction<'a> {
@@ -99,9 +114,19 @@ impl Store {
     /// Lets a halted partition go on. False: the partition is not halted with
     /// `code` any more.
     ///
+    /// Where the choice accepts another layout, the keys that belong to the
+    /// partition now are at home there from now on. Their old home's writer finds
+    /// them gone at its next commit, should it still decide on them.
+    ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn operator_resume(&self, action: &OperatorAction<'_>, code: &str, resume: Resume) -> Result<bool> {
+    pub async fn operator_resume(
+        &self,
+        action: &OperatorAction<'_>,
+        code: &str,
+        resume: Resume,
+        layout: &Layout<'_>,
+    ) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         let resumed = sqlx::query(
             "update partitions
@@ -129,10 +154,49 @@ impl Store {
         if resumed.rows_affected() == 0 {
             return Ok(false);
         }
-        let detail = serde_json::json!({ "code": code, "choice": resume.name(), "next_offset": resume.next_offset() });
+        let entities_moved = match resume {
+            Resume::AcceptPartitions | Resume::AcceptNewLog(_) => {
+                bring_home(&mut transaction, action.source, layout).await?
+            }
+            _ => 0,
+        };
+        let detail = serde_json::json!({
+            "code": code,
+            "choice": resume.name(),
+            "next_offset": resume.next_offset(),
+            "entities_moved": entities_moved,
+        });
         audit(&mut transaction, action, "resume", detail).await?;
         transaction.commit().await?;
         Ok(true)
+    }
+}
+
+/// Makes a partition the home of every entity of its topic whose key belongs to
+/// it now. Returns how many came from elsewhere.
+async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout: &Layout<'_>) -> Result<u64> {
+    let (mut moved, mut after) = (0, String::new());
+    loop {
+        let elsewhere: Vec<String> = sqlx::query_scalar(
+            "select entity_id from entities
+              where entity_type = $1 and entity_id > $2 and topic = $3 and partition <> $4
+              order by entity_id limit $5",
+        )
+        .bind(layout.entity_type)
+        .bind(&after)
+        .bind(&*to.topic)
+        .bind(to.partition)
+        .bind(HOMES_PAGE)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let Some(last) = elsewhere.last() else { return Ok(moved) };
+        after.clone_from(last);
+        let belongs =
+            |id: &&String| layout.partitioner.partition(id.as_bytes(), layout.partition_count) == to.partition;
+        let belonging: Vec<&String> = elsewhere.iter().filter(belongs).collect();
+        let update = "update entities set partition = $1 where entity_type = $2 and entity_id = any ($3)";
+        let updated = sqlx::query(update).bind(to.partition).bind(layout.entity_type).bind(&belonging);
+        moved += updated.execute(&mut *transaction).await?.rows_affected();
     }
 }
 

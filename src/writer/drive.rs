@@ -385,7 +385,7 @@ impl<'p> Writer<'p> {
             Settled::Durable(durable) => self.durable(decided, durable).map(|()| true),
             Settled::Fenced(held) => Err(self.fenced(held)),
             Settled::Superseded(held) => self.superseded(decided, held).map(|()| false),
-            Settled::Behind(held) => Err(self.fenced(held)),
+            Settled::Behind(held) => Err(self.behind(held)),
             Settled::Halted => Err(Ended::Poked),
         }
     }
@@ -416,6 +416,13 @@ impl<'p> Writer<'p> {
             // the next claim will see the same, and record it under its own token
             Err(_) => Ended::Poked,
         }
+    }
+
+    /// The claim stands, the history below it does not: nobody else owns the
+    /// partition, so this is no fence. The next claim finds the reason to halt.
+    fn behind(&self, held: Held) -> Ended {
+        tracing::warn!(source = %self.partition.source, next_offset = held.cursor.next_offset, expected = self.cursor.next_offset, "the database holds another history: nothing was written");
+        Ended::Poked
     }
 
     /// An earlier attempt won: what it decided is published, not this.

@@ -1,11 +1,21 @@
 //! The bank with everything it stands on: topic, schema, workers, traffic, and the audit of it all.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde_json::json;
+
+use super::books::Books;
 use super::kafka::Cluster;
 use super::patience::{PATIENCE, wait_until};
 use super::postgres::Database;
 use super::producer::{Producer, Record};
 use super::worker::{Worker, WorkerOptions};
-use super::{kafka, topics};
+use super::{consumer, kafka, topics};
 
 /// A topic of commands, a migrated schema, and how their workers are configured.
 pub struct Bank {
@@ -44,6 +54,12 @@ impl Bank {
         self.producer.send(&self.topic, records);
     }
 
+    /// How many offsets are settled, over all partitions.
+    pub async fn settled_count(&self) -> i64 {
+        let sum = "select sum(next_offset)::bigint from partitions";
+        self.database.number(sum).await.unwrap_or(0)
+    }
+
     /// Waits until everything that is in the log now is settled and published.
     pub async fn settled(&self) {
         for partition in 0..topics::partition_count(&self.cluster, &self.topic) {
@@ -61,5 +77,114 @@ impl Bank {
         );
         let what = format!("{topic}:{partition} to be settled and published up to {end}");
         wait_until(what, PATIENCE, async || end == 0 || self.database.count(&done).await == 1).await;
+    }
+
+    /// Waits until `count` more offsets are settled than were.
+    pub async fn settled_beyond(&self, count: i64) {
+        wait_until(format!("{count} settled offsets"), PATIENCE, async || self.settled_count().await > count).await;
+    }
+
+    /// The owner of a partition, as its row names it.
+    pub async fn owner(&self, partition: i32) -> Option<String> {
+        let sql = format!("select owner from partitions where partition = {partition}");
+        let row = self.database.rows(&sql).await.pop()?;
+        row["owner"].as_str().map(str::to_owned)
+    }
+
+    /// Everything is settled and published, and tables and topics say exactly what the log demands.
+    pub async fn audit(&self) {
+        self.settled().await;
+        let books = Books::reckon(&consumer::read_all(&self.cluster, &self.topic));
+        books.check_tables(&self.database).await;
+        let published = |kind| consumer::read_all(&self.cluster, &format!("{}.{kind}", self.topic));
+        books.check_outcomes(&published("outcomes"));
+        books.check_events(&published("events"));
+        assert_eq!(self.database.count("partitions where halted_code is not null").await, 0);
+    }
+}
+
+/// Commands for some accounts, one in twenty a repeat of an earlier one. The same seed gives the
+/// same commands, but for their ids.
+pub struct Traffic {
+    random: Rng,
+    accounts: usize,
+    /// Some that were sent, to be sent again: young ones and, ever fewer, old ones.
+    repeatable: Vec<Record>,
+}
+
+impl Traffic {
+    const REPEATABLE_MAX: usize = 4096;
+
+    pub fn new(seed: u64, accounts: usize) -> Self {
+        Self { random: Rng::with_seed(seed), accounts, repeatable: Vec::new() }
+    }
+
+    pub fn commands(&mut self, count: usize) -> Vec<Record> {
+        (0..count).map(|_| self.command()).collect()
+    }
+
+    fn command(&mut self) -> Record {
+        if !self.repeatable.is_empty() && self.random.u32(..100) < 5 {
+            return self.repeatable[self.random.usize(..self.repeatable.len())].clone();
+        }
+        let key = format!("acct-{}", self.random.usize(..self.accounts));
+        // 0 is refused by the business rule
+        let amount = self.random.i64(..100);
+        let record = match self.random.u32(..10) {
+            0 => Record::command("account.open", &key, &json!({ "initial": amount })),
+            1..=5 => Record::command("account.deposit", &key, &json!({ "amount": amount })),
+            _ => Record::command("account.withdraw", &key, &json!({ "amount": amount })),
+        };
+        self.remember(record.clone());
+        record
+    }
+
+    fn remember(&mut self, record: Record) {
+        if self.repeatable.len() < Self::REPEATABLE_MAX {
+            self.repeatable.push(record);
+        } else {
+            self.repeatable[self.random.usize(..Self::REPEATABLE_MAX)] = record;
+        }
+    }
+}
+
+/// A steady stream of commands from a thread of its own, until it is ended.
+pub struct Stream {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// The pace: so many commands, then a pause.
+    const COMMANDS: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    pub fn start(bank: &Bank, seed: u64) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (topic, producer) = (bank.topic.clone(), Producer::new(&bank.cluster));
+        let mut traffic = Traffic::new(seed, 200);
+        let until = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                producer.send(&topic, &traffic.commands(Self::COMMANDS));
+                thread::sleep(Self::PAUSE);
+            }
+        });
+        Self { ended, thread: Some(thread) }
+    }
+
+    /// Returns when the last command is in the log.
+    pub fn end(mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the stream of commands");
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // a failing test must not leave its stream behind
+        self.ended.store(true, Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@
 #![allow(dead_code)]
 
 pub mod bank;
+pub mod books;
 pub mod commands;
 pub mod consumer;
 pub mod http;

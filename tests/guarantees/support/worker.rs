@@ -93,7 +93,7 @@ impl Worker {
 
     /// Panics when the worker does not answer.
     pub fn metrics(&self) -> Metrics {
-        let (code, body) = self.get("/metrics").expect("the worker answers");
+        let (code, body) = http::get(self.address, "/metrics").expect("the worker answers");
         assert_eq!(code, 200, "GET /metrics: {body}");
         Metrics::parse(&body)
     }
