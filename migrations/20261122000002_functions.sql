@@ -47,7 +47,7 @@ $$;
 create function claim_partition_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_owner text,
     p_cluster_id text, p_group_id text,
-    p_start_offset bigint, p_topic_id text, p_partition_count int, p_log_end bigint
+    p_start_offset bigint, p_topic_id text, p_partition_count int
 ) returns setof partitions
 language plpgsql
 set search_path from current
@@ -75,14 +75,28 @@ begin
     return query update partitions
        set fencing_token = fencing_token + 1, claim_id = p_claim_id, owner = p_owner,
            claimed_at = now(),
-           -- with nothing to settle there is no progress to miss
-           claims_without_progress = case when next_offset >= p_log_end then 0
-                                          else claims_without_progress + 1 end,
            -- forgotten by an operator who accepted a new log or another layout
            topic_id = coalesce(topic_id, p_topic_id),
            partition_count = case partition_count when 0 then p_partition_count else partition_count end
      where topic = p_topic and partition = p_partition
     returning *;
+end
+$$;
+
+-- The owner is about to decide its first batch. If it dies before it settles one
+-- (stack overflow, out of memory, a handler that never returns), this count stays.
+-- False: the claim is stale.
+create function begin_deciding_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint
+) returns boolean
+language plpgsql
+set search_path from current
+as $$
+begin
+    update partitions set claims_without_progress = claims_without_progress + 1
+     where topic = p_topic and partition = p_partition
+       and claim_id = p_claim_id and fencing_token = p_fencing_token;
+    return found;
 end
 $$;
 
@@ -126,6 +140,10 @@ declare
     touched  bigint;
 begin
     database_time_ms := extract(epoch from clock_timestamp()) * 1000;
+
+    if p_first_offset < p_next_offset or p_new_next_offset <= p_next_offset then
+        raise exception using errcode = 'SW007', message = 'the cursor never goes back';
+    end if;
 
     -- (a) compare and set: the fence, the cursor and the order of batches
     update partitions p

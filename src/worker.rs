@@ -237,12 +237,14 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     let cluster_id = wait_for_cluster(&inspector).await;
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
+    let horizon = Horizon(retried("the database", || store.horizon()).await?.at_ms);
+    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
+    let producer = Arc::new(Producer::new(client.clone(), batch_bytes_max)?);
+    // last: from here on this process is a member of the group
     let turning = health.clone();
     let (consumer, notices) = Consumer::start(&client, &names, budget.clone(), move || turning.poll_turned())?;
-    let horizon = Horizon(store.horizon().await?.at_ms);
-    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
     let runtime = Runtime {
-        producer: Arc::new(Producer::new(client, batch_bytes_max)?),
+        producer,
         consumer,
         store,
         inspector,
@@ -373,13 +375,23 @@ async fn publish_topic(
     topic: &str,
     partitions: i32,
 ) -> Result<(Arc<str>, i32), RunError> {
-    let (asked, name) = (inspector.clone(), topic.to_owned());
-    let existing = tokio::task::spawn_blocking(move || asked.partition_count(&name)).await;
-    if let Ok(Ok(count)) = existing {
-        return Ok((topic.into(), count));
+    let mut waits = backoff(START_WAIT_MAX);
+    loop {
+        let (asked, name) = (inspector.clone(), topic.to_owned());
+        let error: Box<dyn std::error::Error + Send + Sync> =
+            match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
+                Ok(Ok(count)) => return Ok((topic.into(), count)),
+                Ok(Err(InspectError::NoTopic)) => match admin.create(topic, partitions).await {
+                    Ok(()) => continue,
+                    Err(error) if error.is_refusal() => return Err(error.into()),
+                    Err(error) => error.into(),
+                },
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+            };
+        tracing::warn!(topic, %error, "waiting for the topic to publish to");
+        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
     }
-    admin.create(topic, partitions).await?;
-    Ok((topic.into(), wait_for_topic(inspector, topic).await))
 }
 
 async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {

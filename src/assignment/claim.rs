@@ -14,10 +14,10 @@ use crate::postgres::{self, ClaimRequest, Row};
 use crate::record::{Record, TopicPartition};
 use crate::steps::fence::{Claimed, check_not_behind};
 
-/// From this many claims without progress on, batches of one.
-const CAREFUL_AFTER_CLAIMS: i32 = 3;
-/// At this many the partition halts.
-const CLAIMS_WITHOUT_PROGRESS_MAX: i32 = 5;
+/// After this many claims without progress, that is from the third on, batches of one.
+const CAREFUL_AFTER_CLAIMS: i32 = 2;
+/// After this many, that is at the fifth, the partition halts.
+const CLAIMS_WITHOUT_PROGRESS_MAX: i32 = 4;
 
 /// A claimed partition whose log is its cursor's.
 #[derive(Clone, Debug)]
@@ -108,7 +108,6 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
         start_offset: None,
         topic_id: log.topic_id.as_deref(),
         partition_count: log.partition_count,
-        log_end: log.end.high,
     };
     if let Some(row) = partition.worker.store.claim(&request).await? {
         return Ok(Some(row));
@@ -206,6 +205,8 @@ fn facts(
     let last = match readable {
         Some(last) => Some(match inspector.record_at(source, last.offset)? {
             RecordAt::Found(record) => Some(settled(&record)),
+            // retention may have removed it since the log's end was read
+            RecordAt::Missing if inspector.log_end(source)?.low > last.offset => return facts_without_last(before, end),
             RecordAt::Missing => None,
         }),
         None => None,
@@ -217,6 +218,11 @@ fn facts(
         committed: before.committed,
         last,
     })
+}
+
+fn facts_without_last(before: LogBefore, end: LogEnd) -> Result<LogFacts, InspectError> {
+    let LogBefore { topic_id, partition_count, committed, .. } = before;
+    Ok(LogFacts { topic_id, partition_count, end, committed, last: None })
 }
 
 fn settled(record: &Record) -> LastSettled {

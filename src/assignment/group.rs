@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::partition::Partition;
 use super::watch;
@@ -15,11 +16,16 @@ use crate::runtime::Runtime;
 use crate::telemetry::metrics;
 use crate::writer::Stop;
 
+/// How long a partition whose task panicked waits before it is claimed again.
+const PANICKED_WAIT: Duration = Duration::from_secs(1);
+/// What leaving takes of `drain_timeout`, at the most.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
 /// A partition with the task that owns it.
 struct Owned {
     partition: Arc<Partition>,
     revoked: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// Obeys the group until `shutdown`; then drains, within the limit, and leaves.
@@ -93,7 +99,7 @@ impl Group {
         let revoked = CancellationToken::new();
         let stop = Stop { revoked: revoked.clone(), draining: self.draining.clone() };
         let partition = Partition::new(self.worker.clone(), topic, source.clone());
-        let task = tokio::spawn(partition.clone().own(stop));
+        let task = AbortOnDropHandle::new(tokio::spawn(supervise(partition.clone(), stop)));
         if let Some(before) = self.owned.insert(source, Owned { partition, revoked, task }) {
             // given again without having been taken back: the newer claim fences the older
             before.revoked.cancel();
@@ -116,12 +122,27 @@ impl Group {
         let owned: Vec<Owned> = self.owned.drain().map(|(_, owned)| owned).collect();
         let revoked: Vec<_> = owned.iter().map(|owned| owned.revoked.clone()).collect();
         let mut ended = std::pin::pin!(ended(owned));
-        if tokio::time::timeout(self.worker.limits.drain_timeout, &mut ended).await.is_err() {
+        // leaving the group comes after this, within the same limit
+        let limit = self.worker.limits.drain_timeout;
+        let limit = limit.saturating_sub(LEAVE_MAX).max(limit / 2);
+        if tokio::time::timeout(limit, &mut ended).await.is_err() {
             tracing::warn!("drain_timeout: the next owners settle and publish what is left");
             revoked.iter().for_each(CancellationToken::cancel);
             // what does not end now is waiting for the database: the fence covers it
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), ended).await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         }
+    }
+}
+
+/// Owns a partition also after a panic of ours: a partition that stays assigned
+/// must not be without a writer. (Claims without progress bound it.)
+async fn supervise(partition: Arc<Partition>, stop: Stop) {
+    while !stop.revoked.is_cancelled() {
+        match tokio::spawn(partition.clone().own(stop.clone())).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(source = %partition.source, %error, "a bug: the task of a partition panicked; it claims again"),
+        }
+        tokio::time::sleep(PANICKED_WAIT).await;
     }
 }
 
@@ -136,8 +157,9 @@ async fn ended(owned: Vec<Owned>) {
 async fn leave(worker: &Arc<Runtime>) {
     let leaving = worker.clone();
     let stopped = tokio::task::spawn_blocking(move || leaving.consumer.stop());
-    if tokio::time::timeout(std::time::Duration::from_secs(8), stopped).await.is_err() {
+    if tokio::time::timeout(LEAVE_MAX, stopped).await.is_err() {
         tracing::warn!("the client does not leave the group: the broker notices when the session expires");
     }
-    worker.store.close().await;
+    // a connection that hangs is closed by the process's end
+    let _ = tokio::time::timeout(Duration::from_secs(1), worker.store.close()).await;
 }

@@ -26,6 +26,9 @@ use crate::writer::{Ended, Stop, Writer, backoff};
 /// The longest wait before the broker is asked again whether it confirms.
 const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// How often a topic may seem to be missing before that is believed.
+const MISSING_MAX: u32 = 8;
+
 /// One assigned partition of a running worker.
 pub struct Partition {
     /// What all partitions share.
@@ -46,6 +49,7 @@ pub struct Partition {
     cursor: Mutex<Option<Cursor>>,
     running: AtomicBool,
     settled_time_ms: AtomicI64,
+    looked_at_offset: AtomicI64,
 }
 
 impl Partition {
@@ -62,6 +66,7 @@ impl Partition {
             cursor: Mutex::new(None),
             running: AtomicBool::new(false),
             settled_time_ms: AtomicI64::new(0),
+            looked_at_offset: AtomicI64::new(-1),
         })
     }
 
@@ -117,6 +122,11 @@ impl Partition {
         self.settled_time_ms.store(record_time_ms, Ordering::Relaxed);
     }
 
+    /// Whether nothing was settled since this was last asked.
+    pub fn idle_since_last_look(&self, cursor: Cursor) -> bool {
+        self.looked_at_offset.swap(cursor.next_offset, Ordering::Relaxed) == cursor.next_offset
+    }
+
     /// The cursor in force, while a writer runs.
     pub fn cursor(&self) -> Option<Cursor> {
         lock(&self.cursor).filter(|_| self.running.load(Ordering::Acquire))
@@ -126,11 +136,14 @@ impl Partition {
     /// if stopped meanwhile.
     pub async fn partition_count_now(&self, stop: &CancellationToken) -> Option<i32> {
         let mut waits = backoff(CONFIRM_WAIT_MAX);
+        let mut missing = 0;
         loop {
             let (inspector, topic) = (self.worker.inspector.clone(), self.source.topic.clone());
             match tokio::task::spawn_blocking(move || inspector.partition_count(&topic)).await {
                 Ok(Ok(count)) => return Some(count),
-                Ok(Err(InspectError::NoTopic)) => return Some(0),
+                // a broker whose metadata is still loading says so too
+                Ok(Err(InspectError::NoTopic)) if missing >= MISSING_MAX => return Some(0),
+                Ok(Err(InspectError::NoTopic)) => missing += 1,
                 Ok(Err(error)) => tracing::warn!(source = %self.source, %error, "asking for the partition count"),
                 Err(error) => tracing::error!(source = %self.source, %error, "asking for the partition count"),
             }
@@ -236,10 +249,10 @@ impl Owner {
         let records = worker.consumer.fetch(source.clone(), claim.row.cursor.next_offset, lane.clone());
         *lock(&partition.cursor) = Some(claim.row.cursor);
         partition.running.store(true, Ordering::Release);
-        let ended = Writer::new(partition, claim, records, lane, self.stop.clone()).run().await;
+        let ended = Writer::new(partition, claim, records, lane.clone(), self.stop.clone()).run().await;
         partition.running.store(false, Ordering::Release);
         drop(duty);
-        worker.consumer.unfetch(source.clone());
+        worker.consumer.unfetch(source.clone(), lane);
         match ended {
             Ended::Stopped => Event::Stopped,
             Ended::Fenced => Event::Fenced,
@@ -283,7 +296,12 @@ impl Owner {
         let ownership = partition.worker.consumer.ownership();
         let source = partition.source.clone();
         let next_offset = partition.witness().map_or(0, |witness| witness.cursor.next_offset);
-        let confirmed = tokio::task::spawn_blocking(move || ownership.confirm(&source, next_offset));
+        let inspector = partition.worker.inspector.clone();
+        let confirmed = tokio::task::spawn_blocking(move || {
+            // never less than the group has: its offset is a witness
+            let committed = inspector.committed(&source).ok().flatten().unwrap_or(0);
+            ownership.confirm(&source, next_offset.max(committed))
+        });
         let confirmed = tokio::select! {
             () = self.stop.revoked.cancelled() => return Event::Stopped,
             confirmed = confirmed => confirmed,

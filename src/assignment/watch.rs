@@ -9,7 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::partition::Partition;
 use crate::fencing_token::FencingToken;
 use crate::horizon::{Horizon, Look};
-use crate::kafka::{InspectError, LogEnd};
+use crate::kafka::{InspectError, Inspector, LogEnd};
+use crate::record::TopicPartition;
 use crate::runtime::Runtime;
 
 /// Operators' changes reach a running owner within a second.
@@ -106,11 +107,26 @@ async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Resul
     let Some(cursor) = partition.cursor() else { return Ok(()) };
     let database_time_ms = worker.store.horizon().await?.database_time_ms;
     let (inspector, source) = (worker.inspector.clone(), partition.source.clone());
-    let LogEnd { high, .. } = tokio::task::spawn_blocking(move || inspector.log_end(&source)).await??;
-    partition.looked(Look { database_time_ms, end_offset: high });
-    let lag = u64::try_from(high - cursor.next_offset).unwrap_or(0);
+    let idle = partition.idle_since_last_look(cursor);
+    let end_offset =
+        tokio::task::spawn_blocking(move || end_offset(&inspector, &source, cursor.next_offset, idle)).await??;
+    partition.looked(Look { database_time_ms, end_offset });
+    let lag = u64::try_from(end_offset - cursor.next_offset).unwrap_or(0);
     partition.gauges.lag(lag, partition.lag_age(lag, now_ms()));
     Ok(())
+}
+
+/// The log's end; the cursor itself, if only transaction markers follow it: they
+/// are never settled.
+fn end_offset(
+    inspector: &Inspector,
+    source: &TopicPartition,
+    next_offset: i64,
+    idle: bool,
+) -> Result<i64, InspectError> {
+    let LogEnd { high, .. } = inspector.log_end(source)?;
+    let only_markers = idle && high > next_offset && inspector.holds_nothing_from(source, next_offset, high)?;
+    Ok(if only_markers { next_offset } else { high })
 }
 
 fn now_ms() -> i64 {

@@ -49,7 +49,7 @@ struct Typed<E>(E);
 
 impl<E: Entity> State for Typed<E> {
     fn encode(&self) -> Result<String, String> {
-        serde_json::to_string(&self.0).map_err(|error| error.to_string())
+        guarded_text(|| serde_json::to_string(&self.0))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -68,9 +68,9 @@ impl<E: Entity> EntityBuilder<E> {
         let handlers = EntityHandlers {
             entity_type: entity_type.into(),
             initial: || Box::new(Typed(E::default())),
-            decode: |state| match serde_json::from_str::<E>(state) {
-                Ok(state) => Ok(Box::new(Typed(state))),
-                Err(error) => Err(error.to_string()),
+            decode: |state| {
+                let state = guarded_text(|| serde_json::from_str::<E>(state))?;
+                Ok(Box::new(Typed(state)))
             },
             commands: HashMap::new(),
         };
@@ -90,14 +90,17 @@ impl<E: Entity> EntityBuilder<E> {
         F: Fn(&mut E, C, &mut Context<'_>) -> Result<R, Rejection> + Send + Sync + 'static,
     {
         let handle = move |state: &dyn State, data: &[u8], cx: &mut Context<'_>| {
-            let command: C = serde_json::from_slice(data).map_err(|e| HandlerError::Malformed(e.to_string()))?;
+            let command: C = guarded(|| serde_json::from_slice(data))?.map_err(malformed)?;
             let state = state.as_any().downcast_ref::<E>();
-            let mut next = state.ok_or_else(|| HandlerError::Failed("state of another entity".into()))?.clone();
-            let reply = catch_unwind(AssertUnwindSafe(|| handler(&mut next, command, cx)))
-                .map_err(|panic| HandlerError::Failed(format!("panicked: {}", panic_message(&*panic))))?
-                .map_err(HandlerError::Rejected)?;
-            let reply = serde_json::value::to_raw_value(&reply)
-                .map_err(|error| HandlerError::Failed(format!("reply cannot be encoded: {error}")))?;
+            let state = state.ok_or_else(|| HandlerError::Failed("state of another entity".into()))?;
+            // the copy, the handler and the reply are the team's own code: each may panic
+            let (next, reply) = guarded(|| {
+                let mut next = state.clone();
+                let reply = handler(&mut next, command, cx).map_err(HandlerError::Rejected)?;
+                let reply = serde_json::value::to_raw_value(&reply)
+                    .map_err(|error| HandlerError::Failed(format!("reply cannot be encoded: {error}")))?;
+                Ok((next, reply))
+            })??;
             Ok(Applied { state: Box::new(Typed(next)), reply })
         };
         let name: Arc<str> = command_type.into();
@@ -109,6 +112,25 @@ impl<E: Entity> EntityBuilder<E> {
 
     pub(crate) fn into_handlers(self) -> EntityHandlers {
         self.handlers
+    }
+}
+
+fn malformed(error: serde_json::Error) -> HandlerError {
+    HandlerError::Malformed(error.to_string())
+}
+
+/// Runs a team's code: a panic becomes an error that names it.
+fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, HandlerError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|panic| HandlerError::Failed(format!("panicked: {}", panic_message(&*panic))))
+}
+
+/// The same, for code whose errors are texts.
+fn guarded_text<T>(run: impl FnOnce() -> Result<T, serde_json::Error>) -> Result<T, String> {
+    match guarded(run) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(HandlerError::Failed(why)) => Err(why),
+        Err(error) => Err(format!("{error:?}")),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Budget {
 pub struct Lane {
     budget: Arc<Budget>,
     queued_bytes: AtomicUsize,
+    /// In all: tells whether its writer moves.
+    given_back_bytes: AtomicUsize,
 }
 
 impl Budget {
@@ -29,7 +31,7 @@ impl Budget {
 
     /// A share for one partition.
     pub fn lane(self: &Arc<Self>) -> Arc<Lane> {
-        Arc::new(Lane { budget: self.clone(), queued_bytes: AtomicUsize::new(0) })
+        Arc::new(Lane { budget: self.clone(), queued_bytes: AtomicUsize::new(0), given_back_bytes: AtomicUsize::new(0) })
     }
 
     /// Names the thread that waits for room.
@@ -63,12 +65,18 @@ impl Lane {
     /// Records are settled.
     pub fn give_back(&self, bytes: usize) {
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.given_back_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.budget.give_back(bytes);
     }
 
     /// What this partition holds.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What its writer has settled, in all.
+    pub fn given_back_bytes(&self) -> usize {
+        self.given_back_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether this partition alone holds half of the budget: its neighbours

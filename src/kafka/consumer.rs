@@ -55,7 +55,7 @@ pub enum Notice {
 
 enum Request {
     Fetch { source: TopicPartition, offset: i64, records: UnboundedSender<Record>, lane: Arc<Lane> },
-    Unfetch(TopicPartition),
+    Unfetch(TopicPartition, Arc<Lane>),
     Acknowledge(Acknowledgement),
     Stop,
 }
@@ -150,7 +150,7 @@ impl Consumer {
             last: 0,
             acknowledged: HashMap::new(),
             acknowledged_at: Instant::now(),
-            full_since: None,
+            stopping: false,
         };
         let thread = std::thread::Builder::new()
             .name("solewriter-poll".into())
@@ -167,9 +167,9 @@ impl Consumer {
         receiver
     }
 
-    /// Stops fetching a partition.
-    pub fn unfetch(&self, source: TopicPartition) {
-        self.request(Request::Unfetch(source));
+    /// Stops the fetch that was begun with this lane; a newer one goes on.
+    pub fn unfetch(&self, source: TopicPartition, lane: Arc<Lane>) {
+        self.request(Request::Unfetch(source, lane));
     }
 
     /// Commits an offset to the group, soon.
@@ -232,6 +232,25 @@ struct Fetched {
     records: UnboundedSender<Record>,
     lane: Arc<Lane>,
     paused: bool,
+    /// What its writer had settled when that was last seen to move, and when.
+    moved: usize,
+    moved_at: Instant,
+}
+
+impl Fetched {
+    fn new(source: TopicPartition, records: UnboundedSender<Record>, lane: Arc<Lane>) -> Self {
+        Self { source, records, lane, paused: false, moved: 0, moved_at: Instant::now() }
+    }
+
+    /// Whether its writer has settled nothing for a second although it could.
+    fn is_stuck(&mut self) -> bool {
+        let moved = self.lane.given_back_bytes();
+        if moved != self.moved || self.lane.queued_bytes() == 0 {
+            self.moved = moved;
+            self.moved_at = Instant::now();
+        }
+        self.moved_at.elapsed() >= ROOM_WAIT_MAX
+    }
 }
 
 struct Poller {
@@ -248,7 +267,8 @@ struct Poller {
     last: usize,
     acknowledged: HashMap<TopicPartition, i64>,
     acknowledged_at: Instant,
-    full_since: Option<Instant>,
+    /// A request to stop was seen.
+    stopping: bool,
 }
 
 impl Poller {
@@ -292,7 +312,10 @@ impl Poller {
             }
         }
         let record = copy::record(message);
-        let Fetched { records, lane, .. } = &self.fetched[self.last];
+        let Fetched { records, lane, moved_at, .. } = &mut self.fetched[self.last];
+        if lane.queued_bytes() == 0 {
+            *moved_at = Instant::now();
+        }
         lane.take(record.size_bytes());
         // a writer that has ended is about to be unfetched; its lane goes with it
         let _ = records.send(record);
@@ -317,17 +340,25 @@ impl Poller {
 
     /// False: stop.
     fn serve_requests(&mut self) -> bool {
-        while let Ok(request) = self.requests.try_recv() {
-            match request {
-                Request::Fetch { source, offset, records, lane } => self.fetch(source, offset, records, lane),
-                Request::Unfetch(source) => self.unfetch(&[source]),
-                Request::Acknowledge(Acknowledgement { source, next_offset }) => {
+        loop {
+            match self.requests.try_recv() {
+                Ok(Request::Fetch { source, offset, records, lane }) => self.fetch(source, offset, records, lane),
+                Ok(Request::Unfetch(source, lane)) => {
+                    if self.fetched.iter().any(|fetched| Arc::ptr_eq(&fetched.lane, &lane)) {
+                        self.unfetch(&[source]);
+                    }
+                }
+                Ok(Request::Acknowledge(Acknowledgement { source, next_offset })) => {
                     self.acknowledged.insert(source, next_offset);
                 }
-                Request::Stop => return false,
+                Err(mpsc::TryRecvError::Empty) => return !self.stopping,
+                // whoever started this thread is gone: so does the member of the group
+                Ok(Request::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return false;
+                }
             }
         }
-        true
     }
 
     fn fetch(&mut self, source: TopicPartition, offset: i64, records: UnboundedSender<Record>, lane: Arc<Lane>) {
@@ -337,7 +368,7 @@ impl Poller {
         self.unfetch(std::slice::from_ref(&source));
         let assigned = at_offset(&source, offset).and_then(|list| self.native.incremental_assign(&list));
         match assigned {
-            Ok(()) => self.fetched.push(Fetched { source, records, lane, paused: false }),
+            Ok(()) => self.fetched.push(Fetched::new(source, records, lane)),
             // its writer sees the channel end, and claims again
             Err(error) => tracing::error!(%source, offset, %error, "the client refuses to fetch the partition"),
         }
@@ -346,6 +377,13 @@ impl Poller {
     fn unfetch(&mut self, sources: &[TopicPartition]) {
         let mut list = TopicPartitionList::new();
         for fetched in self.fetched.extract_if(.., |fetched| sources.contains(&fetched.source)) {
+            if fetched.paused {
+                // librdkafka keeps an application's pause over an unassign (its issue
+                // 5113): left as it is, the partition would never be read again
+                if let Err(error) = self.native.resume(&partition(&fetched.source)) {
+                    tracing::error!(source = %fetched.source, %error, "the client refuses to resume");
+                }
+            }
             list.add_partition(&fetched.source.topic, fetched.source.partition);
         }
         if list.count() > 0
@@ -379,12 +417,10 @@ impl Poller {
             self.assigned.remove(source);
         }
         self.wait_for_writers(sources.clone());
-        // their last acknowledgements, while this member may still commit them
-        if self.serve_requests() {
-            self.commit_acknowledged();
-        } else {
-            self.stop_again();
-        }
+        // their last acknowledgements, while this member may still commit them; a
+        // request to stop among them is seen again by the loop
+        self.serve_requests();
+        self.commit_acknowledged();
         let fetched: Vec<_> =
             sources.iter().filter(|s| self.fetched.iter().any(|f| f.source == **s)).cloned().collect();
         if fetched.is_empty() {
@@ -394,13 +430,6 @@ impl Poller {
         } else {
             self.unfetch(&fetched);
         }
-    }
-
-    /// Stop arrived while a revocation was served: it must be seen again.
-    fn stop_again(&mut self) {
-        let (sender, receiver) = mpsc::channel();
-        let _ = sender.send(Request::Stop);
-        self.requests = receiver;
     }
 
     fn wait_for_writers(&self, sources: Vec<TopicPartition>) {
@@ -427,35 +456,19 @@ impl Poller {
         }
     }
 
-    /// Whether the next record may be received. If there is no room for a second,
-    /// whoever is stuck is paused: a pause costs a second of that partition's
-    /// time when it is resumed, so it is the exception.
+    /// Whether the next record may be received. While the budget is spent the
+    /// thread waits for the writers; only a partition that is stuck is paused, as
+    /// a pause costs it a second when it is resumed.
     fn has_room(&mut self) -> bool {
         self.resume_paused();
-        let full = (self.budget.is_spent() && self.fetched.iter().any(|f| !f.paused))
-            || self.fetched.iter().any(|f| !f.paused && f.lane.is_greedy());
-        if !full {
-            self.full_since = None;
-            return true;
-        }
-        let since = *self.full_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < ROOM_WAIT_MAX {
-            return false;
-        }
-        self.full_since = None;
-        self.pause_stuck();
-        true
-    }
-
-    fn pause_stuck(&mut self) {
         let spent = self.budget.is_spent();
         for fetched in &mut self.fetched {
-            if !fetched.paused && (spent || fetched.lane.is_greedy()) {
-                let list = partition(&fetched.source);
-                fetched.paused = self.native.pause(&list).is_ok();
-                tracing::info!(source = %fetched.source, queued_bytes = fetched.lane.queued_bytes(), "paused: no room");
+            if !fetched.paused && (spent || fetched.lane.is_greedy()) && fetched.is_stuck() {
+                fetched.paused = self.native.pause(&partition(&fetched.source)).is_ok();
+                tracing::info!(source = %fetched.source, queued_bytes = fetched.lane.queued_bytes(), "paused: its writer is stuck");
             }
         }
+        !spent || self.fetched.iter().all(|fetched| fetched.paused)
     }
 
     fn resume_paused(&mut self) {
@@ -463,7 +476,7 @@ impl Poller {
             return;
         }
         for fetched in &mut self.fetched {
-            if fetched.paused && !fetched.lane.is_greedy() {
+            if fetched.paused && !fetched.lane.is_greedy() && !fetched.is_stuck() {
                 fetched.paused = self.native.resume(&partition(&fetched.source)).is_err();
                 tracing::info!(source = %fetched.source, "resumed");
             }

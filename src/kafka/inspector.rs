@@ -45,6 +45,9 @@ pub enum RecordAt {
 /// The client that looks.
 pub struct Inspector {
     consumer: BaseConsumer,
+    /// Reads uncommitted: asked by a client that does not, the broker names the
+    /// last stable offset as the end, below what an open transaction holds back.
+    ends: BaseConsumer,
     /// One reads at a time: the consumer has one assignment.
     reading: Mutex<()>,
     timeout: Duration,
@@ -56,7 +59,7 @@ impl Inspector {
     /// # Errors
     /// If a setting is not one of librdkafka's.
     pub fn new(client: &Client, timeout: Duration) -> Result<Self, KafkaError> {
-        Ok(Self { consumer: client.inspector().create()?, reading: Mutex::new(()), timeout })
+        Ok(Self { ends: client.inspector().set("isolation.level", "read_uncommitted").create()?, consumer: client.inspector().create()?, reading: Mutex::new(()), timeout })
     }
 
     /// The cluster's id, if the broker tells it.
@@ -105,8 +108,18 @@ impl Inspector {
     /// # Errors
     /// If it does not answer.
     pub fn log_end(&self, source: &TopicPartition) -> Result<LogEnd, InspectError> {
-        let (low, high) = self.consumer.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
+        let (low, high) = self.ends.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
         Ok(LogEnd { low, high })
+    }
+
+    /// Whether no record lies between an offset and the log's end `high`: only
+    /// transaction markers, and no transaction is open.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn holds_nothing_from(&self, source: &TopicPartition, offset: i64, high: i64) -> Result<bool, InspectError> {
+        let (_, stable) = self.consumer.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
+        Ok(stable == high && matches!(self.first_record_from(source, offset)?, RecordAt::Missing))
     }
 
     /// The offset that the group has committed, if it has.

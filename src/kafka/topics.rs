@@ -33,6 +33,25 @@ pub enum TopicError {
     Kafka(#[from] KafkaError),
 }
 
+impl TopicError {
+    /// Whether the broker said no; anything else may pass by itself.
+    pub fn is_refusal(&self) -> bool {
+        use RDKafkaErrorCode::{InvalidPartitions, InvalidReplicationFactor, InvalidTopic, PolicyViolation};
+        use RDKafkaErrorCode::{ClusterAuthorizationFailed, InvalidConfig, TopicAuthorizationFailed};
+        let Self::Refused { code, .. } = self else { return false };
+        matches!(
+            code,
+            ClusterAuthorizationFailed
+                | TopicAuthorizationFailed
+                | PolicyViolation
+                | InvalidTopic
+                | InvalidPartitions
+                | InvalidReplicationFactor
+                | InvalidConfig
+        )
+    }
+}
+
 /// Asks and changes what brokers hold of topics.
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,

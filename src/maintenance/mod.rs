@@ -63,13 +63,15 @@ async fn raise_horizon(worker: &Runtime, duty: &Claimed, row: &HorizonRow) -> Re
 }
 
 async fn considered(worker: &Runtime, row: &HorizonRow) -> Result<Pass> {
-    let mut log_times_ms = Vec::new();
+    // of every topic in the schema: another worker's backlog is still to come, too
+    let rows = worker.store.log_times().await?;
+    let mut log_times_ms: Vec<Option<i64>> = rows.iter().map(|(_, time)| *time).collect();
     for topic in &worker.topics {
-        let mut times = worker.store.log_times(&topic.name).await?;
         // a partition without a row was never looked at
-        let expected = usize::try_from(topic.partition_count).unwrap_or(usize::MAX);
-        times.resize(times.len().max(expected), None);
-        log_times_ms.extend(times);
+        let with_row = rows.iter().filter(|(name, _)| **name == *topic.name).count();
+        if with_row < usize::try_from(topic.partition_count).unwrap_or(usize::MAX) {
+            log_times_ms.push(None);
+        }
     }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(Pass {
@@ -95,8 +97,7 @@ async fn drop_days(worker: &Runtime, duty: &Claimed) -> Result<bool> {
 }
 
 async fn delete_batches(worker: &Runtime) -> Result<bool> {
-    let deleted = worker.store.delete_old_batches(BATCHES_MAX).await?;
-    if deleted > 0 {
+    while let deleted @ 1.. = worker.store.delete_old_batches(BATCHES_MAX).await? {
         tracing::debug!(deleted, "deleted published batches older than the horizon");
     }
     Ok(true)

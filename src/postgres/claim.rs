@@ -29,8 +29,6 @@ pub struct ClaimRequest<'a> {
     pub topic_id: Option<&'a str>,
     /// The topic's partition count.
     pub partition_count: i32,
-    /// The log's end: whether there is anything to settle.
-    pub log_end: i64,
 }
 
 /// A partition's row as a claim returned it.
@@ -52,7 +50,7 @@ pub struct Row {
     pub halted: Option<(String, String)>,
     /// What an operator has accepted as lost.
     pub accepted_offset: i64,
-    /// Claims since the last commit, this one included.
+    /// Claims that began to decide and have settled nothing, since the last that did.
     pub claims_without_progress: i32,
 }
 
@@ -104,7 +102,7 @@ impl Store {
     /// [`super::Refusal::AnotherGroup`] if the row belongs to another group or cluster.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Option<Row>> {
         let row: Option<ClaimedRow> =
-            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)")
                 .bind(&*request.source.topic)
                 .bind(request.source.partition)
                 .bind(request.claim_id.0)
@@ -114,10 +112,25 @@ impl Store {
                 .bind(request.start_offset)
                 .bind(request.topic_id)
                 .bind(request.partition_count)
-                .bind(request.log_end)
                 .fetch_optional(&self.pool)
                 .await?;
         Ok(row.map(|row| row.into_row(request.source.clone(), request.claim_id)))
+    }
+
+    /// Notes that the owner is about to decide its first batch. False: the claim
+    /// is stale.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn begin_deciding(&self, claimed: &Claimed) -> Result<bool> {
+        let (current,) = sqlx::query_as("select begin_deciding_v1($1, $2, $3, $4)")
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(current)
     }
 
     /// Records that the claimed partition refuses to go on. Returns the claim

@@ -60,6 +60,11 @@ pub enum Refusal {
 }
 
 impl Error {
+    /// The client has given up waiting for an answer.
+    pub fn unanswered(within: std::time::Duration) -> Self {
+        Self::Unavailable { why: format!("no answer within {within:?}"), source: None }
+    }
+
     /// Whether waiting does not help: the server answers, but refuses the login,
     /// or there is no such database, or its certificate is not trusted.
     pub fn is_lasting(&self) -> bool {

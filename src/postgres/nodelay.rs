@@ -1,4 +1,4 @@
-//! TCP_NODELAY on the driver's sockets.
+//! TCP_NODELAY and keepalive on the driver's sockets.
 //!
 //! sqlx 0.9 no longer sets it on tokio (0.8.6 did) and exposes no socket. A
 //! settlement is longer than a segment; with Nagle's algorithm its last part can
@@ -7,6 +7,7 @@
 //! address translation, on another system), the connection is merely slower.
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
 
 use rustix::net::{SocketAddrAny, getsockname, sockopt};
 
@@ -19,9 +20,21 @@ pub(super) fn set(local_port: u16) {
         // meanwhile; then the calls fail, or set an option that slows no socket.
         let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
         if getsockname(socket).is_ok_and(|address| port_of(address) == Some(local_port)) {
-            let _ = sockopt::set_tcp_nodelay(socket, true);
+            prepare(socket);
         }
     }
+}
+
+/// What cannot be set leaves a connection that is slower, or slower to notice
+/// that its peer is gone; the client's own time-outs hold all the same.
+fn prepare(socket: BorrowedFd<'_>) {
+    let _ = sockopt::set_tcp_nodelay(socket, true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, Duration::from_secs(10));
+    let _ = sockopt::set_tcp_keepintvl(socket, Duration::from_secs(5));
+    let _ = sockopt::set_tcp_keepcnt(socket, 3);
+    #[cfg(target_os = "linux")]
+    let _ = sockopt::set_tcp_user_timeout(socket, 30_000);
 }
 
 fn port_of(address: SocketAddrAny) -> Option<u16> {

@@ -131,6 +131,7 @@ impl Store {
         let resumed = sqlx::query(
             "update partitions
                 set halted_code = null, halted_detail = null, halted_at = null,
+                    claims_without_progress = 0,
                     fencing_token = fencing_token + 1,
                     -- what the witnesses know is known to the operator now
                     accepted_offset = greatest(accepted_offset, next_offset, witnessed_offset),

@@ -35,18 +35,15 @@ impl Store {
         .await?)
     }
 
-    /// The log time of every partition of a topic that has a row, milliseconds
-    /// since 1970.
+    /// Topic and log time of every partition that has a row, milliseconds since
+    /// 1970.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn log_times(&self, topic: &str) -> Result<Vec<Option<i64>>> {
-        let rows: Vec<(Option<i64>,)> =
-            sqlx::query_as("select (extract(epoch from log_time) * 1000)::bigint from partitions where topic = $1")
-                .bind(topic)
-                .fetch_all(&self.pool)
-                .await?;
-        Ok(rows.into_iter().map(|(time,)| time).collect())
+    pub async fn log_times(&self) -> Result<Vec<(String, Option<i64>)>> {
+        Ok(sqlx::query_as("select topic, (extract(epoch from log_time) * 1000)::bigint from partitions")
+            .fetch_all(&self.pool)
+            .await?)
     }
 
     /// Raises the horizon. It never falls.

@@ -62,6 +62,15 @@ impl Again {
         self.items.extend(batch.items);
     }
 
+    /// Drops what an earlier attempt has settled after all. Returns its bytes.
+    pub fn drop_below(&mut self, next_offset: i64) -> usize {
+        let before = Batch { items: std::mem::take(&mut self.items).into() };
+        let (settled, open): (Vec<Routed>, Vec<Routed>) =
+            before.items.into_iter().partition(|item| record_of(item).offset < next_offset);
+        self.items = open.into();
+        Batch { items: settled }.size_bytes()
+    }
+
     /// Whether nothing is to be decided again.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -20,7 +20,7 @@ use super::publisher::Publisher;
 use super::report;
 use super::settle::{Answered, Sending, backoff};
 use crate::assignment::{Claim, Partition};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Published};
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Looks;
 use crate::kafka::Lane;
@@ -28,7 +28,7 @@ use crate::postgres::{Error, Progress, Refusal, Settling};
 use crate::record::Record;
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled, Settlement};
-use crate::steps::decide::{Decision, Entities, Routed, Unstorable, decide, record_of};
+use crate::steps::decide::{Decision, Entities, Unstorable, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::{Rules, fence};
 use crate::telemetry::metrics;
@@ -83,6 +83,8 @@ pub struct Writer<'p> {
     looks: Looks,
     log_time_ms: Option<i64>,
     recorded: Progress,
+    /// Whether the database knows that this claim has begun to decide.
+    deciding: bool,
     stop: Stop,
 }
 
@@ -152,6 +154,7 @@ impl<'p> Writer<'p> {
             looks: Looks::default(),
             log_time_ms: None,
             recorded: Progress { published, log_time_ms: None },
+            deciding: false,
             stop,
             partition,
             claim,
@@ -317,14 +320,29 @@ impl<'p> Writer<'p> {
         loop {
             let horizon = self.partition.worker.horizon();
             let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
+            let deciding = self.deciding;
             let read = async {
+                if !deciding && !store.begin_deciding(&self.claim.row.claimed).await? {
+                    return Err(Refusal::Fenced.into());
+                }
                 let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
                 let entities =
                     prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
                 Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
             };
-            match read.await {
-                Ok(read) => return Ok(read),
+            let read = async {
+                let unanswered = || Error::unanswered(self.partition.worker.limits.answer_wait_max);
+                tokio::time::timeout(self.partition.worker.limits.answer_wait_max, read).await.map_err(|_| unanswered())?
+            };
+            let read = tokio::select! {
+                () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),
+                read = read => read,
+            };
+            match read {
+                Ok(read) => {
+                    self.deciding = true;
+                    return Ok(read);
+                }
                 Err(error) => self.read_again(error, &mut waits).await?,
             }
         }
@@ -333,7 +351,7 @@ impl<'p> Writer<'p> {
     /// Waits before a read is tried again, if that can help.
     async fn read_again(&mut self, error: Error, waits: &mut (impl Iterator<Item = Duration> + Send)) -> Step<()> {
         match error {
-            Error::Refused(Refusal::Fenced) => return Err(Ended::Fenced),
+            Error::Refused(Refusal::Fenced) => return Err(stale()),
             Error::Refused(refusal) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
                 return Err(Ended::Halted(halt_for(refusal)));
             }
@@ -374,7 +392,7 @@ impl<'p> Writer<'p> {
         let InFlight { decided, settlement, answer, started, .. } = in_flight;
         let settling = match answer.flatten() {
             Some(Ok(settling)) => settling,
-            Some(Err(refusal)) => return self.refused(decided, refusal).map(|()| false),
+            Some(Err(refusal)) => return self.refused(decided, refusal).await.map(|()| false),
             None if self.stop.revoked.is_cancelled() => return Err(Ended::Stopped),
             None => return Err(Ended::Fenced),
         };
@@ -432,28 +450,43 @@ impl<'p> Writer<'p> {
         self.partition.witnessed(self.claim.row.claimed.token(), held.cursor);
         self.cursor = held.cursor;
         self.publisher.publish_through(held.cursor.batch_seq);
-        let (settled, open): (Vec<Routed>, Vec<Routed>) =
-            decided.batch.items.into_iter().partition(|item| record_of(item).offset < held.cursor.next_offset);
-        self.lane.give_back(Batch { items: settled }.size_bytes());
-        self.again.push_front(Batch { items: open });
+        self.again.push_front(decided.batch);
+        let settled_bytes = self.again.drop_below(held.cursor.next_offset);
+        self.lane.give_back(settled_bytes);
         Ok(())
     }
 
     /// The database refused, and undid everything: decide again, differently.
-    fn refused(&mut self, decided: Decided, refusal: Refusal) -> Step<()> {
+    async fn refused(&mut self, decided: Decided, refusal: Refusal) -> Step<()> {
         let Decided { batch, decision } = decided;
         tracing::debug!(source = %self.partition.source, %refusal, commands = batch.items.len(), "decided again");
         self.forget(&decision);
         match refusal {
             Refusal::Duplicate => self.again.look_up_all = true,
-            Refusal::Conflict => {}
-            Refusal::BelowHorizon => self.partition.worker.look_at_horizon(),
-            Refusal::Contended(_) => self.batch_commands_max = (batch.items.len() / 2).max(1),
+            Refusal::Conflict => self.pause().await,
+            Refusal::BelowHorizon => {
+                self.partition.worker.look_at_horizon();
+                self.pause().await;
+            }
+            // with handlers in Rust no command waits on its own account: it is never
+            // condemned for a lock that somebody else holds
+            Refusal::Contended(_) | Refusal::TimedOut(_) => {
+                self.batch_commands_max = (batch.items.len() / 2).max(1);
+                self.pause().await;
+            }
             Refusal::Data(why) => self.narrow(&batch, why),
             refusal => return Err(Ended::Halted(halt_for(refusal))),
         }
         self.again.push_front(batch);
         Ok(())
+    }
+
+    /// Lets whoever it collided with finish: some ten milliseconds, with jitter.
+    async fn pause(&mut self) {
+        tokio::select! {
+            () = self.stop.revoked.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(fastrand::u64(5..40))) => {}
+        }
     }
 
     /// A value that the database does not take belongs to one command: halve the
@@ -469,11 +502,24 @@ impl<'p> Writer<'p> {
         self.cache.forget(decision.entities.iter().map(|entity| &entity.entity_id));
     }
 
+    /// How far everything is published. An operator may have moved the cursor
+    /// while older batches still owed publications.
+    fn published(&self) -> Published {
+        let published = self.publisher.published();
+        let cursor = self.cursor;
+        let next_offset = if published.batch_seq >= cursor.batch_seq {
+            cursor.next_offset
+        } else {
+            published.next_offset.min(cursor.next_offset)
+        };
+        Published { next_offset, ..published }
+    }
+
     fn progress(&mut self) -> Progress {
         if let Some(look) = self.partition.look() {
             self.looks.looked(look);
         }
-        let published = self.publisher.published();
+        let published = self.published();
         if let Some(log_time_ms) = self.looks.satisfied(published.next_offset) {
             self.log_time_ms = Some(log_time_ms);
         }
@@ -493,7 +539,7 @@ impl<'p> Writer<'p> {
         }
         match self.partition.worker.store.record_progress(&self.claim.row.claimed, self.cursor, progress).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Ended::Fenced),
+            Ok(false) => Err(stale()),
             Err(error) => {
                 tracing::warn!(source = %self.partition.source, %error, "recording what is published");
                 self.recorded = before;
@@ -515,6 +561,12 @@ impl<'p> Writer<'p> {
         // the next owner publishes again what is not recorded here
         let _ = tokio::time::timeout(Duration::from_secs(1), recorded).await;
     }
+}
+
+/// The database refused a read or a write because the token is stale.
+fn stale() -> Ended {
+    metrics::fenced();
+    Ended::Fenced
 }
 
 /// Ready when the settlement in flight is answered; never, if there is none.

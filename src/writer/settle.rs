@@ -1,7 +1,7 @@
 //! Sends a settlement until the database has answered it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::horizon;
 use crate::postgres::{Error, Progress, Refusal, Settling, Store};
 use crate::steps::commit::Settlement;
+
+/// A settlement that waits for a lock, or takes too long, is sent again as it is
+/// for this long; then with fewer commands.
+const TIMED_OUT_MAX: Duration = Duration::from_secs(2);
 
 /// How a settlement ended.
 pub(super) type Answered = Result<Settling, Refusal>;
@@ -34,14 +38,13 @@ impl Sending {
     /// given up.
     pub async fn until_answered(self) -> Option<Answered> {
         let mut waits = backoff(self.backoff_max);
+        let began = Instant::now();
         loop {
             let call = self.store.settle(&self.settlement, self.progress, &*self.type_ids);
             let error = match tokio::time::timeout(self.answer_wait_max, call).await {
                 Ok(Ok(settling)) => return Some(Ok(settling)),
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    Error::Unavailable { why: format!("no answer within {:?}", self.answer_wait_max), source: None }
-                }
+                Err(_) => Error::unanswered(self.answer_wait_max),
             };
             match error {
                 Error::Refused(Refusal::DayMissing) => {
@@ -49,7 +52,7 @@ impl Sending {
                         tracing::warn!(%refusal, "making a day of the idempotency table");
                     }
                 }
-                Error::Refused(refusal @ Refusal::TimedOut(_)) => self.report(&refusal),
+                Error::Refused(refusal @ Refusal::TimedOut(_)) if began.elapsed() < TIMED_OUT_MAX => self.report(&refusal),
                 Error::Refused(refusal) => return Some(Err(refusal)),
                 Error::Unavailable { .. } => self.report(&error),
             }
