@@ -237,7 +237,7 @@ async fn publishing_stops_at_the_first_record_that_cannot_be_delivered_and_goes_
     }
     let large = open(&random_key(512), 15);
     let behind: Vec<Record> = (16..60).map(|n| open(&format!("acct-{n}"), n)).collect();
-    bank.send(&[large.clone()]);
+    bank.send(std::slice::from_ref(&large));
     for record in &behind {
         bank.send(std::slice::from_ref(record));
     }
