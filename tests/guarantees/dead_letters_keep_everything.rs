@@ -331,10 +331,8 @@ async fn a_record_on_the_wrong_partition_names_the_partitioner_in_use() {
 mod fragile {
     //! A worker in this process, whose handler fails in every way that a handler can.
 
-    use serde::Deserialize;
-    use serde::Serialize;
-    use solewriter::Context;
-    use solewriter::Rejection;
+    use serde::{Deserialize, Serialize};
+    use solewriter::{Context, Rejection};
 
     #[derive(Clone, Default, Serialize, Deserialize)]
     pub struct Account {
