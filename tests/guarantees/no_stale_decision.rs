@@ -85,7 +85,7 @@ async fn a_slow_first_attempt_and_its_repetition_settle_one_decision() {
     assert_eq!(deliver(&bank, &open("acct-a", 10)).await, ["applied"]);
     proxy.arm("settle_batch_v1", Fault::Held);
     let (second, third) = (deposit("acct-a", 1), withdraw("acct-a", 100));
-    bank.send(&[second.clone()]);
+    bank.send(std::slice::from_ref(&second));
     proxy.wait_fired(1, PATIENCE);
     wait_for("the worker to send again", PATIENCE, || worker.output().contains("sent again").then_some(()));
     proxy.release();
