@@ -206,7 +206,9 @@ fn facts(
         Some(last) => Some(match inspector.record_at(source, last.offset)? {
             RecordAt::Found(record) => Some(settled(&record)),
             // retention may have removed it since the log's end was read
-            RecordAt::Missing if inspector.log_end(source)?.low > last.offset => return facts_without_last(before, end),
+            RecordAt::Missing if inspector.log_end(source)?.low > last.offset => {
+                return facts_without_last(before, end);
+            }
             RecordAt::Missing => None,
         }),
         None => None,

@@ -140,7 +140,9 @@ async fn supervise(partition: Arc<Partition>, stop: Stop) {
     while !stop.revoked.is_cancelled() {
         match tokio::spawn(partition.clone().own(stop.clone())).await {
             Ok(()) => return,
-            Err(error) => tracing::error!(source = %partition.source, %error, "a bug: the task of a partition panicked; it claims again"),
+            Err(error) => {
+                tracing::error!(source = %partition.source, %error, "a bug: the task of a partition panicked; it claims again")
+            }
         }
         tokio::time::sleep(PANICKED_WAIT).await;
     }

@@ -31,7 +31,11 @@ impl Budget {
 
     /// A share for one partition.
     pub fn lane(self: &Arc<Self>) -> Arc<Lane> {
-        Arc::new(Lane { budget: self.clone(), queued_bytes: AtomicUsize::new(0), given_back_bytes: AtomicUsize::new(0) })
+        Arc::new(Lane {
+            budget: self.clone(),
+            queued_bytes: AtomicUsize::new(0),
+            given_back_bytes: AtomicUsize::new(0),
+        })
     }
 
     /// Names the thread that waits for room.

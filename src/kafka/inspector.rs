@@ -59,7 +59,12 @@ impl Inspector {
     /// # Errors
     /// If a setting is not one of librdkafka's.
     pub fn new(client: &Client, timeout: Duration) -> Result<Self, KafkaError> {
-        Ok(Self { ends: client.inspector().set("isolation.level", "read_uncommitted").create()?, consumer: client.inspector().create()?, reading: Mutex::new(()), timeout })
+        Ok(Self {
+            ends: client.inspector().set("isolation.level", "read_uncommitted").create()?,
+            consumer: client.inspector().create()?,
+            reading: Mutex::new(()),
+            timeout,
+        })
     }
 
     /// The cluster's id, if the broker tells it.

@@ -36,8 +36,10 @@ pub enum TopicError {
 impl TopicError {
     /// Whether the broker said no; anything else may pass by itself.
     pub fn is_refusal(&self) -> bool {
-        use RDKafkaErrorCode::{InvalidPartitions, InvalidReplicationFactor, InvalidTopic, PolicyViolation};
-        use RDKafkaErrorCode::{ClusterAuthorizationFailed, InvalidConfig, TopicAuthorizationFailed};
+        use RDKafkaErrorCode::{
+            ClusterAuthorizationFailed, InvalidConfig, InvalidPartitions, InvalidReplicationFactor, InvalidTopic,
+            PolicyViolation, TopicAuthorizationFailed,
+        };
         let Self::Refused { code, .. } = self else { return false };
         matches!(
             code,

@@ -332,7 +332,9 @@ impl<'p> Writer<'p> {
             };
             let read = async {
                 let unanswered = || Error::unanswered(self.partition.worker.limits.answer_wait_max);
-                tokio::time::timeout(self.partition.worker.limits.answer_wait_max, read).await.map_err(|_| unanswered())?
+                tokio::time::timeout(self.partition.worker.limits.answer_wait_max, read)
+                    .await
+                    .map_err(|_| unanswered())?
             };
             let read = tokio::select! {
                 () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),

@@ -52,7 +52,9 @@ impl Sending {
                         tracing::warn!(%refusal, "making a day of the idempotency table");
                     }
                 }
-                Error::Refused(refusal @ Refusal::TimedOut(_)) if began.elapsed() < TIMED_OUT_MAX => self.report(&refusal),
+                Error::Refused(refusal @ Refusal::TimedOut(_)) if began.elapsed() < TIMED_OUT_MAX => {
+                    self.report(&refusal)
+                }
                 Error::Refused(refusal) => return Some(Err(refusal)),
                 Error::Unavailable { .. } => self.report(&error),
             }
