@@ -49,6 +49,8 @@ pub async fn run(
     // nobody waits for an answer any more: a revocation while leaving is served at once
     drop(notices);
     group.drain().await;
+    // before its connections are closed under it
+    drop(watch);
     leave(&worker).await;
     result
 }
