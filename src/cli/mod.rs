@@ -109,7 +109,7 @@ impl Verb {
             // each rebalance makes a client warn of a commit that came too late, and the end of
             // the broker makes those warn that are just being closed
             #[cfg(feature = "dev")]
-            Self::Dev(_) => "warn,librdkafka=error,solewriter::kafka::producer=error",
+            Self::Dev(_) => "warn,librdkafka=error,rdkafka=off,solewriter::kafka::producer=error",
             _ => "warn",
         }
     }

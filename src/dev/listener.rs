@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -24,13 +25,14 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Listener {
     stopped: Arc<AtomicBool>,
     first: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Listener {
     pub(super) fn start(config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let consumer = everything(config)?;
         let (stopped, first) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-        let listener = Self { stopped: stopped.clone(), first: first.clone() };
+        let mut listener = Self { stopped: stopped.clone(), first: first.clone(), thread: None };
         let listen = move || {
             let mut heard_any = false;
             while !stopped.load(Ordering::Acquire) {
@@ -46,7 +48,7 @@ impl Listener {
             }
         };
         let spawned = std::thread::Builder::new().name("dev-listener".into()).spawn(listen);
-        spawned.map_err(Error::io("start a thread"))?;
+        listener.thread = Some(spawned.map_err(Error::io("start a thread"))?);
         Ok(listener)
     }
 
@@ -55,8 +57,14 @@ impl Listener {
         self.first.notified().await;
     }
 
-    pub(super) fn stop(&self) {
+    /// Blocks for a poll at most. The broker goes next: the client must not miss it.
+    pub(super) fn stop(&mut self) {
         self.stopped.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that reads the outcomes panicked");
+        }
     }
 }
 

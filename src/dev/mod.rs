@@ -232,7 +232,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    async fn check(self, worker: &Worker) -> Result<Result<Balance, Difference>, Error> {
+    async fn check(mut self, worker: &Worker) -> Result<Result<Balance, Difference>, Error> {
         let take_overs = self.crew.stop().await?;
         self.listener.stop();
         let evidence = books::Evidence {
