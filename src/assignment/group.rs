@@ -55,11 +55,7 @@ pub async fn run(
     // nobody waits for an answer any more: a revocation while leaving is served at once
     drop(notices);
     group.drain().await;
-<<<<<<< HEAD
     // it must not ask a database that is being left
-=======
-    // before its connections are closed under it
->>>>>>> 1bd408eb00d214a6306c1cd262ea9fa906f26f3d
     drop(watch);
     leave(&worker).await;
     result
