@@ -72,11 +72,14 @@ pub mod command;
 pub mod config;
 pub mod cursor;
 pub mod dead_letter;
+#[cfg(feature = "dev")]
+pub mod dev;
 pub mod fencing_token;
 pub mod halt;
 pub mod handlers;
 pub mod horizon;
 pub mod kafka;
+#[cfg(feature = "dev")]
 pub mod local;
 pub mod maintenance;
 pub mod outcome;

@@ -40,9 +40,14 @@ const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// worker.run(Config::load(None)?, CancellationToken::new()).await?;
 /// # Ok(()) }
 /// ```
-#[derive(Default)]
+///
+/// Cheap to clone: the handlers are shared, so one process can run it twice.
+#[derive(Clone, Default)]
 pub struct Worker {
-    entities: Vec<EntityHandlers>,
+    entities: Vec<Arc<EntityHandlers>>,
+    /// What `dev` sends.
+    #[cfg(feature = "dev")]
+    pub(crate) samples: Vec<crate::dev::SampleTraffic>,
 }
 
 /// Running failed. A database or broker that is away is waited for instead.
@@ -103,12 +108,61 @@ impl Worker {
         commands: impl FnOnce(EntityBuilder<E>) -> EntityBuilder<E>,
     ) -> Self {
         assert!(self.handlers(entity_type).is_none(), "entity type {entity_type} is registered twice");
-        self.entities.push(commands(EntityBuilder::new(entity_type)).into_handlers());
+        self.entities.push(Arc::new(commands(EntityBuilder::new(entity_type)).into_handlers()));
         self
     }
 
+    /// The sample traffic of an entity type, for the verb `dev`: `next` makes one
+    /// command after another, `holds` says how much of what they add is in a
+    /// state. At the end the sum over all states has to be what the applied
+    /// commands added. See [`Sample`](crate::dev::Sample).
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use solewriter::{Context, Rejection, Worker};
+    /// # #[derive(Clone, Default, Serialize, Deserialize)] struct Jar { beans: i64 }
+    /// # impl Jar { fn fill(&mut self, fill: Fill, _: &mut Context) -> Result<i64, Rejection> { self.beans += fill.beans; Ok(self.beans) } }
+    /// # #[derive(Serialize, Deserialize)] struct Fill { beans: i64 }
+    /// use solewriter::dev::{Sample, Sampler};
+    ///
+    /// fn fill_a_jar(sampler: &mut Sampler) -> Sample {
+    ///     let beans = sampler.number(1..=9);
+    ///     Sample::new(format!("jar-{}", sampler.number(1..=50)), "jar.fill", &Fill { beans }).adds(beans)
+    /// }
+    ///
+    /// let worker = Worker::new()
+    ///     .entity::<Jar>("jar", |e| e.on("jar.fill", Jar::fill))
+    ///     .sample("jar", fill_a_jar, |jar: &Jar| jar.beans);
+    /// ```
+    ///
+    /// # Panics
+    /// If the entity type is not registered: a mistake in the program.
+    #[cfg(feature = "dev")]
+    #[must_use]
+    pub fn sample<E: Entity>(
+        mut self,
+        entity_type: &str,
+        next: impl Fn(&mut crate::dev::Sampler) -> crate::dev::Sample + Send + Sync + 'static,
+        holds: impl Fn(&E) -> i64 + Send + Sync + 'static,
+    ) -> Self {
+        assert!(self.handlers(entity_type).is_some(), "sample traffic for {entity_type}, which is not registered");
+        self.samples.push(crate::dev::SampleTraffic::new(entity_type, next, holds));
+        self
+    }
+
+    /// What a stored state holds; `None` without sample traffic for the type.
+    #[cfg(feature = "dev")]
+    pub(crate) fn sample_holds(&self, entity_type: &str, state: &str) -> Option<Result<i64, String>> {
+        self.samples.iter().find(|samples| *samples.entity_type == *entity_type).map(|samples| (samples.holds)(state))
+    }
+
+    /// The registered entity types.
+    pub fn entity_types(&self) -> impl Iterator<Item = &str> {
+        self.entities.iter().map(|entity| &*entity.entity_type)
+    }
+
     /// The handlers of an entity type.
-    pub fn handlers(&self, entity_type: &str) -> Option<&EntityHandlers> {
+    pub fn handlers(&self, entity_type: &str) -> Option<&Arc<EntityHandlers>> {
         self.entities.iter().find(|entity| *entity.entity_type == *entity_type)
     }
 
@@ -155,7 +209,7 @@ impl Worker {
     fn check_handlers(&self, config: &Config) -> Result<(), RunError> {
         for topic in &config.topics {
             if self.handlers(&topic.entity).is_none() {
-                let known: Vec<&str> = self.entities.iter().map(|e| &*e.entity_type).collect();
+                let known: Vec<&str> = self.entity_types().collect();
                 let known =
                     if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) };
                 let (topic, entity) = (topic.name.clone(), topic.entity.clone());
@@ -177,8 +231,10 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     health.set_schema_ok(true);
     health.set_database_ok(true);
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
-    let cluster_id = wait_for_cluster(&inspector).await;
     let topics = topics(worker, config, &client, &store, &inspector).await?;
+    // after the topics: a client that has asked for metadata knows it at once,
+    // a fresh one waits a second
+    let cluster_id = wait_for_cluster(&inspector).await;
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
     let turning = health.clone();
@@ -270,7 +326,7 @@ async fn topics(
             outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
             events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
         };
-        let outcome_bytes_max = outcome_bytes_max(&admin, &publish_to).await;
+        let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
         let Some(handlers) = worker.handlers(&topic.entity) else { continue };
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -280,10 +336,10 @@ async fn topics(
             move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
         topics.push(Arc::new(Topic {
             name: topic.name.as_str().into(),
-            handlers: Arc::new(handlers.clone()),
+            handlers: handlers.clone(),
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
-            start: topic.start.clone(),
+            start: topic.start,
             partition_count,
             publish_to,
             outcome_bytes_max,
@@ -326,8 +382,12 @@ async fn publish_topic(
     Ok((topic.into(), wait_for_topic(inspector, topic).await))
 }
 
-async fn outcome_bytes_max(admin: &Topics, publish_to: &PublishTo) -> usize {
+async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
     let mut least = MESSAGE_BYTES_MAX;
+    let (asked, name) = (inspector.clone(), publish_to.outcomes.0.clone());
+    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
+        return least;
+    }
     for (topic, _) in [&publish_to.outcomes, &publish_to.events] {
         let setting = admin.setting(topic, "max.message.bytes").await;
         if let Some(bytes) = setting.and_then(|value| value.parse().ok()) {

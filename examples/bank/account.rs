@@ -16,12 +16,12 @@ pub struct Account {
 
 #[derive(Deserialize, Serialize)]
 pub struct Open {
-    initial: i64,
+    pub initial: i64,
 }
 
 #[derive(Deserialize, Serialize)]
 pub struct Amount {
-    amount: i64,
+    pub amount: i64,
 }
 
 /// What every command answers.
@@ -31,6 +31,11 @@ pub struct Balance {
 }
 
 impl Account {
+    /// What the account holds.
+    pub fn balance(&self) -> i64 {
+        self.balance.unwrap_or(0)
+    }
+
     pub fn open(&mut self, open: Open, cx: &mut Context) -> Result<Balance, Rejection> {
         if self.balance.is_some() {
             return Err(ALREADY_OPEN);

@@ -1,8 +1,9 @@
 //! A bank: accounts that are opened, filled and emptied by commands from Kafka.
 //!
-//! `cargo run --release --example bank -- --help` shows the whole command line.
+//! `cargo run --release --example bank -- dev` shows it at work, `-- --help` the whole command line.
 
 mod account;
+mod sample;
 
 use std::process::ExitCode;
 
@@ -16,5 +17,6 @@ fn main() -> ExitCode {
                 .on("account.deposit", Account::deposit)
                 .on("account.withdraw", Account::withdraw)
         })
+        .sample("account", sample::next, Account::balance)
         .main()
 }

@@ -55,7 +55,7 @@ pub(super) enum ClaimError {
 pub(super) async fn claim(partition: &Partition) -> Result<Claiming, ClaimError> {
     // the witness before the claim: read after it, another owner's progress
     // would look like a database that went back
-    let before = look(partition, |inspector, source| LogBefore::look(inspector, source)).await?;
+    let before = look(partition, LogBefore::look).await?;
     let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
     if let Some((code, detail)) = &row.halted {
         tracing::warn!(source = %partition.source, code, detail, "halted");

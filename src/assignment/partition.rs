@@ -220,6 +220,7 @@ impl Owner {
             source = %partition.source, token = %row.claimed.token(), next_offset = row.cursor.next_offset, "claimed"
         );
         partition.gauges.fencing_token(row.claimed.token().0);
+        partition.gauges.parked_keys(0);
         *lock(&partition.claimed) = Some(row.claimed.clone());
         self.waits = Box::new(backoff(CONFIRM_WAIT_MAX));
         self.claim = Some(claim);

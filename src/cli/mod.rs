@@ -1,7 +1,7 @@
 //! The command line: one file per verb. A team's own binary has the same verbs through [`main`].
 //!
-//! A verb parses, gathers (through [`backend`]) and prints; what it prints on stdout is its result and
-//! nothing else. Errors are `anyhow` here and become exit codes in [`exit`], nowhere else.
+//! A verb parses, gathers (through `backend`) and prints; what it prints on stdout is its result and
+//! nothing else. Errors are `anyhow` here and become exit codes in `exit`, nowhere else.
 
 mod backend;
 mod check;
@@ -9,6 +9,8 @@ mod check_config;
 mod check_dependencies;
 mod completions;
 mod config;
+#[cfg(feature = "dev")]
+mod dev;
 mod exit;
 mod halt;
 mod healthcheck;
@@ -26,7 +28,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use tracing::Level;
 
 use self::exit::Exit;
 use self::output::Output;
@@ -61,6 +62,8 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    #[cfg(feature = "dev")]
+    Dev(dev::Args),
     Migrate(migrate::Args),
     Check(check::Args),
     Status(status::Args),
@@ -78,7 +81,7 @@ pub fn main(worker: Worker) -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage_or_help(&usage),
     };
-    logging::init(cli.verb.log_level());
+    logging::init(cli.verb.log_directives());
     match cli.dispatch(worker) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -100,10 +103,14 @@ fn usage_or_help(usage: &clap::Error) -> ExitCode {
 
 impl Verb {
     /// Only the worker narrates; the other verbs have a result, and people read it.
-    fn log_level(&self) -> Level {
+    fn log_directives(&self) -> &'static str {
         match self {
-            Self::Run(_) => Level::INFO,
-            _ => Level::WARN,
+            Self::Run(_) => "info",
+            // each rebalance makes a client warn of a commit that came too late, and the end of
+            // the broker makes those warn that are just being closed
+            #[cfg(feature = "dev")]
+            Self::Dev(_) => "warn,librdkafka=error,solewriter::kafka::producer=error",
+            _ => "warn",
         }
     }
 }
@@ -117,6 +124,8 @@ impl Cli {
             Verb::Config(args) => config::run(&args, output, load),
             Verb::Healthcheck(args) => healthcheck::run(&args, output, &load()?),
             Verb::Run(_) => wait_for(run::run(worker, load()?)),
+            #[cfg(feature = "dev")]
+            Verb::Dev(args) => wait_for(dev::run(args, output, worker, load)),
             Verb::Migrate(args) => wait_for(migrate::run(&args, output, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),

@@ -82,8 +82,21 @@ impl Inspector {
         }
     }
 
+    /// Whether the cluster has a controller to ask: admin requests go to it, and
+    /// wait for it in vain where the broker that is named is none of the cluster's
+    /// (librdkafka's mock cluster names broker 0 and begins at 1).
+    pub fn has_controller(&self, topic: &str) -> bool {
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), self.timeout) else { return true };
+        // SAFETY: the client is alive; the metadata just fetched holds the answer
+        let named = unsafe { rdkafka_sys::rd_kafka_controllerid(self.consumer.client().native_ptr(), 0) };
+        named < 0 || metadata.brokers().iter().any(|broker| broker.id() == named)
+    }
+
     /// The topic's id, where the broker tells one.
     pub fn topic_id(&self, topic: &str) -> Option<String> {
+        if !self.has_controller(topic) {
+            return None;
+        }
         super::topic_id::topic_id(self.consumer.client(), topic, self.timeout)
     }
 

@@ -6,6 +6,7 @@ mod client;
 mod consumer;
 mod copy;
 mod inspector;
+mod log;
 mod producer;
 mod topic_id;
 mod topics;

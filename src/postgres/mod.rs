@@ -10,6 +10,8 @@ mod nodelay;
 mod operate;
 mod owed;
 mod prune;
+#[cfg(feature = "dev")]
+mod reckoning;
 mod settle;
 mod watch;
 
@@ -21,6 +23,8 @@ pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
+#[cfg(feature = "dev")]
+pub use reckoning::{DeadCommand, EntityState, SettledCommand};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
 pub use watch::{PartitionStatus, Settings, Watched};

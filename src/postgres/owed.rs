@@ -24,7 +24,8 @@ pub struct OwedBatch {
 enum Item {
     Outcome(Arc<FinalOutcome>),
     Repeat(Arc<FinalOutcome>),
-    Dead(DeadRow),
+    /// Boxed, as it is rare and large.
+    Dead(Box<DeadRow>),
 }
 
 impl OwedBatch {
@@ -96,7 +97,7 @@ impl BatchRow {
         let mut items = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
         for n in 0..=self.command_ids.len() {
             while let Some((_, id)) = dead.next_if(|(after, _)| **after as usize <= n) {
-                items.extend(letters.remove(id).map(Item::Dead));
+                items.extend(letters.remove(id).map(|letter| Item::Dead(Box::new(letter))));
             }
             // a row is missing only if somebody deleted it: what is gone cannot be published
             let outcome = self.command_ids.get(n).and_then(|id| outcomes.get(id)).cloned();

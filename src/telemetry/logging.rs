@@ -6,17 +6,16 @@
 use std::io::IsTerminal;
 use std::{env, io};
 
-use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Sets the process's log lines up: `level` and above, or what `RUST_LOG` says. For a `main`; a
+/// Sets the process's log lines up: as `directives` say, such as `info`, or as `RUST_LOG` says. For a `main`; a
 /// library leaves the choice to its program.
 ///
 /// A subscriber that is already there stays: whoever came first knew better.
-pub fn init(level: Level) {
-    let directives = env::var(EnvFilter::DEFAULT_ENV).ok().filter(|it| !it.is_empty());
-    let directives = directives.unwrap_or_else(|| level.as_str().to_ascii_lowercase());
+pub fn init(directives: &str) {
+    let asked_for = env::var(EnvFilter::DEFAULT_ENV).ok().filter(|it| !it.is_empty());
+    let directives = asked_for.unwrap_or_else(|| directives.to_owned());
     // A directive that does not parse is left out with a warning on stderr: a typo in RUST_LOG
     // must not keep a worker from starting.
     let filter = EnvFilter::builder().parse_lossy(directives);

@@ -133,6 +133,7 @@ impl<'p> Writer<'p> {
             worker.producer.clone(),
             partition.topic.publish_to.clone(),
             worker.unpublished.clone(),
+            partition.gauges.clone(),
         );
         publisher.publish_through(claim.row.cursor.batch_seq);
         Self {

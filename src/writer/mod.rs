@@ -1,8 +1,8 @@
 //! The partition writer: one task per assigned partition, which performs the
 //! eight steps and owns its state. No locks: nobody else touches it.
 //!
-//! [`drive`] is the data path; the rest of this room is what it keeps between
-//! batches ([`cache`]) and what follows it ([`publisher`]).
+//! `drive` is the data path; the rest of this room is what it keeps between
+//! batches (`cache`) and what follows it (`publisher`).
 
 mod batch;
 mod cache;

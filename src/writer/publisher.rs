@@ -20,6 +20,7 @@ use crate::postgres::Store;
 use crate::record::TopicPartition;
 use crate::steps::commit::Durable;
 use crate::steps::publish::publications;
+use crate::telemetry::metrics;
 
 /// How many batches are read from the database at a time.
 const OWED_BATCHES_MAX: i64 = 8;
@@ -105,6 +106,7 @@ impl Publisher {
         producer: Arc<Producer>,
         to: PublishTo,
         unpublished: Arc<Unpublished>,
+        gauges: metrics::Partition,
     ) -> Self {
         let (orders, receiver) = mpsc::unbounded_channel();
         let (sender, published_receiver) = watch::channel(published);
@@ -119,6 +121,8 @@ impl Publisher {
             durable: published.batch_seq,
             in_flight: VecDeque::new(),
             unpublished: unpublished.clone(),
+            gauges,
+            records: 0,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         Self { orders, published: published_receiver, unpublished, _task: task }
@@ -160,6 +164,7 @@ struct Sent {
     published: Published,
     delivery: Arc<BatchDelivery>,
     bytes: usize,
+    records: usize,
 }
 
 struct Task {
@@ -175,6 +180,9 @@ struct Task {
     durable: i64,
     in_flight: VecDeque<Sent>,
     unpublished: Arc<Unpublished>,
+    gauges: metrics::Partition,
+    /// Records handed over and not yet delivered.
+    records: usize,
 }
 
 impl Drop for Task {
@@ -247,10 +255,11 @@ impl Task {
     ) -> Result<(), SendError> {
         let session = self.producer.session()?;
         let delivery = BatchDelivery::begin();
-        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes: 0 });
+        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), bytes: 0, records: 0 });
         self.sent = published.batch_seq;
-        let mut bytes = 0;
+        let (mut bytes, mut records) = (0, 0);
         for publication in publications {
+            records += 1;
             bytes += publication.value.len() + PUBLICATION_OVERHEAD_BYTES;
             self.send_one(&session, &publication, &delivery).await?;
         }
@@ -258,7 +267,9 @@ impl Task {
         self.unpublished.add(bytes);
         if let Some(sent) = self.in_flight.back_mut() {
             sent.bytes = bytes;
+            sent.records = records;
         }
+        self.count(self.records + records);
         Ok(())
     }
 
@@ -282,11 +293,17 @@ impl Task {
         if !whole {
             return Err(SendError::Failed("a record could not be delivered".into()));
         }
-        if let Some(Sent { published, bytes, .. }) = self.in_flight.pop_front() {
+        if let Some(Sent { published, bytes, records, .. }) = self.in_flight.pop_front() {
             self.unpublished.free(bytes);
+            self.count(self.records.saturating_sub(records));
             self.published.send_replace(published);
         }
         Ok(())
+    }
+
+    fn count(&mut self, records: usize) {
+        self.records = records;
+        self.gauges.unpublished_outcomes(records);
     }
 
     /// Nothing after the first failed record may be counted: go back to the
@@ -296,12 +313,13 @@ impl Task {
         tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
         let bytes = self.in_flight.drain(..).map(|sent| sent.bytes).sum();
         self.unpublished.free(bytes);
+        self.count(0);
         self.sent = published.batch_seq;
         tokio::time::sleep(FAILED_WAIT).await;
         if let Err(error) = self.catch_up().await {
             tracing::warn!(source = %self.source, %error, "publishing from the database");
             // starts over once more
-            self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0 });
+            self.in_flight.push_back(Sent { published, delivery: BatchDelivery::failed(), bytes: 0, records: 0 });
         }
     }
 }

@@ -160,7 +160,7 @@ fn write_config(options: &WorkerOptions, listen: SocketAddr, directory: &Path) -
 }
 
 /// Cargo builds the examples before it runs the tests, into the folder beside that of the tests.
-fn bank() -> PathBuf {
+pub fn bank() -> PathBuf {
     let test = env::current_exe().expect("the path of this test program");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
     let bank = profile.join("examples/bank");

@@ -1,0 +1,72 @@
+//! `dev`: everything on this machine, with sample traffic, until the books balance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Problem};
+use super::output::Output;
+use super::signals;
+use crate::config::Config;
+use crate::dev::{self, View};
+use crate::telemetry::Health;
+use crate::worker::Worker;
+
+/// Run everything on this machine, with sample traffic
+///
+/// An embedded broker, a private Postgres (or a schema of its own in DATABASE_URL, dropped at the
+/// end) and two workers; one command in twenty is sent twice, and now and then a worker is stopped
+/// and the other takes over. Ends with Ctrl-C, or after --for: finishes what was sent and checks the
+/// books. Exit code 0 if they balance, 3 with the first difference. Database and broker of the
+/// configuration file are ignored.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  solewriter dev --for 10s
+  DATABASE_URL=postgres://localhost/app solewriter dev")]
+pub(super) struct Args {
+    /// End by itself after this long, such as 10s or 5m
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    length: Option<Duration>,
+    /// For the process that outlives this one by a moment
+    #[arg(long, hide = true, value_name = "SCHEMA")]
+    drop_schema_at_end_of_input: Option<String>,
+}
+
+pub(super) async fn run(
+    args: Args,
+    output: Output,
+    worker: Worker,
+    load: impl FnOnce() -> Result<Config, crate::config::Error>,
+) -> anyhow::Result<Exit> {
+    if let Some(schema) = args.drop_schema_at_end_of_input {
+        dev::drop_at_end_of_input(schema).await.map_err(with_exit)?;
+        return Ok(Exit::Done);
+    }
+    let shutdown = CancellationToken::new();
+    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
+    let view = View { to_stderr: output == Output::Json };
+    let verdict = dev::run(worker, load()?, args.length, &view, shutdown).await.map_err(with_exit)?;
+    view.verdict(&verdict);
+    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Difference };
+    if output == Output::Json {
+        let result = match verdict {
+            Ok(balance) => {
+                serde_json::json!({ "balanced": true, "difference": null, "balance": balance })
+            }
+            Err(difference) => {
+                serde_json::json!({ "balanced": false, "difference": difference.to_string(), "balance": null })
+            }
+        };
+        output.print(&result, |_| String::new())?;
+    }
+    Ok(exit)
+}
+
+fn with_exit(error: dev::Error) -> anyhow::Error {
+    match error {
+        dev::Error::NothingToRun(message) => Problem::usage(message).into(),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,111 @@
+//! The broker and the database of `dev`, and the configuration that names them.
+
+use super::Error;
+use super::schema::{self, OwnSchema};
+use crate::config::{Config, Database, DatabaseUrl, Kafka, Topic};
+use crate::local::broker::Embedded;
+use crate::local::postgres::{Options, Postgres};
+use crate::postgres::Store;
+use crate::worker::Worker;
+
+/// Enough for two workers to share. The embedded broker keeps 5 MiB of each in memory.
+const PARTITIONS: u16 = 8;
+
+/// The settings that fit the embedded broker: an idle fetch waits all of its `fetch.wait.max.ms`,
+/// and a rebalance waits for the session time-out less a second.
+const PROPERTIES: [(&str, &str); 3] =
+    [("fetch.wait.max.ms", "10"), ("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
+
+/// Broker and database, running.
+#[derive(Debug)]
+pub struct Services {
+    /// Names them, and the topics.
+    pub(super) config: Config,
+    /// Where the database is, as a shell writes it.
+    pub(super) database_url: String,
+    broker: Embedded,
+    database: Home,
+}
+
+/// Where the tables are.
+#[derive(Debug)]
+enum Home {
+    Private(Postgres),
+    Schema(OwnSchema),
+}
+
+impl Services {
+    /// Starts the broker, finds or starts a Postgres, and makes topics and tables.
+    pub(super) async fn start(config: Config, worker: &Worker) -> Result<Self, Error> {
+        let broker = Embedded::start(1)?;
+        let topics = worker.entity_types().map(|entity| Topic::new(format!("{entity}.commands"), entity));
+        let topics: Vec<Topic> = topics.collect();
+        for topic in &topics {
+            for name in [&topic.name, &*topic.outcomes_topic(), &*topic.events_topic()] {
+                broker.create_topic(name, PARTITIONS)?;
+            }
+        }
+        let (database, home, database_url) = match schema::named_database() {
+            Some(_) => in_a_schema()?,
+            None => privately().await?,
+        };
+        let kafka = Kafka {
+            bootstrap_servers: Some(broker.bootstrap_servers().to_owned()),
+            group_id: "solewriter-dev".to_owned(),
+            properties: PROPERTIES.into_iter().collect(),
+        };
+        let config = Config { database, kafka, topics, ..config };
+        let services = Self { config, database_url, broker, database: home };
+        if let Err(error) = services.migrate().await {
+            services.stop().await?;
+            return Err(error);
+        }
+        Ok(services)
+    }
+
+    async fn migrate(&self) -> Result<(), Error> {
+        let store = Store::new(&self.config.database, "solewriter dev")?;
+        let window_ms = i64::try_from(self.config.deduplication.window.as_millis());
+        store.migrate(window_ms.unwrap_or(i64::MAX)).await?;
+        store.close().await;
+        Ok(())
+    }
+
+    /// Where the broker is.
+    pub(super) fn bootstrap_servers(&self) -> &str {
+        self.broker.bootstrap_servers()
+    }
+
+    /// Whether the database is this process's own.
+    pub(super) fn has_private_database(&self) -> bool {
+        matches!(self.database, Home::Private(_))
+    }
+
+    /// Leaves nothing behind.
+    pub(super) async fn stop(self) -> Result<(), Error> {
+        match self.database {
+            Home::Private(postgres) => {
+                // stopping waits for processes
+                let stopped = tokio::task::spawn_blocking(move || drop(postgres)).await;
+                stopped.map_err(std::io::Error::other).map_err(Error::io("stop Postgres"))
+            }
+            Home::Schema(schema) => schema.end().await,
+        }
+    }
+}
+
+type Found = (Database, Home, String);
+
+fn in_a_schema() -> Result<Found, Error> {
+    let schema = OwnSchema::begin()?;
+    let database = schema::database(schema.name.clone())?;
+    Ok((database, Home::Schema(schema), "\"$DATABASE_URL\"".to_owned()))
+}
+
+async fn privately() -> Result<Found, Error> {
+    let starting = tokio::task::spawn_blocking(|| Postgres::start(Options::default())).await;
+    let postgres = starting.map_err(std::io::Error::other).map_err(Error::io("start Postgres"))??;
+    let url = postgres.url();
+    let database = Database { url: Some(url.parse::<DatabaseUrl>()?), ..Database::default() };
+    Ok((database, Home::Private(postgres), url))
+}

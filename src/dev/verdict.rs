@@ -1,0 +1,111 @@
+//! How a check of the books ends: what they add up to, or the first place where they do not.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+/// What balanced books add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Balance {
+    /// Commands sent, each counted once.
+    pub commands: u64,
+    /// Repeats of them.
+    pub repeats: u64,
+    /// Commands that had their one effect.
+    pub applied: u64,
+    /// Commands that the business rules refused.
+    pub rejected: u64,
+    /// Records read from the outcomes topics.
+    pub outcomes: u64,
+    /// Entities changed.
+    pub entities: u64,
+    /// What the entities of each type hold, which is what the applied commands added.
+    pub held: BTreeMap<String, i64>,
+    /// Commands of somebody else, whose entities are left out of `held`.
+    pub foreign: u64,
+    /// Times that a partition changed hands: its fencing tokens less the first of each.
+    pub claims: i64,
+    /// Workers that were stopped under load.
+    pub take_overs: u32,
+}
+
+/// The first place where the books do not balance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Difference {
+    /// A partition refuses to go on.
+    #[error("{topic}:{partition} is halted with {code}: {detail}")]
+    Halted {
+        /// Its topic.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// The halt's code.
+        code: String,
+        /// Its detail.
+        detail: String,
+    },
+    /// A sample command became a dead letter.
+    #[error("command {command_id} is a dead letter: {code}")]
+    Dead {
+        /// Its id.
+        command_id: Uuid,
+        /// The dead letter's code.
+        code: String,
+    },
+    /// A command id has two final outcomes.
+    #[error("command {0} has two final outcomes")]
+    SettledTwice(Uuid),
+    /// A command has no final outcome.
+    #[error("command {0} was sent and has no final outcome")]
+    NotSettled(Uuid),
+    /// A delivery was not answered on the outcomes topic.
+    #[error("command {command_id} was delivered {deliveries} times, its outcome is on the topic {outcomes} times")]
+    Unanswered {
+        /// Its id.
+        command_id: Uuid,
+        /// How often it was sent.
+        deliveries: u32,
+        /// How often its outcome was read.
+        outcomes: u32,
+    },
+    /// Two outcomes of one command are not the same to the byte.
+    #[error("command {0} was answered with two different outcomes")]
+    Contradicted(Uuid),
+    /// The outcome that was published is not the one that is stored.
+    #[error("the published outcome of command {0} is not the stored one")]
+    NotAsStored(Uuid),
+    /// An entity's versions are not 1, 2, 3 and so on, one per applied command.
+    #[error("{entity_type} {entity_id} is at version {version}, but {applied} commands were applied to it")]
+    Version {
+        /// The entity's type.
+        entity_type: String,
+        /// Its id.
+        entity_id: String,
+        /// The version in its row.
+        version: i64,
+        /// Its applied commands with different versions.
+        applied: i64,
+    },
+    /// A state cannot be read.
+    #[error("the state of {entity_type} {entity_id} cannot be read: {why}")]
+    Unreadable {
+        /// The entity's type.
+        entity_type: String,
+        /// Its id.
+        entity_id: String,
+        /// What serde says.
+        why: String,
+    },
+    /// The sum is wrong.
+    #[error("the {entity_type} entities hold {held}, but the applied commands added {added}")]
+    Sum {
+        /// Their type.
+        entity_type: String,
+        /// What their states hold.
+        held: i64,
+        /// What it should be.
+        added: i64,
+    },
+}

@@ -1,0 +1,90 @@
+//! What `dev` reads when it checks its books, and how it leaves no schema behind.
+
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::{Result, Store};
+
+/// A row of `processed_commands`, as far as the books go.
+#[derive(Clone, Debug, FromRow)]
+pub struct SettledCommand {
+    /// The command's id.
+    pub command_id: Uuid,
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id.
+    pub entity_id: String,
+    /// Applied, or else rejected.
+    pub applied: bool,
+    /// The entity's version.
+    pub version: i64,
+}
+
+/// A dead letter, as far as the books go.
+#[derive(Clone, Debug, FromRow)]
+pub struct DeadCommand {
+    /// The command's id, if it could be read.
+    pub command_id: Option<Uuid>,
+    /// Why.
+    pub code: String,
+}
+
+/// An entity as it is stored.
+#[derive(Clone, Debug, FromRow)]
+pub struct EntityState {
+    /// Its type.
+    pub entity_type: String,
+    /// Its id.
+    pub entity_id: String,
+    /// How many commands were applied to it.
+    pub version: i64,
+    /// JSON.
+    pub state: Option<String>,
+}
+
+impl Store {
+    /// Every final outcome.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn settled_commands(&self) -> Result<Vec<SettledCommand>> {
+        let rows = sqlx::query_as(
+            "select command_id, entity_type, entity_id, outcome = 'applied' as applied, version
+               from processed_commands",
+        );
+        Ok(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// Every dead letter.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn dead_commands(&self) -> Result<Vec<DeadCommand>> {
+        Ok(sqlx::query_as("select command_id, code from dead_letters").fetch_all(&self.pool).await?)
+    }
+
+    /// Every entity.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn entity_states(&self) -> Result<Vec<EntityState>> {
+        let rows = sqlx::query_as("select entity_type, entity_id, version, state::text as state from entities");
+        Ok(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// Drops the schema with all that is in it, if it is there.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn drop_schema(&self) -> Result<()> {
+        // out of the pool, as its lock time-out is too short for a predecessor's last statement
+        let mut connection: PgConnection = self.pool.acquire().await?.detach();
+        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
+            .execute(&mut connection)
+            .await?;
+        // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
+        let drop = format!("drop schema if exists \"{}\" cascade", self.schema);
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;
+        Ok(())
+    }
+}
