@@ -2,17 +2,13 @@
 //! that resolves it. It never skips, and leaves everything else alone.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support;
-use crate::support::bank::Bank;
-use crate::support::bank::Traffic;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_until;
+use crate::support::bank::{Bank, Traffic};
+use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::producer::Record;
 use crate::support::topics;
 use crate::support::worker::Worker;

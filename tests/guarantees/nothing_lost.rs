@@ -7,17 +7,12 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::support;
-use crate::support::bank::Bank;
-use crate::support::bank::Stream;
-use crate::support::bank::Traffic;
-use crate::support::kafka::Broker;
-use crate::support::kafka::BrokerOptions;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_until;
+use crate::support::bank::{Bank, Stream, Traffic};
+use crate::support::kafka::{Broker, BrokerOptions};
+use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::postgres::Database;
 use crate::support::producer::Producer;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::worker::Worker;
 
 /// Of the crash campaign: what it sends, whom it kills, and how far into each instalment. Fixed, so

@@ -4,15 +4,10 @@
 use serde_json::json;
 
 use crate::support;
-use crate::support::bank::Bank;
-use crate::support::bank::Stream;
-use crate::support::bank::Traffic;
-use crate::support::patience::PATIENCE;
-use crate::support::patience::wait_for;
-use crate::support::patience::wait_until;
+use crate::support::bank::{Bank, Stream, Traffic};
+use crate::support::patience::{PATIENCE, wait_for, wait_until};
 use crate::support::producer::Record;
-use crate::support::proxy::Fault;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::scratch::unique;
 use crate::support::worker::Worker;
 

@@ -1,10 +1,8 @@
 //! A cluster that asks for encryption and a password is a cluster like any other.
 
 use crate::support;
-use crate::support::bank::Bank;
-use crate::support::bank::Traffic;
-use crate::support::kafka::Broker;
-use crate::support::kafka::BrokerOptions;
+use crate::support::bank::{Bank, Traffic};
+use crate::support::kafka::{Broker, BrokerOptions};
 use crate::support::postgres::Database;
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! The bank with everything it stands on: topic, schema, workers, traffic, and the audit of it all.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,17 +10,12 @@ use fastrand::Rng;
 use serde_json::json;
 
 use super::books::Books;
-use super::consumer;
-use super::kafka;
 use super::kafka::Cluster;
-use super::patience::PATIENCE;
-use super::patience::wait_until;
+use super::patience::{PATIENCE, wait_until};
 use super::postgres::Database;
-use super::producer::Producer;
-use super::producer::Record;
-use super::topics;
-use super::worker::Worker;
-use super::worker::WorkerOptions;
+use super::producer::{Producer, Record};
+use super::worker::{Worker, WorkerOptions};
+use super::{consumer, kafka, topics};
 
 /// A topic of commands, a migrated schema, and how their workers are configured.
 pub struct Bank {

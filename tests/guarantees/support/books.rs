@@ -1,8 +1,7 @@
 //! What the bank's books must say: reckoned from the log alone, by rules that are written here a
 //! second time.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use serde_json::Value;
