@@ -15,8 +15,8 @@ use crate::support::producer::Producer;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::worker::Worker;
 
-/// Of the crash campaign: what it sends, and what it does meanwhile. Printed, so that a failure can
-/// be repeated as far as a crash can be.
+/// Of the crash campaign: what it sends, whom it kills, and how far into each instalment. Fixed, so
+/// that a failure can be repeated as far as a crash can be.
 const SEED: u64 = 20_261_122;
 const KILLS: usize = 10;
 const COMMANDS: usize = 100_000;
