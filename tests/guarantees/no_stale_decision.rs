@@ -179,6 +179,7 @@ impl Call {
     fn next(self) -> Self {
         self.with("p_next_offset", "1")
             .with("p_batch_seq", "1")
+            .with("p_first_offset", "1")
             .with("p_new_next_offset", "2")
             .with("p_last_decision_id", format!("'{DECISION}'"))
             .with("p_decision_id", format!("'{OTHER}'"))
@@ -250,7 +251,7 @@ async fn claimed(name: &str) -> Bank {
     let bank = Bank::open(name, 1).await;
     bank.database
         .execute(&format!(
-            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, 10);
+            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1);
          insert into command_types (topic, entity_type, command_type) values ('t', 'account', 'account.open')"
         ))
         .await;
@@ -301,7 +302,7 @@ async fn a_stale_claim_writes_nothing() {
     bank.database.execute("update partitions set halted_code = null, fencing_token = 2").await;
     assert_eq!(call.status(&bank).await, "fenced", "an operator has acted");
     bank.database
-        .execute(&format!("select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, 10)"))
+        .execute(&format!("select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1)"))
         .await;
     let answer = call.run(&bank).await.expect("an answer");
     assert_eq!((&answer["status"], &answer["fencing_token"]), (&"fenced".into(), &3.into()));
@@ -358,9 +359,12 @@ async fn an_id_is_settled_once_and_never_below_the_horizon() {
         .next()
         .command(v4)
         .with("p_next_offset", "2")
+        .with("p_first_offset", "2")
+        .with("p_new_next_offset", "3")
         .with("p_batch_seq", "2")
         .with("p_last_decision_id", format!("'{OTHER}'"))
         .with("p_decision_id", format!("'{DECISION}'"));
-    assert_eq!(third.status(&bank).await, "23505", "kept for ever");
+    assert_eq!(third.clone().status(&bank).await, "23505", "kept for ever");
+    assert_eq!(third.with("p_new_next_offset", "2").status(&bank).await, "SW007", "the cursor never goes back");
     assert_eq!(bank.database.count("processed_commands").await, 2);
 }
