@@ -4,6 +4,10 @@
 //! the first will leave. If the first does not commit as decided, the second is
 //! thrown away and decided again.
 
+mod conclude;
+mod progress;
+mod reads;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,22 +19,18 @@ use uuid::Uuid;
 use super::batch::{Again, Batch};
 use super::cache::{Cache, RecentIds};
 use super::clock::DatabaseClock;
-use super::prefetch::{self, Suspects};
 use super::publisher::Publisher;
-use super::report;
-use super::settle::{Answered, Sending, backoff};
+use super::settle::{Answered, Sending};
 use crate::assignment::{Claim, Partition};
-use crate::cursor::{Cursor, Published};
+use crate::cursor::Cursor;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Looks;
 use crate::kafka::Lane;
-use crate::postgres::{Error, Progress, Refusal, Settling};
+use crate::postgres::{Progress, Refusal};
 use crate::record::Record;
-use crate::steps::acknowledge::acknowledge;
-use crate::steps::commit::{Durable, Held, Settled, Settlement};
-use crate::steps::decide::{Decision, Entities, Unstorable, decide, record_of};
-use crate::steps::deduplicate::Deduplicator;
-use crate::steps::{Rules, fence};
+use crate::steps::Rules;
+use crate::steps::commit::Settlement;
+use crate::steps::decide::{Decision, Unstorable, decide};
 use crate::telemetry::metrics;
 
 /// How often the watermark is recorded while no batch carries it.
@@ -296,75 +296,6 @@ impl<'p> Writer<'p> {
         }
     }
 
-    /// An outcome of an id that was settled before is refused by the commit's
-    /// unique key; a dead letter has no such key. So before one stands, its id is
-    /// looked up: a known id is a duplicate or `id-reuse`, whatever else is wrong.
-    async fn hides_a_settled_id(&mut self, decision: &Decision) -> Step<bool> {
-        let judged_late = decision.dead.iter().filter(|letter| letter.code.follows_look_up());
-        let ids: Vec<Uuid> = judged_late.filter_map(|letter| letter.command_id).collect();
-        if ids.is_empty() || self.again.look_up_all {
-            return Ok(false);
-        }
-        let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
-        loop {
-            match self.partition.worker.store.outcomes_of(&ids).await {
-                Ok(known) => return Ok(!known.is_empty()),
-                Err(error) => self.read_again(error, &mut waits).await?,
-            }
-        }
-    }
-
-    async fn prefetch(&mut self, batch: &Batch, before: Option<&Decision>) -> Step<(Deduplicator, Entities)> {
-        let store = &self.partition.worker.store;
-        let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
-        loop {
-            let horizon = self.partition.worker.horizon();
-            let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
-            let deciding = self.deciding;
-            let read = async {
-                if !deciding && !store.begin_deciding(&self.claim.row.claimed).await? {
-                    return Err(Refusal::Fenced.into());
-                }
-                let known = prefetch::known_outcomes(batch, store, before, suspects).await?;
-                let entities =
-                    prefetch::entities(batch, &mut self.cache, store, &self.rules, &self.claim.row.claimed).await?;
-                Ok::<_, Error>((Deduplicator::new(known, horizon, self.clock.now_ms()), entities))
-            };
-            let read = async {
-                let unanswered = || Error::unanswered(self.partition.worker.limits.answer_wait_max);
-                tokio::time::timeout(self.partition.worker.limits.answer_wait_max, read)
-                    .await
-                    .map_err(|_| unanswered())?
-            };
-            let read = tokio::select! {
-                () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),
-                read = read => read,
-            };
-            match read {
-                Ok(read) => {
-                    self.deciding = true;
-                    return Ok(read);
-                }
-                Err(error) => self.read_again(error, &mut waits).await?,
-            }
-        }
-    }
-
-    /// Waits before a read is tried again, if that can help.
-    async fn read_again(&mut self, error: Error, waits: &mut (impl Iterator<Item = Duration> + Send)) -> Step<()> {
-        match error {
-            Error::Refused(Refusal::Fenced) => return Err(stale()),
-            Error::Refused(refusal) if !matches!(refusal, Refusal::TimedOut(_) | Refusal::Contended(_)) => {
-                return Err(Ended::Halted(halt_for(refusal)));
-            }
-            error => tracing::warn!(source = %self.partition.source, %error, "reading what the batch needs"),
-        }
-        tokio::select! {
-            () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
-            () = tokio::time::sleep(waits.next().unwrap_or(TICK)) => Ok(()),
-        }
-    }
-
     /// Step 6: sent by a task of its own, which is never aborted.
     fn commit(&mut self, decided: Decided) -> InFlight {
         let worker = &self.partition.worker;
@@ -387,188 +318,6 @@ impl<'p> Writer<'p> {
         let sending = tokio::spawn(sending.until_answered());
         InFlight { decided, settlement, sending, answer: None, started: Instant::now() }
     }
-
-    /// What the database answered: true if the batch is durable.
-    async fn conclude(&mut self, mut in_flight: InFlight) -> Step<bool> {
-        in_flight.finished().await;
-        let InFlight { decided, settlement, answer, started, .. } = in_flight;
-        let settling = match answer.flatten() {
-            Some(Ok(settling)) => settling,
-            Some(Err(refusal)) => return self.refused(decided, refusal).await.map(|()| false),
-            None if self.stop.revoked.is_cancelled() => return Err(Ended::Stopped),
-            None => return Err(Ended::Fenced),
-        };
-        metrics::batch(decided.batch.items.len(), started.elapsed());
-        let Settling { answer, database_time_ms } = settling;
-        self.clock = DatabaseClock::read(database_time_ms);
-        match settlement.answered(answer) {
-            Settled::Durable(durable) => self.durable(decided, durable).map(|()| true),
-            Settled::Fenced(held) => Err(self.fenced(held)),
-            Settled::Superseded(held) => self.superseded(decided, held).map(|()| false),
-            Settled::Behind(held) => Err(self.behind(held)),
-            Settled::Halted => Err(Ended::Poked),
-        }
-    }
-
-    /// Steps 7 and 8.
-    fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
-        self.cursor = durable.cursor();
-        self.partition.settled_time(durable.decision().last.timestamp_ms);
-        self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
-        report::settled(&self.rules, durable.decision(), self.clock.now_ms());
-        self.partition.worker.consumer.acknowledge(acknowledge(&durable));
-        self.publisher.publish(durable);
-        self.lane.give_back(decided.batch.size_bytes());
-        self.again.settled();
-        let most = self.partition.worker.limits.batch_commands_max.get();
-        self.batch_commands_max = (self.batch_commands_max * 2).min(most);
-        Ok(())
-    }
-
-    /// A stale claim: remembered only in what was decided on it.
-    fn fenced(&self, held: Held) -> Ended {
-        metrics::fenced();
-        let claimed = &self.claim.row.claimed;
-        tracing::warn!(source = %self.partition.source, token = %claimed.token(), held = %held.token, "fenced: nothing was written");
-        match fence::check_not_behind(self.partition.witness(), held.token, held.cursor, self.claim.row.accepted_offset)
-        {
-            Ok(()) => Ended::Fenced,
-            // the next claim will see the same, and record it under its own token
-            Err(_) => Ended::Poked,
-        }
-    }
-
-    /// The claim stands, the history below it does not: nobody else owns the
-    /// partition, so this is no fence. The next claim finds the reason to halt.
-    fn behind(&self, held: Held) -> Ended {
-        tracing::warn!(source = %self.partition.source, next_offset = held.cursor.next_offset, expected = self.cursor.next_offset, "the database holds another history: nothing was written");
-        Ended::Poked
-    }
-
-    /// An earlier attempt won: what it decided is published, not this.
-    fn superseded(&mut self, decided: Decided, held: Held) -> Step<()> {
-        tracing::warn!(source = %self.partition.source, next_offset = held.cursor.next_offset, "an earlier attempt had committed");
-        self.forget(&decided.decision);
-        self.partition.witnessed(self.claim.row.claimed.token(), held.cursor);
-        self.cursor = held.cursor;
-        self.publisher.publish_through(held.cursor.batch_seq);
-        self.again.push_front(decided.batch);
-        let settled_bytes = self.again.drop_below(held.cursor.next_offset);
-        self.lane.give_back(settled_bytes);
-        Ok(())
-    }
-
-    /// The database refused, and undid everything: decide again, differently.
-    async fn refused(&mut self, decided: Decided, refusal: Refusal) -> Step<()> {
-        let Decided { batch, decision } = decided;
-        tracing::debug!(source = %self.partition.source, %refusal, commands = batch.items.len(), "decided again");
-        self.forget(&decision);
-        match refusal {
-            Refusal::Duplicate => self.again.look_up_all = true,
-            Refusal::Conflict => self.pause().await,
-            Refusal::BelowHorizon => {
-                self.partition.worker.look_at_horizon();
-                self.pause().await;
-            }
-            // with handlers in Rust no command waits on its own account: it is never
-            // condemned for a lock that somebody else holds
-            Refusal::Contended(_) | Refusal::TimedOut(_) => {
-                self.batch_commands_max = (batch.items.len() / 2).max(1);
-                self.pause().await;
-            }
-            Refusal::Data(why) => self.narrow(&batch, why),
-            refusal => return Err(Ended::Halted(halt_for(refusal))),
-        }
-        self.again.push_front(batch);
-        Ok(())
-    }
-
-    /// Lets whoever it collided with finish: some ten milliseconds, with jitter.
-    async fn pause(&mut self) {
-        tokio::select! {
-            () = self.stop.revoked.cancelled() => {}
-            () = tokio::time::sleep(Duration::from_millis(fastrand::u64(5..40))) => {}
-        }
-    }
-
-    /// A value that the database does not take belongs to one command: halve the
-    /// batch until that one is alone, then condemn it.
-    fn narrow(&mut self, batch: &Batch, why: String) {
-        match batch.items.as_slice() {
-            [item] => self.again.caution.condemned = Some((record_of(item).offset, why)),
-            items => self.batch_commands_max = items.len() / 2,
-        }
-    }
-
-    fn forget(&mut self, decision: &Decision) {
-        self.cache.forget(decision.entities.iter().map(|entity| &entity.entity_id));
-    }
-
-    /// How far everything is published. An operator may have moved the cursor
-    /// while older batches still owed publications.
-    fn published(&self) -> Published {
-        let published = self.publisher.published();
-        let cursor = self.cursor;
-        let next_offset = if published.batch_seq >= cursor.batch_seq {
-            cursor.next_offset
-        } else {
-            published.next_offset.min(cursor.next_offset)
-        };
-        Published { next_offset, ..published }
-    }
-
-    fn progress(&mut self) -> Progress {
-        if let Some(look) = self.partition.look() {
-            self.looks.looked(look);
-        }
-        let published = self.published();
-        if let Some(log_time_ms) = self.looks.satisfied(published.next_offset) {
-            self.log_time_ms = Some(log_time_ms);
-        }
-        let progress = Progress { published, log_time_ms: self.log_time_ms };
-        self.recorded = progress;
-        progress
-    }
-
-    /// Nothing to settle: record the watermark, if it has moved.
-    async fn tick(&mut self) -> Step<()> {
-        let before = self.recorded;
-        let progress = self.progress();
-        let log_time_moved = progress.log_time_ms.unwrap_or(0) - before.log_time_ms.unwrap_or(0) >= LOG_TIME_STEP_MS;
-        if progress.published == before.published && !log_time_moved {
-            self.recorded = before;
-            return Ok(());
-        }
-        match self.partition.worker.store.record_progress(&self.claim.row.claimed, self.cursor, progress).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(stale()),
-            Err(error) => {
-                tracing::warn!(source = %self.partition.source, %error, "recording what is published");
-                self.recorded = before;
-                Ok(())
-            }
-        }
-    }
-
-    /// Told to stop: a process that ends also waits until everything is published.
-    async fn wind_up(&mut self) {
-        if self.stop.draining.is_cancelled() {
-            tokio::select! {
-                () = self.publisher.wait_for(self.cursor.batch_seq) => {}
-                () = self.stop.revoked.cancelled() => {}
-            }
-        }
-        let progress = self.progress();
-        let recorded = self.partition.worker.store.record_progress(&self.claim.row.claimed, self.cursor, progress);
-        // the next owner publishes again what is not recorded here
-        let _ = tokio::time::timeout(Duration::from_secs(1), recorded).await;
-    }
-}
-
-/// The database refused a read or a write because the token is stale.
-fn stale() -> Ended {
-    metrics::fenced();
-    Ended::Fenced
 }
 
 /// Ready when the settlement in flight is answered; never, if there is none.
@@ -577,6 +326,12 @@ async fn answered(in_flight: &mut Option<InFlight>) {
         Some(in_flight) => in_flight.finished().await,
         None => std::future::pending().await,
     }
+}
+
+/// The database refused a read or a write because the token is stale.
+fn stale() -> Ended {
+    metrics::fenced();
+    Ended::Fenced
 }
 
 /// The halt for a refusal that no retry mends.
