@@ -15,15 +15,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cursor::Published;
 use crate::kafka::{BatchDelivery, Producer, SendError, Session};
-use crate::outcome::{Channel, Publication};
+use crate::outcome::{Channel, Ending, Publication};
 use crate::postgres::Store;
 use crate::record::TopicPartition;
 use crate::steps::commit::Durable;
+use crate::steps::decide::{Decision, Owed};
 use crate::steps::publish::publications;
 use crate::telemetry::metrics;
 
 /// How many batches are read from the database at a time.
-const OWED_BATCHES_MAX: i64 = 8;
+const OWED_BATCHES_MAX: i64 = 1;
 /// How many settled batches of a partition may wait to be published.
 const BATCHES_BEHIND_MAX: i64 = 16;
 /// What a record costs beside its value while it waits: bytes.
@@ -54,7 +55,7 @@ impl PublishTo {
 
 enum Order {
     /// A batch that was just committed.
-    Batch(Box<Durable>),
+    Batch(Box<Durable>, Waiting),
     /// Everything up to this batch is durable: read it.
     Through(i64),
 }
@@ -67,8 +68,7 @@ pub(super) struct Publisher {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What all partitions of a worker have handed to the producer and is not yet
-/// delivered.
+/// What all partitions of a worker have settled and is not yet delivered.
 #[derive(Debug, Default)]
 pub struct Unpublished {
     bytes: AtomicUsize,
@@ -76,13 +76,9 @@ pub struct Unpublished {
 }
 
 impl Unpublished {
-    fn add(&self, bytes: usize) {
+    fn hold(self: &Arc<Self>, bytes: usize) -> Waiting {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    fn free(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.freed.notify_waiters();
+        Waiting { bytes, of: self.clone() }
     }
 
     /// Waits until less than `bytes_max` wait to be delivered.
@@ -95,6 +91,36 @@ impl Unpublished {
             freed.await;
         }
     }
+}
+
+/// A batch's share of what waits to be delivered, given back when it is dropped:
+/// delivered, or thrown away to be read from the database again.
+struct Waiting {
+    bytes: usize,
+    of: Arc<Unpublished>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.of.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.of.freed.notify_waiters();
+    }
+}
+
+/// What a settled batch costs until it is delivered, in bytes.
+fn owed_bytes(decision: &Decision) -> usize {
+    let bytes = |owed: &Owed| match owed {
+        Owed::Outcome(outcome) => match &outcome.ending {
+            Ending::Applied { reply, events } => {
+                let events = events.iter().map(|event| event.data.get().len() + PUBLICATION_OVERHEAD_BYTES);
+                reply.get().len() + PUBLICATION_OVERHEAD_BYTES + events.sum::<usize>()
+            }
+            Ending::Rejected { .. } => PUBLICATION_OVERHEAD_BYTES,
+        },
+        Owed::Repeat(_) => PUBLICATION_OVERHEAD_BYTES,
+        Owed::Dead(n) => decision.dead[*n].record.size_bytes() + PUBLICATION_OVERHEAD_BYTES,
+    };
+    decision.owed.iter().map(bytes).sum()
 }
 
 impl Publisher {
@@ -130,8 +156,9 @@ impl Publisher {
 
     /// Hands over a batch that is durable.
     pub fn publish(&self, durable: Durable) {
+        let waiting = self.unpublished.hold(owed_bytes(durable.decision()));
         // the task ends only with this handle
-        let _ = self.orders.send(Order::Batch(Box::new(durable)));
+        let _ = self.orders.send(Order::Batch(Box::new(durable), waiting));
     }
 
     /// Publishes from the database up to this batch.
@@ -165,8 +192,8 @@ struct Sent {
     delivery: Arc<BatchDelivery>,
     /// The producer that they were handed to.
     generation: u64,
-    bytes: usize,
     records: usize,
+    _waiting: Option<Waiting>,
 }
 
 struct Task {
@@ -185,12 +212,6 @@ struct Task {
     gauges: metrics::Partition,
     /// Records handed over and not yet delivered.
     records: usize,
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.unpublished.free(self.in_flight.iter().map(|sent| sent.bytes).sum());
-    }
 }
 
 impl Task {
@@ -218,12 +239,12 @@ impl Task {
 
     async fn obey(&mut self, order: Order) -> Result<(), SendError> {
         match order {
-            Order::Batch(durable) => {
+            Order::Batch(durable, waiting) => {
                 let cursor = durable.cursor();
                 self.durable = self.durable.max(cursor.batch_seq);
                 if cursor.batch_seq == self.sent + 1 {
                     let published = Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset };
-                    return self.send(published, publications(&durable)).await;
+                    return self.send(published, publications(&durable), waiting).await;
                 }
             }
             Order::Through(batch_seq) => self.durable = self.durable.max(batch_seq),
@@ -243,7 +264,9 @@ impl Task {
             };
             let last = last.published.batch_seq;
             for batch in &owed {
-                self.send(batch.published, batch.publications()).await?;
+                let bytes = batch.publications().map(|p| p.value.len() + PUBLICATION_OVERHEAD_BYTES).sum();
+                let waiting = self.unpublished.hold(bytes);
+                self.send(batch.published, batch.publications(), waiting).await?;
             }
             self.sent = last;
         }
@@ -254,6 +277,7 @@ impl Task {
         &mut self,
         published: Published,
         publications: impl Iterator<Item = Publication<'a>>,
+        waiting: Waiting,
     ) -> Result<(), SendError> {
         let session = self.producer.session()?;
         let generation = session.generation();
@@ -262,18 +286,16 @@ impl Task {
             return Err(SendError::Failed("the producer was replaced under what is in flight".into()));
         }
         let delivery = BatchDelivery::begin();
-        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), generation, bytes: 0, records: 0 });
+        let sent = Sent { published, delivery: delivery.clone(), generation, records: 0, _waiting: Some(waiting) };
+        self.in_flight.push_back(sent);
         self.sent = published.batch_seq;
-        let (mut bytes, mut records) = (0, 0);
+        let mut records = 0;
         for publication in publications {
             records += 1;
-            bytes += publication.value.len() + PUBLICATION_OVERHEAD_BYTES;
             self.send_one(&session, &publication, &delivery).await?;
         }
         delivery.all_sent();
-        self.unpublished.add(bytes);
         if let Some(sent) = self.in_flight.back_mut() {
-            sent.bytes = bytes;
             sent.records = records;
         }
         self.count(self.records + records);
@@ -300,8 +322,7 @@ impl Task {
         if !whole {
             return Err(SendError::Failed("a record could not be delivered".into()));
         }
-        if let Some(Sent { published, bytes, records, .. }) = self.in_flight.pop_front() {
-            self.unpublished.free(bytes);
+        if let Some(Sent { published, records, .. }) = self.in_flight.pop_front() {
             self.count(self.records.saturating_sub(records));
             self.published.send_replace(published);
         }
@@ -318,8 +339,7 @@ impl Task {
     async fn start_over(&mut self, error: &SendError) {
         let published = *self.published.borrow();
         tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
-        let bytes = self.in_flight.drain(..).map(|sent| sent.bytes).sum();
-        self.unpublished.free(bytes);
+        self.in_flight.clear();
         self.count(0);
         self.sent = published.batch_seq;
         tokio::time::sleep(FAILED_WAIT).await;
@@ -327,7 +347,7 @@ impl Task {
             tracing::warn!(source = %self.source, %error, "publishing from the database");
             // starts over once more
             let delivery = BatchDelivery::failed();
-            self.in_flight.push_back(Sent { published, delivery, generation: 0, bytes: 0, records: 0 });
+            self.in_flight.push_back(Sent { published, delivery, generation: 0, records: 0, _waiting: None });
         }
     }
 }
