@@ -2,6 +2,7 @@
 //! that the cursor belongs to.
 
 use tokio::task::JoinError;
+use uuid::Uuid;
 
 use super::partition::{Partition, crash_loop};
 use super::verify::{LogFacts, verify};
@@ -9,6 +10,7 @@ use crate::config::Start;
 use crate::cursor::LastSettled;
 use crate::fencing_token::{ClaimId, FencingToken};
 use crate::halt::{Halt, HaltCode};
+use crate::horizon::Horizon;
 use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
 use crate::postgres::{self, ClaimRequest, Row};
 use crate::record::{Record, TopicPartition};
@@ -158,11 +160,18 @@ async fn first_claim(partition: &Partition, row: &Row, log: &LogBefore) -> Resul
     let oldest = look(partition, move |inspector, source| inspector.first_record_from(source, next_offset)).await?;
     let horizon = partition.worker.store.horizon().await?;
     Ok(match oldest {
-        RecordAt::Found(record) if record.timestamp_ms >= 0 && record.time_ms() < horizon.at_ms => {
+        RecordAt::Found(record) if is_older(&record, Horizon(horizon.at_ms)) => {
             Some(older_than_horizon(&record, horizon.at_ms))
         }
         _ => None,
     })
+}
+
+/// Whether a record belongs to a backlog older than the horizon: by its own time
+/// and by its id's. One alone is a producer's clock, not a backlog.
+fn is_older(record: &Record, horizon: Horizon) -> bool {
+    let id = record.header("ce_id").and_then(|id| Uuid::try_parse_ascii(id).ok());
+    (0..horizon.0).contains(&record.timestamp_ms) && id.is_some_and(|id| horizon.is_below(&id))
 }
 
 fn older_than_horizon(record: &Record, horizon_ms: i64) -> Halt {

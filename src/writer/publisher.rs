@@ -24,7 +24,7 @@ use crate::steps::publish::publications;
 use crate::telemetry::metrics;
 
 /// How many batches are read from the database at a time.
-const OWED_BATCHES_MAX: i64 = 1;
+const OWED_BATCHES_MAX: i64 = 8;
 /// How many settled batches of a partition may wait to be published.
 const BATCHES_BEHIND_MAX: i64 = 16;
 /// What a record costs beside its value while it waits: bytes.
