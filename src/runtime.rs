@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
@@ -62,7 +62,7 @@ impl Limits {
 pub struct Topic {
     /// Its name.
     pub name: Arc<str>,
-    /// Its entity type's handlers, numbered.
+    /// Its entity type's handlers.
     pub handlers: Arc<EntityHandlers>,
     /// The numbers of its command types.
     pub type_ids: Arc<dyn Fn(&str) -> i16 + Send + Sync>,
@@ -141,4 +141,11 @@ impl Runtime {
         let witness = Witness { token, cursor };
         self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), witness);
     }
+}
+
+/// This machine's clock, in milliseconds since 1970. Shows lag and holds the
+/// horizon back; it never decides who may write.
+pub(crate) fn worker_time_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

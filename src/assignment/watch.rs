@@ -2,7 +2,7 @@
 //! of its rows, the horizon, the ends of its logs.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -11,7 +11,7 @@ use crate::fencing_token::FencingToken;
 use crate::horizon::{Horizon, Look};
 use crate::kafka::{InspectError, Inspector, LogEnd};
 use crate::record::TopicPartition;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, worker_time_ms};
 
 /// Operators' changes reach a running owner within a second.
 const ROWS_EVERY: Duration = Duration::from_millis(400);
@@ -112,7 +112,7 @@ async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Resul
         tokio::task::spawn_blocking(move || end_offset(&inspector, &source, cursor.next_offset, idle)).await??;
     partition.looked(Look { database_time_ms, end_offset });
     let lag = u64::try_from(end_offset - cursor.next_offset).unwrap_or(0);
-    partition.gauges.lag(lag, partition.lag_age(lag, now_ms()));
+    partition.gauges.lag(lag, partition.lag_age(lag, worker_time_ms()));
     Ok(())
 }
 
@@ -127,9 +127,4 @@ fn end_offset(
     let LogEnd { high, .. } = inspector.log_end(source)?;
     let only_markers = idle && high > next_offset && inspector.holds_nothing_from(source, next_offset, high)?;
     Ok(if only_markers { next_offset } else { high })
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

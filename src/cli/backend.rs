@@ -2,7 +2,7 @@
 //! takes is one function here.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use crate::halt::HaltCode;
 use crate::kafka::{self, Inspector, LogEnd};
 use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
+use crate::runtime::worker_time_ms;
 use crate::telemetry::{Health, PartitionState};
 use crate::worker::Worker;
 
@@ -74,7 +75,7 @@ pub(super) async fn status(config: &Config) -> anyhow::Result<Vec<PartitionStatu
 
 fn shown(row: postgres::PartitionStatus, end: Option<LogEnd>) -> PartitionStatus {
     let lag_records = end.map(|end| (end.high - row.next_offset).max(0));
-    let since_ms = |at: i64| (now_ms() - at).max(0) as f64 / 1000.0;
+    let since_ms = |at: i64| (worker_time_ms() - at).max(0) as f64 / 1000.0;
     let lag_seconds = lag_records.map(|lag| match row.last_timestamp {
         Some(at) if lag > 0 => since_ms(at),
         _ => 0.0,
@@ -99,11 +100,6 @@ fn shown(row: postgres::PartitionStatus, end: Option<LogEnd>) -> PartitionStatus
         parked_keys: 0,
         halt,
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Halts partitions with code `operator` and audits it.

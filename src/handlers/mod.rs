@@ -57,14 +57,12 @@ pub type Handle = dyn Fn(&dyn State, &[u8], &mut Context<'_>) -> Result<Applied,
 pub struct CommandType {
     /// Its name, such as `account.withdraw`.
     pub name: Arc<str>,
-    /// Its number in `command_types`; set when a worker starts.
-    pub type_id: i16,
     handle: Arc<Handle>,
 }
 
 impl fmt::Debug for CommandType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommandType").field("name", &self.name).field("type_id", &self.type_id).finish()
+        f.debug_struct("CommandType").field("name", &self.name).finish()
     }
 }
 
@@ -112,16 +110,5 @@ impl EntityHandlers {
         let mut names: Vec<_> = self.commands.keys().cloned().collect();
         names.sort();
         names
-    }
-
-    /// The same, with the numbers that the database has for the command types.
-    #[must_use]
-    pub fn numbered(&self, number: impl Fn(&str) -> Option<i16>) -> Self {
-        let renumber = |(name, command): (&Arc<str>, &Arc<CommandType>)| {
-            let type_id = number(name).unwrap_or(command.type_id);
-            let command = CommandType { name: name.clone(), type_id, handle: command.handle.clone() };
-            (name.clone(), Arc::new(command))
-        };
-        Self { commands: self.commands.iter().map(renumber).collect(), ..self.clone() }
     }
 }

@@ -104,7 +104,7 @@ impl<E: Entity> EntityBuilder<E> {
             Ok(Applied { state: Box::new(Typed(next)), reply })
         };
         let name: Arc<str> = command_type.into();
-        let command = CommandType { name: name.clone(), type_id: 0, handle: Arc::new(handle) };
+        let command = CommandType { name: name.clone(), handle: Arc::new(handle) };
         let before = self.handlers.commands.insert(name, Arc::new(command));
         assert!(before.is_none(), "command type {command_type} is registered twice");
         self

@@ -6,11 +6,11 @@
 //! that wakes up late changes nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::horizon::{self, Pass, Raise};
 use crate::postgres::{Error, HorizonRow, Refusal, Result};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, worker_time_ms};
 use crate::steps::fence::Claimed;
 
 /// How often a pass is made.
@@ -73,11 +73,10 @@ async fn considered(worker: &Runtime, row: &HorizonRow) -> Result<Pass> {
             log_times_ms.push(None);
         }
     }
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(Pass {
         horizon_ms: row.at_ms,
         database_time_ms: row.database_time_ms,
-        worker_time_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        worker_time_ms: worker_time_ms(),
         log_times_ms,
         window_ms: worker.limits.window_ms,
     })
