@@ -100,6 +100,54 @@ begin
 end
 $$;
 
+-- How many of these entities hold the version that the decision rests on; those
+-- that it changes are written. The plan must not rest on statistics: a plan made
+-- while the table was small is kept until the next ANALYZE, and one that scans
+-- the table once per batch is quadratic by then. So each entity is looked up by
+-- itself (OFFSET 0 keeps the lookup apart) and changed where it was found.
+create function settle_entities_v1(
+    p_topic text, p_partition int, p_entity_type text,
+    e_id text[], e_base bigint[], e_version bigint[], e_state text[],
+    out touched bigint
+)
+language plpgsql
+set search_path from current
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    with held as materialized (
+        select e.id, e.base, e.version, e.state, t.place
+          from unnest(e_id, e_base, e_version, e_state) as e (id, base, version, state)
+          left join lateral (
+                   select t.ctid as place, t.version, t.topic, t.partition
+                     from entities t
+                    where t.entity_type = p_entity_type and t.entity_id = e.id
+                   offset 0) t on true
+         where t.version is not distinct from e.base
+           and (t.version is null or (t.topic = p_topic and t.partition = p_partition))
+    ), changed as (
+        -- a row that somebody changed meanwhile is no longer in this place
+        update entities t set version = held.version, state = held.state::jsonb
+          from held
+         where t.ctid = held.place and t.version = held.base and held.version is not null
+        returning 1
+    ), made as (
+        insert into entities (entity_type, entity_id, topic, partition, version, state)
+        select p_entity_type, held.id, p_topic, p_partition, held.version, held.state::jsonb
+          from held
+         where held.base is null and held.version is not null
+            on conflict do nothing
+        returning 1
+    )
+    select (select count(*) from changed) + (select count(*) from made)
+         + (select count(*) from held where version is null)
+      into touched;
+end
+$$;
+
 -- Settle one batch: everything or nothing, in one statement.
 --   committed   this decision is durable (now, or by an earlier sending of it)
 --   fenced      the token or the claim is stale: nothing was written
@@ -182,29 +230,7 @@ begin
 
     -- (c) every version that a decision rests on, also of entities only read
     if cardinality(e_id) > 0 then
-        with changed as (
-            update entities t set version = e.version, state = e.state::jsonb
-              from unnest(e_id, e_base, e_version, e_state) as e (id, base, version, state)
-             where e.base is not null and e.version is not null
-               and t.entity_type = p_entity_type and t.entity_id = e.id and t.version = e.base
-               and t.topic = p_topic and t.partition = p_partition
-            returning 1
-        ), made as (
-            insert into entities (entity_type, entity_id, topic, partition, version, state)
-            select p_entity_type, e.id, p_topic, p_partition, e.version, e.state::jsonb
-              from unnest(e_id, e_base, e_version, e_state) as e (id, base, version, state)
-             where e.base is null and e.version is not null
-                on conflict do nothing
-            returning 1
-        ), read as (
-            select 1
-              from unnest(e_id, e_base, e_version) as e (id, base, version)
-              left join entities t on t.entity_type = p_entity_type and t.entity_id = e.id
-             where e.version is null and t.version is not distinct from e.base
-               and (t.version is null or (t.topic = p_topic and t.partition = p_partition))
-        )
-        select (select count(*) from changed) + (select count(*) from made)
-             + (select count(*) from read) into touched;
+        touched := settle_entities_v1(p_topic, p_partition, p_entity_type, e_id, e_base, e_version, e_state);
         if touched <> cardinality(e_id) then
             if exists (select from entities t
                         where t.entity_type = p_entity_type and t.entity_id = any (e_id)

@@ -65,6 +65,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "jemalloc")]
+mod allocator;
 pub mod assignment;
 #[cfg(feature = "cli")]
 pub mod cli;

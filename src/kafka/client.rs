@@ -87,6 +87,9 @@ impl Client {
             // counts values only: each record costs some 600 bytes more
             ("queued.max.messages.kbytes", "4096"),
             ("queued.min.messages", "5000"),
+            // compressed: what one answer may unfold to
+            ("max.partition.fetch.bytes", "131072"),
+            ("fetch.max.bytes", "1048576"),
             // the default of a second stalls a consumer whose queue is small
             ("fetch.queue.backoff.ms", "20"),
             ("fetch.wait.max.ms", "100"),
@@ -131,6 +134,10 @@ impl Client {
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "1024")
+            // it wants one record; the broker answers with a whole batch at least
+            .set("queued.min.messages", "1")
+            .set("max.partition.fetch.bytes", "16384")
+            .set("fetch.max.bytes", "1048576")
             .set("allow.auto.create.topics", "false");
         config
     }

@@ -78,6 +78,11 @@ impl Session {
                      in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
                  set_config('statement_timeout', $2, false),
                  set_config('lock_timeout', $3, false),
+                 -- every statement looks rows up by key; a plan made while a table
+                 -- was small must not go on scanning it when it is large
+                 set_config('enable_seqscan', 'off', false),
+                 -- short statements, and a scan that has no index costs 10^10 now
+                 set_config('jit', 'off', false),
                  set_config('idle_in_transaction_session_timeout', '5000', false),
                  set_config('client_connection_check_interval', '1000', false),
                  set_config('tcp_keepalives_idle', '10', false),
