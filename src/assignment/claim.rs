@@ -58,9 +58,13 @@ pub(super) async fn claim(partition: &Partition) -> Result<Claiming, ClaimError>
     // the witness before the claim: read after it, another owner's progress
     // would look like a database that went back
     let before = look(partition, LogBefore::look).await?;
-    let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
+    let row = match become_owner(partition, &before).await? {
+        Ok(row) => row,
+        Err(instead) => return Ok(instead),
+    };
+    partition.stands_at(row.cursor);
     if let Some((code, detail)) = &row.halted {
-        tracing::warn!(source = %partition.source, code, detail, "halted");
+        tracing::warn!(source = %partition.source, code, detail, "is halted: an operator decides");
         return Ok(Claiming::Halted(row.claimed));
     }
     if let Err(halt) = prove(partition, &row, before).await? {
@@ -100,7 +104,8 @@ async fn look<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(move || ask(&inspector, &source)).await??)
 }
 
-async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, ClaimError> {
+/// The row with the new token, or what the claim came to instead.
+async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Result<Row, Claiming>, ClaimError> {
     let request = ClaimRequest {
         source: &partition.source,
         claim_id: ClaimId::random(),
@@ -112,23 +117,23 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
         partition_count: log.partition_count,
     };
     if let Some(row) = partition.worker.store.claim(&request).await? {
-        return Ok(Some(row));
+        return Ok(Ok(row));
     }
     let start_offset = Some(start_offset(partition, log.end).await?);
-    let Some(mut row) = partition.worker.store.claim(&ClaimRequest { start_offset, ..request }).await? else {
-        return Ok(None);
+    let Some(row) = partition.worker.store.claim(&ClaimRequest { start_offset, ..request }).await? else {
+        return Ok(Err(Claiming::Fenced));
     };
     // another owner may have made it meanwhile; then it is not new
-    if row.halted.is_none() && row.cursor.batch_seq == 0 && row.claimed.token() == FencingToken(1) {
-        let reason = first_claim(partition, &row, log).await?;
-        if let Some(halt) = reason
-            && let Some(held) = record_halt(partition, &row.claimed, &halt).await?
-        {
-            row.claimed = held;
-            row.halted = Some((halt.code.to_string(), halt.detail));
-        }
+    if row.halted.is_none()
+        && row.cursor.batch_seq == 0
+        && row.claimed.token() == FencingToken(1)
+        && let Some(halt) = first_claim(partition, &row, log).await?
+    {
+        partition.stands_at(row.cursor);
+        let held = record_halt(partition, &row.claimed, &halt).await?;
+        return Ok(Err(held.map_or(Claiming::Fenced, Claiming::Halted)));
     }
-    Ok(Some(row))
+    Ok(Ok(row))
 }
 
 async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimError> {

@@ -48,7 +48,8 @@ pub struct Partition {
     /// What the writer last reported as its cursor, for the lag.
     cursor: Mutex<Option<Cursor>>,
     running: AtomicBool,
-    settled_time_ms: AtomicI64,
+    /// Of the oldest record that the writer has in hand; -1: it has none.
+    oldest_unsettled_ms: AtomicI64,
     looked_at_offset: AtomicI64,
 }
 
@@ -65,7 +66,7 @@ impl Partition {
             look: Mutex::new(None),
             cursor: Mutex::new(None),
             running: AtomicBool::new(false),
-            settled_time_ms: AtomicI64::new(0),
+            oldest_unsettled_ms: AtomicI64::new(-1),
             looked_at_offset: AtomicI64::new(-1),
         })
     }
@@ -108,18 +109,25 @@ impl Partition {
         lock(&self.claimed).clone()
     }
 
-    /// How old the lag is: the age of the newest settled record, while there is lag.
-    pub fn lag_age(&self, lag: u64, now_ms: i64) -> Duration {
-        let settled_ms = self.settled_time_ms.load(Ordering::Relaxed);
-        if lag == 0 || settled_ms == 0 {
-            return Duration::ZERO;
-        }
-        Duration::from_millis(u64::try_from(now_ms - settled_ms).unwrap_or(0))
+    /// The writer has a batch in hand whose first record is of this time,
+    /// milliseconds since 1970; `None`: everything that it received is durable.
+    pub fn oldest_unsettled(&self, record_time_ms: Option<i64>) {
+        self.oldest_unsettled_ms.store(record_time_ms.unwrap_or(-1), Ordering::Relaxed);
     }
 
-    /// The time of the newest settled record, milliseconds since 1970.
-    pub fn settled_time(&self, record_time_ms: i64) {
-        self.settled_time_ms.store(record_time_ms, Ordering::Relaxed);
+    /// What was last said of it.
+    pub fn oldest_unsettled_ms(&self) -> Option<i64> {
+        Some(self.oldest_unsettled_ms.load(Ordering::Relaxed)).filter(|time_ms| *time_ms >= 0)
+    }
+
+    /// The cursor that was last seen, also while no writer runs.
+    pub fn last_cursor(&self) -> Option<Cursor> {
+        *lock(&self.cursor)
+    }
+
+    /// Remembers where a partition stands that is not written to.
+    pub fn stands_at(&self, cursor: Cursor) {
+        *lock(&self.cursor) = Some(cursor);
     }
 
     /// Whether nothing was settled since this was last asked.
@@ -247,7 +255,7 @@ impl Owner {
         let claimed = claim.row.claimed.clone();
         let lane = worker.budget.lane();
         let records = worker.consumer.fetch(source.clone(), claim.row.cursor.next_offset, lane.clone());
-        *lock(&partition.cursor) = Some(claim.row.cursor);
+        partition.stands_at(claim.row.cursor);
         partition.running.store(true, Ordering::Release);
         let ended = Writer::new(partition, claim, records, lane.clone(), self.stop.clone()).run().await;
         partition.running.store(false, Ordering::Release);

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::partition::Partition;
+use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::horizon::{Horizon, Look};
-use crate::kafka::{InspectError, Inspector, LogEnd};
+use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
 use crate::record::TopicPartition;
 use crate::runtime::{Runtime, worker_time_ms};
 
@@ -101,19 +102,51 @@ enum LookError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// How far a partition is behind; and while a writer runs, the proof of log time.
+async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Result<(), LookError> {
+    let Some(cursor) = partition.last_cursor() else { return Ok(()) };
+    let end_offset = match partition.cursor() {
+        Some(cursor) => prove_log_time(worker, partition, cursor).await?,
+        None => ask(worker, partition, move |inspector, source| Ok(inspector.log_end(source)?.high)).await?,
+    };
+    let lag = u64::try_from(end_offset - cursor.next_offset).unwrap_or(0);
+    let oldest_ms = match partition.oldest_unsettled_ms() {
+        _ if lag == 0 => None,
+        Some(time_ms) => Some(time_ms),
+        None => ask(worker, partition, move |inspector, source| oldest_ms(inspector, source, cursor)).await?,
+    };
+    let age_ms = oldest_ms.map_or(0, |oldest_ms| worker_time_ms() - oldest_ms);
+    partition.gauges.lag(lag, Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+    Ok(())
+}
+
 /// The clock first, then the log's end: all that was in the log at that time
 /// lies below it.
-async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Result<(), LookError> {
-    let Some(cursor) = partition.cursor() else { return Ok(()) };
+async fn prove_log_time(worker: &Arc<Runtime>, partition: &Partition, cursor: Cursor) -> Result<i64, LookError> {
     let database_time_ms = worker.store.horizon().await?.database_time_ms;
-    let (inspector, source) = (worker.inspector.clone(), partition.source.clone());
     let idle = partition.idle_since_last_look(cursor);
     let end_offset =
-        tokio::task::spawn_blocking(move || end_offset(&inspector, &source, cursor.next_offset, idle)).await??;
+        ask(worker, partition, move |inspector, source| end_offset(inspector, source, cursor.next_offset, idle))
+            .await?;
     partition.looked(Look { database_time_ms, end_offset });
-    let lag = u64::try_from(end_offset - cursor.next_offset).unwrap_or(0);
-    partition.gauges.lag(lag, partition.lag_age(lag, worker_time_ms()));
-    Ok(())
+    Ok(end_offset)
+}
+
+async fn ask<T: Send + 'static>(
+    worker: &Arc<Runtime>,
+    partition: &Partition,
+    question: impl FnOnce(&Inspector, &TopicPartition) -> Result<T, InspectError> + Send + 'static,
+) -> Result<T, LookError> {
+    let (inspector, source) = (worker.inspector.clone(), partition.source.clone());
+    Ok(tokio::task::spawn_blocking(move || question(&inspector, &source)).await??)
+}
+
+/// The time of the first record that is not settled, if one is there.
+fn oldest_ms(inspector: &Inspector, source: &TopicPartition, cursor: Cursor) -> Result<Option<i64>, InspectError> {
+    Ok(match inspector.first_record_from(source, cursor.next_offset)? {
+        RecordAt::Found(record) => Some(record.timestamp_ms),
+        RecordAt::Missing => None,
+    })
 }
 
 /// The log's end; the cursor itself, if only transaction markers follow it: they

@@ -1,6 +1,7 @@
 //! The seam between the verbs and what they speak of: every look at Kafka or Postgres that a verb
 //! takes is one function here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::resume::Choices;
 use super::status::{Halt, PartitionStatus};
 use crate::config::Config;
 use crate::halt::HaltCode;
-use crate::kafka::{self, Inspector, LogEnd};
+use crate::kafka::{self, Inspector, LogEnd, RecordAt};
 use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
 use crate::runtime::worker_time_ms;
@@ -62,24 +63,58 @@ pub(super) async fn status(config: &Config) -> anyhow::Result<Vec<PartitionStatu
     let store = fitting_store(config).await?;
     let rows = store.status().await?;
     let inspector = inspector(config)?;
+    let members = members(&inspector, &config.kafka.group_id).await;
     let mut partitions = Vec::with_capacity(rows.len());
     for row in rows {
-        let end = log_end(&inspector, &TopicPartition::new(&*row.topic, row.partition)).await;
-        if let Err(error) = &end {
-            tracing::warn!(topic = row.topic, partition = row.partition, %error, "the end of the log is unknown");
+        let log = log(&inspector, TopicPartition::new(&*row.topic, row.partition), row.next_offset).await;
+        if let Err(error) = &log {
+            tracing::warn!(topic = row.topic, partition = row.partition, error = %format!("{error:#}"), "the log is unknown");
         }
-        partitions.push(shown(row, end.ok()));
+        let owned = members.as_ref().is_none_or(|members| members.contains(&row.owner));
+        partitions.push(shown(row, log.ok(), owned));
     }
     Ok(partitions)
 }
 
-fn shown(row: postgres::PartitionStatus, end: Option<LogEnd>) -> PartitionStatus {
-    let lag_records = end.map(|end| (end.high - row.next_offset).max(0));
+/// The client ids of the group's members, if Kafka tells.
+async fn members(inspector: &Arc<Inspector>, group_id: &str) -> Option<HashSet<String>> {
+    let (inspector, group_id) = (inspector.clone(), group_id.to_owned());
+    let asked = tokio::task::spawn_blocking(move || inspector.members(&group_id)).await;
+    let asked = asked.map_err(anyhow::Error::from).and_then(|members| Ok(members?));
+    asked.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the members of the consumer group are unknown");
+        None
+    })
+}
+
+/// What `status` asks of a log.
+struct Log {
+    end_offset: i64,
+    /// The time of the first record at or after the cursor, milliseconds since 1970.
+    oldest_ms: Option<i64>,
+}
+
+async fn log(inspector: &Arc<Inspector>, source: TopicPartition, next_offset: i64) -> anyhow::Result<Log> {
+    let inspector = inspector.clone();
+    tokio::task::spawn_blocking(move || {
+        let end_offset = inspector.log_end(&source)?.high;
+        let oldest = match end_offset > next_offset {
+            true => inspector.first_record_from(&source, next_offset)?,
+            false => RecordAt::Missing,
+        };
+        let oldest_ms = match oldest {
+            RecordAt::Found(record) => Some(record.timestamp_ms),
+            RecordAt::Missing => None,
+        };
+        Ok(Log { end_offset, oldest_ms })
+    })
+    .await?
+}
+
+fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> PartitionStatus {
+    let lag_records = log.as_ref().map(|log| (log.end_offset - row.next_offset).max(0));
     let since_ms = |at: i64| (worker_time_ms() - at).max(0) as f64 / 1000.0;
-    let lag_seconds = lag_records.map(|lag| match row.last_timestamp {
-        Some(at) if lag > 0 => since_ms(at),
-        _ => 0.0,
-    });
+    let lag_seconds = log.as_ref().map(|log| log.oldest_ms.map_or(0.0, since_ms));
     let source = TopicPartition::new(&*row.topic, row.partition);
     let halt = row.halted_code.map(|code| Halt {
         resolve: HaltCode::parse(&code).map_or_else(|| "upgrade solewriter".into(), |code| code.resolve(&source)),
@@ -89,12 +124,16 @@ fn shown(row: postgres::PartitionStatus, end: Option<LogEnd>) -> PartitionStatus
     PartitionStatus {
         topic: row.topic,
         partition: row.partition,
-        state: if halt.is_some() { PartitionState::Halted } else { PartitionState::Running },
+        state: match (&halt, owned) {
+            (Some(_), _) => PartitionState::Halted,
+            (None, true) => PartitionState::Running,
+            (None, false) => PartitionState::Claiming,
+        },
         owner: Some(row.owner),
         fencing_token: row.fencing_token,
         next_offset: row.next_offset,
         published_offset: row.published_offset,
-        end_offset: end.map(|end| end.high),
+        end_offset: log.map(|log| log.end_offset),
         lag_records,
         lag_seconds,
         parked_keys: 0,

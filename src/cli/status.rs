@@ -99,7 +99,25 @@ impl Status {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
-        output::drawn(&table) + &self.halts()
+        output::drawn(&table) + &self.halts() + &self.unowned()
+    }
+
+    /// Nobody works on these: their last owner is not in the consumer group.
+    fn unowned(&self) -> String {
+        let waiting = |partition: &&PartitionStatus| partition.state == PartitionState::Claiming;
+        let mut text = String::new();
+        for PartitionStatus { topic, partition, owner, .. } in self.partitions.iter().filter(waiting) {
+            let owner = owner.as_deref().unwrap_or("nobody");
+            let _ = write!(
+                text,
+                "\n{topic}:{partition} has no live owner: its last one, {owner}, is not in the consumer group\n"
+            );
+        }
+        if !text.is_empty() {
+            text +=
+                "  another worker takes them over after the session timeout; if there is none, type: solewriter run\n";
+        }
+        text
     }
 
     fn halts(&self) -> String {

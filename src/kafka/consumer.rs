@@ -9,35 +9,25 @@
 //! No split queues (they stay forwarded after an unassign: rust-rdkafka 535), no
 //! `StreamConsumer` (its callbacks run on the executor that they may wait for).
 
-use std::collections::{HashMap, HashSet};
+mod fetched;
+mod poller;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Budget, Client, Lane, copy};
+use self::poller::Poller;
+use super::{Budget, Client, Lane};
 use crate::record::{Record, TopicPartition};
 use crate::steps::acknowledge::Acknowledgement;
-
-/// How long a poll waits for a record: also the longest that a request waits.
-const POLL: Duration = Duration::from_millis(20);
-/// How long the thread waits for room before it pauses who is stuck.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How long a revocation waits for the writers; what outlives it meets the fence.
-const REVOKE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often settled offsets are committed to the group.
-const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(500);
-/// How long leaving the group may take.
-const LEAVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What the poll thread reports.
 #[derive(Debug)]
@@ -47,6 +37,8 @@ pub enum Notice {
     /// The group takes these partitions back. The thread waits, bounded, until
     /// the sender is dropped.
     Revoked(Vec<TopicPartition>, mpsc::Sender<()>),
+    /// The group does not know this member any more, until it assigns again.
+    MembershipLost,
     /// Some partition's offset is not in its log; librdkafka does not say which.
     OffsetOutOfRange,
     /// The client cannot go on: the process ends.
@@ -62,7 +54,8 @@ enum Request {
 
 enum Rebalance {
     Assign(Vec<TopicPartition>),
-    Revoke(Vec<TopicPartition>),
+    /// True: the group has given them to others already, or does not know this member any more.
+    Revoke(Vec<TopicPartition>, bool),
 }
 
 /// Librdkafka's callbacks become values: they are served after the poll that
@@ -97,7 +90,8 @@ impl ConsumerContext for Callbacks {
             return;
         }
         let parts = list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
-        let event = if assign { Rebalance::Assign(parts) } else { Rebalance::Revoke(parts) };
+        let event =
+            if assign { Rebalance::Assign(parts) } else { Rebalance::Revoke(parts, consumer.assignment_lost()) };
         // the receiver lives as long as the thread that polls
         let _ = self.rebalances.send(event);
     }
@@ -139,19 +133,7 @@ impl Consumer {
         let (requests, request_receiver) = mpsc::channel();
         let (notices, notice_receiver) = unbounded_channel();
         let handle = Arc::downgrade(&native);
-        let poller = Poller {
-            native,
-            requests: request_receiver,
-            rebalances,
-            notices,
-            budget,
-            assigned: HashSet::new(),
-            fetched: Vec::new(),
-            last: 0,
-            acknowledged: HashMap::new(),
-            acknowledged_at: Instant::now(),
-            stopping: false,
-        };
+        let poller = Poller::new(native, request_receiver, rebalances, notices, budget);
         let thread = std::thread::Builder::new()
             .name("solewriter-poll".into())
             .spawn(move || poller.run(turned))
@@ -224,286 +206,4 @@ impl Ownership {
         list.add_partition_offset(&source.topic, source.partition, Offset::Offset(next_offset))?;
         native.commit(&list, CommitMode::Sync)
     }
-}
-
-/// A partition that is being fetched.
-struct Fetched {
-    source: TopicPartition,
-    records: UnboundedSender<Record>,
-    lane: Arc<Lane>,
-    paused: bool,
-    /// What its writer had settled when that was last seen to move, and when.
-    moved: usize,
-    moved_at: Instant,
-}
-
-impl Fetched {
-    fn new(source: TopicPartition, records: UnboundedSender<Record>, lane: Arc<Lane>) -> Self {
-        Self { source, records, lane, paused: false, moved: 0, moved_at: Instant::now() }
-    }
-
-    /// Whether its writer has settled nothing for a second although it could.
-    fn is_stuck(&mut self) -> bool {
-        let moved = self.lane.given_back_bytes();
-        if moved != self.moved || self.lane.queued_bytes() == 0 {
-            self.moved = moved;
-            self.moved_at = Instant::now();
-        }
-        self.moved_at.elapsed() >= ROOM_WAIT_MAX
-    }
-}
-
-struct Poller {
-    native: Arc<Native>,
-    requests: mpsc::Receiver<Request>,
-    rebalances: mpsc::Receiver<Rebalance>,
-    notices: UnboundedSender<Notice>,
-    budget: Arc<Budget>,
-    /// What the group has given to this member, fetched or not.
-    assigned: HashSet<TopicPartition>,
-    /// What librdkafka has been told to fetch.
-    fetched: Vec<Fetched>,
-    /// Where in `fetched` the last record belonged: the next one likely too.
-    last: usize,
-    acknowledged: HashMap<TopicPartition, i64>,
-    acknowledged_at: Instant,
-    /// A request to stop was seen.
-    stopping: bool,
-}
-
-impl Poller {
-    fn run(mut self, turned: impl Fn()) {
-        self.budget.waits_here();
-        loop {
-            turned();
-            if !self.serve_requests() {
-                break;
-            }
-            if self.has_room() {
-                self.poll(POLL);
-            } else {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-            self.serve_rebalances();
-            if self.acknowledged_at.elapsed() >= ACKNOWLEDGE_EVERY {
-                self.commit_acknowledged();
-            }
-        }
-        self.leave();
-    }
-
-    fn poll(&mut self, timeout: Duration) {
-        let native = self.native.clone();
-        match native.poll(timeout) {
-            Some(Ok(message)) => self.dispatch(&message),
-            Some(Err(error)) => self.failed(&error),
-            None => {}
-        }
-    }
-
-    fn dispatch(&mut self, message: &BorrowedMessage<'_>) {
-        let is = |fetched: &Fetched| {
-            fetched.source.partition == message.partition() && &*fetched.source.topic == message.topic()
-        };
-        if !self.fetched.get(self.last).is_some_and(is) {
-            match self.fetched.iter().position(is) {
-                Some(at) => self.last = at,
-                None => return, // unassigned meanwhile: it is read again from its cursor
-            }
-        }
-        let record = copy::record(message);
-        let Fetched { records, lane, moved_at, .. } = &mut self.fetched[self.last];
-        if lane.queued_bytes() == 0 {
-            *moved_at = Instant::now();
-        }
-        lane.take(record.size_bytes());
-        // a writer that has ended is about to be unfetched; its lane goes with it
-        let _ = records.send(record);
-    }
-
-    fn failed(&self, error: &KafkaError) {
-        match error {
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::LogTruncation,
-            ) => self.notify(Notice::OffsetOutOfRange),
-            KafkaError::MessageConsumptionFatal(code) => self.notify(Notice::Fatal(code.to_string())),
-            error => tracing::warn!(%error, "consumer"),
-        }
-    }
-
-    fn notify(&self, notice: Notice) {
-        // nobody listens only while the worker ends
-        let _ = self.notices.send(notice);
-    }
-
-    /// False: stop.
-    fn serve_requests(&mut self) -> bool {
-        loop {
-            match self.requests.try_recv() {
-                Ok(Request::Fetch { source, offset, records, lane }) => self.fetch(source, offset, records, lane),
-                Ok(Request::Unfetch(source, lane)) => {
-                    if self.fetched.iter().any(|fetched| Arc::ptr_eq(&fetched.lane, &lane)) {
-                        self.unfetch(&[source]);
-                    }
-                }
-                Ok(Request::Acknowledge(Acknowledgement { source, next_offset })) => {
-                    self.acknowledged.insert(source, next_offset);
-                }
-                Err(mpsc::TryRecvError::Empty) => return !self.stopping,
-                // whoever started this thread is gone: so does the member of the group
-                Ok(Request::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
-                    self.stopping = true;
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn fetch(&mut self, source: TopicPartition, offset: i64, records: UnboundedSender<Record>, lane: Arc<Lane>) {
-        if !self.assigned.contains(&source) {
-            return;
-        }
-        self.unfetch(std::slice::from_ref(&source));
-        let assigned = at_offset(&source, offset).and_then(|list| self.native.incremental_assign(&list));
-        match assigned {
-            Ok(()) => self.fetched.push(Fetched::new(source, records, lane)),
-            // its writer sees the channel end, and claims again
-            Err(error) => tracing::error!(%source, offset, %error, "the client refuses to fetch the partition"),
-        }
-    }
-
-    fn unfetch(&mut self, sources: &[TopicPartition]) {
-        let mut list = TopicPartitionList::new();
-        for fetched in self.fetched.extract_if(.., |fetched| sources.contains(&fetched.source)) {
-            if fetched.paused {
-                // librdkafka keeps an application's pause over an unassign (its issue
-                // 5113): left as it is, the partition would never be read again
-                if let Err(error) = self.native.resume(&partition(&fetched.source)) {
-                    tracing::error!(source = %fetched.source, %error, "the client refuses to resume");
-                }
-            }
-            list.add_partition(&fetched.source.topic, fetched.source.partition);
-        }
-        if list.count() > 0
-            && let Err(error) = self.native.incremental_unassign(&list)
-        {
-            tracing::error!(%error, "the client refuses to stop fetching");
-        }
-    }
-
-    fn serve_rebalances(&mut self) {
-        while let Ok(rebalance) = self.rebalances.try_recv() {
-            match rebalance {
-                Rebalance::Assign(sources) => self.given(sources),
-                Rebalance::Revoke(sources) => self.taken_back(sources),
-            }
-        }
-    }
-
-    fn given(&mut self, sources: Vec<TopicPartition>) {
-        // librdkafka waits for this call, also if the list is empty; each
-        // partition is added with its cursor when its writer has claimed it
-        if let Err(error) = self.native.incremental_assign(&TopicPartitionList::new()) {
-            tracing::error!(%error, "the client refuses the assignment");
-        }
-        self.assigned.extend(sources.iter().cloned());
-        self.notify(Notice::Assigned(sources));
-    }
-
-    fn taken_back(&mut self, sources: Vec<TopicPartition>) {
-        for source in &sources {
-            self.assigned.remove(source);
-        }
-        self.wait_for_writers(sources.clone());
-        // their last acknowledgements, while this member may still commit them; a
-        // request to stop among them is seen again by the loop
-        self.serve_requests();
-        self.commit_acknowledged();
-        let fetched: Vec<_> =
-            sources.iter().filter(|s| self.fetched.iter().any(|f| f.source == **s)).cloned().collect();
-        if fetched.is_empty() {
-            if let Err(error) = self.native.incremental_unassign(&TopicPartitionList::new()) {
-                tracing::error!(%error, "the client refuses the revocation");
-            }
-        } else {
-            self.unfetch(&fetched);
-        }
-    }
-
-    fn wait_for_writers(&self, sources: Vec<TopicPartition>) {
-        let (done, wait) = mpsc::channel();
-        self.notify(Notice::Revoked(sources, done));
-        // nothing is ever sent: the wait ends when the sender is dropped
-        if wait.recv_timeout(REVOKE_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("writers did not stop within {REVOKE_WAIT_MAX:?} of a revocation: the fence holds them off");
-        }
-    }
-
-    fn commit_acknowledged(&mut self) {
-        self.acknowledged_at = Instant::now();
-        if self.acknowledged.is_empty() {
-            return;
-        }
-        let mut list = TopicPartitionList::new();
-        for (source, next_offset) in self.acknowledged.drain() {
-            // an offset that librdkafka refuses is one that it would not commit either
-            let _ = list.add_partition_offset(&source.topic, source.partition, Offset::Offset(next_offset));
-        }
-        if let Err(error) = self.native.commit(&list, CommitMode::Async) {
-            tracing::debug!(%error, "offsets were not committed to the group");
-        }
-    }
-
-    /// Whether the next record may be received. While the budget is spent the
-    /// thread waits for the writers; only a partition that is stuck is paused, as
-    /// a pause costs it a second when it is resumed.
-    fn has_room(&mut self) -> bool {
-        self.resume_paused();
-        let spent = self.budget.is_spent();
-        for fetched in &mut self.fetched {
-            if !fetched.paused && (spent || fetched.lane.is_greedy()) && fetched.is_stuck() {
-                fetched.paused = self.native.pause(&partition(&fetched.source)).is_ok();
-                tracing::info!(source = %fetched.source, queued_bytes = fetched.lane.queued_bytes(), "paused: its writer is stuck");
-            }
-        }
-        !spent || self.fetched.iter().all(|fetched| fetched.paused)
-    }
-
-    fn resume_paused(&mut self) {
-        if self.budget.is_spent() {
-            return;
-        }
-        for fetched in &mut self.fetched {
-            if fetched.paused && !fetched.lane.is_greedy() && !fetched.is_stuck() {
-                fetched.paused = self.native.resume(&partition(&fetched.source)).is_err();
-                tracing::info!(source = %fetched.source, "resumed");
-            }
-        }
-    }
-
-    /// Leaves the group: a last commit, the revocation, then the client is closed.
-    fn leave(mut self) {
-        self.commit_acknowledged();
-        self.native.unsubscribe();
-        let deadline = Instant::now() + LEAVE_WAIT_MAX;
-        while !self.assigned.is_empty() && Instant::now() < deadline {
-            self.poll(POLL);
-            self.serve_rebalances();
-        }
-        self.native.context().closing.store(true, Ordering::Release);
-    }
-}
-
-fn partition(source: &TopicPartition) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    list.add_partition(&source.topic, source.partition);
-    list
-}
-
-fn at_offset(source: &TopicPartition, offset: i64) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&source.topic, source.partition, Offset::Offset(offset))?;
-    Ok(list)
 }

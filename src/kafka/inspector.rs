@@ -1,6 +1,7 @@
 //! Looks at topics and logs with a client of its own, which knows the group and
 //! never joins it. All calls block: run them off the async threads.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,22 @@ impl Inspector {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }))
+    }
+
+    /// The client ids of the group's members. `None`: a group of the `consumer`
+    /// protocol (KIP-848), which this request does not describe.
+    ///
+    /// # Errors
+    /// If the group's coordinator does not answer.
+    pub fn members(&self, group_id: &str) -> Result<Option<HashSet<String>>, InspectError> {
+        let groups = self.consumer.client().fetch_group_list(Some(group_id), self.timeout)?;
+        let Some(group) = groups.groups().iter().find(|group| group.name() == group_id) else {
+            return Ok(Some(HashSet::new()));
+        };
+        let classic = group.protocol_type() == "consumer" && !group.protocol().is_empty();
+        let nobody = group.state() == "Empty";
+        let members = group.members().iter().map(|member| member.client_id().to_owned());
+        Ok((classic || nobody).then(|| members.collect()))
     }
 
     /// The first offset whose record is as new as `time_ms`, else the log's end.

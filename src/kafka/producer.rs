@@ -44,11 +44,6 @@ impl BatchDelivery {
         self.delivered();
     }
 
-    /// One that has failed from the beginning: makes its publisher start over.
-    pub fn failed() -> Arc<Self> {
-        Arc::new(Self { failed: AtomicBool::new(true), ..Self::default() })
-    }
-
     fn delivered(&self) {
         if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.changed.notify_one();

@@ -159,7 +159,13 @@ impl Store {
         let rows: Vec<EntityRow> = sqlx::query_as(
             "select e.entity_id, e.topic, e.partition, e.version, e.state::text as state
                from partitions p
-               left join entities e on e.entity_type = $5 and e.entity_id = any ($6)
+               left join unnest($6) as wanted (id) on true
+               -- OFFSET 0: one look-up for each, whatever the statistics say; a plan
+               -- that reads all entities of the type for each batch is quadratic
+               left join lateral (
+                        select entity_id, topic, partition, version, state from entities
+                         where entity_type = $5 and entity_id = wanted.id
+                        offset 0) e on true
               where p.topic = $1 and p.partition = $2 and p.claim_id = $3 and p.fencing_token = $4",
         )
         .bind(&*claimed.source().topic)

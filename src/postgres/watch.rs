@@ -38,8 +38,6 @@ pub struct PartitionStatus {
     pub halted_code: Option<String>,
     /// The halt's detail.
     pub halted_detail: Option<String>,
-    /// The time of the last settled record, milliseconds since 1970.
-    pub last_timestamp: Option<i64>,
 }
 
 /// Settings of the server that the promises rest on.
@@ -85,7 +83,7 @@ impl Store {
     pub async fn status(&self) -> Result<Vec<PartitionStatus>> {
         Ok(sqlx::query_as(
             "select topic, partition, owner, fencing_token, next_offset, published_offset,
-                    halted_code, halted_detail, last_timestamp
+                    halted_code, halted_detail
                from partitions order by topic, partition",
         )
         .fetch_all(&self.pool)

@@ -28,6 +28,11 @@ impl Batch {
         self.items.iter().map(|item| record_of(item).size_bytes()).sum()
     }
 
+    /// The time of its first record, milliseconds since 1970.
+    pub fn first_time_ms(&self) -> Option<i64> {
+        self.items.first().map(|item| record_of(item).timestamp_ms)
+    }
+
     pub fn ids(&self) -> impl Iterator<Item = &Uuid> {
         self.items.iter().flatten().map(|command| &command.id)
     }

@@ -31,7 +31,7 @@ use crate::record::Record;
 use crate::steps::Rules;
 use crate::steps::commit::Settlement;
 use crate::steps::decide::{Decision, Unstorable, decide};
-use crate::telemetry::metrics;
+use crate::telemetry::{PartitionState, metrics};
 
 /// How often the watermark is recorded while no batch carries it.
 const TICK: Duration = Duration::from_millis(200);
@@ -128,16 +128,8 @@ impl<'p> Writer<'p> {
     ) -> Self {
         let worker = &partition.worker;
         let published = claim.row.published;
-        let publisher = Publisher::start(
-            partition.source.clone(),
-            published,
-            worker.store.clone(),
-            worker.producer.clone(),
-            partition.topic.publish_to.clone(),
-            worker.unpublished.clone(),
-            partition.gauges.clone(),
-        );
-        publisher.publish_through(claim.row.cursor.batch_seq);
+        let publisher = Publisher::start(partition, published);
+        publisher.publish_through(claim.row.cursor);
         Self {
             rules: partition.rules(claim.row.partition_count),
             records,
@@ -169,6 +161,9 @@ impl<'p> Writer<'p> {
                 break ended;
             }
         };
+        if matches!(ended, Ended::Stopped) {
+            self.partition.gauges.state(PartitionState::Draining);
+        }
         // what was sent may commit: its outcome decides where the next claim begins
         if let Some(in_flight) = in_flight.take() {
             let _ = self.conclude(in_flight).await;
@@ -183,13 +178,19 @@ impl<'p> Writer<'p> {
     /// committed, then commit it.
     async fn turn(&mut self, in_flight: &mut Option<InFlight>) -> Step<()> {
         let Some(batch) = self.next_batch(in_flight).await? else { return Ok(()) };
+        if in_flight.is_none() {
+            self.partition.oldest_unsettled(batch.first_time_ms());
+        }
         let decided = self.decide(batch, in_flight.as_ref()).await?;
         let before_stands = match in_flight.take() {
             Some(before) => self.conclude(before).await?,
             None => true,
         };
         match decided {
-            Some(decided) if before_stands => *in_flight = Some(self.commit(decided)),
+            Some(decided) if before_stands => {
+                self.partition.oldest_unsettled(decided.batch.first_time_ms());
+                *in_flight = Some(self.commit(decided));
+            }
             Some(decided) => {
                 // it rests on a decision that did not commit
                 self.forget(&decided.decision);

@@ -1,6 +1,7 @@
 //! The promises, each kept or broken on a real Kafka and a real Postgres. Run them with `./dev
 //! test`.
 
+mod cost_stays_flat;
 mod dead_letters_keep_everything;
 mod demo;
 mod halts_are_explicit;
@@ -8,6 +9,7 @@ mod no_stale_decision;
 mod nothing_lost;
 mod one_effect;
 mod one_writer;
+mod operators_see_why;
 mod outcomes_are_published;
 mod secured;
 mod support;

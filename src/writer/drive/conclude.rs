@@ -41,7 +41,7 @@ impl Writer<'_> {
     /// Steps 7 and 8.
     pub(super) fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
         self.cursor = durable.cursor();
-        self.partition.settled_time(durable.decision().last.timestamp_ms);
+        self.partition.oldest_unsettled(None);
         self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
         report::settled(&self.rules, durable.decision(), self.clock.now_ms());
         self.partition.worker.consumer.acknowledge(acknowledge(&durable));
@@ -79,7 +79,7 @@ impl Writer<'_> {
         self.forget(&decided.decision);
         self.partition.witnessed(self.claim.row.claimed.token(), held.cursor);
         self.cursor = held.cursor;
-        self.publisher.publish_through(held.cursor.batch_seq);
+        self.publisher.publish_through(held.cursor);
         self.again.push_front(decided.batch);
         let settled_bytes = self.again.drop_below(held.cursor.next_offset);
         self.lane.give_back(settled_bytes);

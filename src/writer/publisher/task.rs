@@ -1,0 +1,251 @@
+//! The publisher's task: hands batches to the producer in order, and starts over
+//! from the watermark after a failure.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::unpublished::{Unpublished, Waiting, owed_bytes};
+use super::{Order, PublishTo};
+use crate::assignment::Partition;
+use crate::cursor::{Cursor, Published};
+use crate::kafka::{BatchDelivery, Producer, SendError, Session};
+use crate::outcome::Publication;
+use crate::postgres::Store;
+use crate::record::TopicPartition;
+use crate::steps::publish::publications;
+use crate::telemetry::metrics;
+use crate::writer::backoff;
+
+/// How many batches are read from the database at a time.
+const OWED_BATCHES_MAX: i64 = 8;
+/// How long the publisher waits when the producer's queue is full.
+const FULL_WAIT: Duration = Duration::from_millis(2);
+/// The longest wait before it starts over after a failure.
+const FAILED_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A batch whose records were handed to the producer.
+struct Sent {
+    /// How far everything is published once they are delivered.
+    published: Published,
+    delivery: Arc<BatchDelivery>,
+    /// The producer that they were handed to.
+    generation: u64,
+    _waiting: Waiting,
+}
+
+/// Which topics the broker has seen this producer write to, for this partition.
+///
+/// A broker checks a producer's sequence only after it has accepted a record of
+/// it: of a fresh producer, whose first request is refused, it accepts the next
+/// one (`ProducerAppendInfo.checkSequence`). So the first record on each topic is delivered before another
+/// is sent: none can overtake it.
+#[derive(Default)]
+struct Introduced {
+    generation: Option<u64>,
+    topics: Vec<Arc<str>>,
+}
+
+impl Introduced {
+    /// Whether this is the first record of the producer on that topic.
+    fn is_first(&mut self, generation: u64, topic: &Arc<str>) -> bool {
+        if self.generation != Some(generation) {
+            *self = Self { generation: Some(generation), topics: Vec::new() };
+        }
+        let first = !self.topics.contains(topic);
+        if first {
+            self.topics.push(topic.clone());
+        }
+        first
+    }
+}
+
+pub(super) struct Task {
+    source: TopicPartition,
+    store: Store,
+    producer: Arc<Producer>,
+    to: PublishTo,
+    orders: mpsc::UnboundedReceiver<Order>,
+    published: watch::Sender<Published>,
+    /// The last batch handed to the producer.
+    sent: i64,
+    /// The cursor behind the last batch known to be durable.
+    durable: Cursor,
+    in_flight: VecDeque<Sent>,
+    introduced: Introduced,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+    unpublished: Arc<Unpublished>,
+    gauges: metrics::Partition,
+}
+
+impl Task {
+    pub(super) fn new(
+        partition: &Partition,
+        orders: mpsc::UnboundedReceiver<Order>,
+        published: watch::Sender<Published>,
+    ) -> Self {
+        let worker = &partition.worker;
+        let from = *published.borrow();
+        Self {
+            source: partition.source.clone(),
+            store: worker.store.clone(),
+            producer: worker.producer.clone(),
+            to: partition.topic.publish_to.clone(),
+            orders,
+            published,
+            sent: from.batch_seq,
+            durable: Cursor { next_offset: from.next_offset, batch_seq: from.batch_seq, decision_id: None },
+            in_flight: VecDeque::new(),
+            introduced: Introduced::default(),
+            waits: Box::new(backoff(FAILED_WAIT_MAX)),
+            unpublished: worker.unpublished.clone(),
+            gauges: partition.gauges.clone(),
+        }
+    }
+
+    /// Publishes until the handle is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let oldest = self.in_flight.front().map(|sent| sent.delivery.clone());
+            let delivered = async {
+                match &oldest {
+                    Some(delivery) => delivery.finished().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => return,
+                },
+                delivered = delivered => self.delivered(delivered),
+            };
+            let mut failed = result.err();
+            while let Some(error) = failed {
+                failed = self.start_over(&error).await.err();
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), SendError> {
+        match order {
+            Order::Batch(durable, waiting) => {
+                let cursor = durable.cursor();
+                self.is_durable(cursor);
+                if cursor.batch_seq == self.sent + 1 {
+                    let published = Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset };
+                    return self.send(published, publications(&durable), waiting).await;
+                }
+            }
+            Order::Through(cursor) => self.is_durable(cursor),
+        }
+        self.catch_up().await
+    }
+
+    fn is_durable(&mut self, cursor: Cursor) {
+        if cursor.batch_seq >= self.durable.batch_seq {
+            self.durable = cursor;
+        }
+        self.count();
+    }
+
+    /// Each settled delivery owes one outcome.
+    fn count(&self) {
+        let published = self.published.borrow().next_offset;
+        self.gauges.unpublished_outcomes(usize::try_from(self.durable.next_offset - published).unwrap_or(0));
+    }
+
+    /// Sends everything durable that was not sent, from the database.
+    async fn catch_up(&mut self) -> Result<(), SendError> {
+        while self.sent < self.durable.batch_seq {
+            let owed = self.store.owed(&self.source, self.sent, self.durable.batch_seq, OWED_BATCHES_MAX).await;
+            let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
+            let Some(last) = owed.last() else {
+                // rows that are gone were published: they are dropped only then
+                self.sent = self.durable.batch_seq;
+                return Ok(());
+            };
+            let last = last.published.batch_seq;
+            for batch in &owed {
+                let waiting = self.unpublished.hold(owed_bytes(batch.publications()));
+                self.send(batch.published, batch.publications(), waiting).await?;
+            }
+            self.sent = last;
+        }
+        Ok(())
+    }
+
+    async fn send<'a>(
+        &mut self,
+        published: Published,
+        publications: impl Iterator<Item = Publication<'a>>,
+        waiting: Waiting,
+    ) -> Result<(), SendError> {
+        let session = self.producer.session()?;
+        let generation = session.generation();
+        if self.in_flight.back().is_some_and(|before| before.generation != generation) {
+            // what went through the producer before was purged: this must not overtake it
+            return Err(SendError::Failed("the producer was replaced under what is in flight".into()));
+        }
+        let delivery = BatchDelivery::begin();
+        self.in_flight.push_back(Sent { published, delivery: delivery.clone(), generation, _waiting: waiting });
+        self.sent = published.batch_seq;
+        for publication in publications {
+            let (topic, partition) = self.to.place(&publication);
+            if self.introduced.is_first(generation, topic) {
+                let first = BatchDelivery::begin();
+                hand_over(&session, topic, partition, &publication, &first).await?;
+                first.all_sent();
+                delivered(first.finished().await)?;
+            } else {
+                hand_over(&session, topic, partition, &publication, &delivery).await?;
+            }
+        }
+        delivery.all_sent();
+        Ok(())
+    }
+
+    /// The oldest batch in flight was delivered, or one of its records was not.
+    fn delivered(&mut self, whole: bool) -> Result<(), SendError> {
+        delivered(whole)?;
+        if let Some(Sent { published, .. }) = self.in_flight.pop_front() {
+            self.published.send_replace(published);
+            self.waits = Box::new(backoff(FAILED_WAIT_MAX));
+            self.count();
+        }
+        Ok(())
+    }
+
+    /// Nothing after the first failed record may be counted: go back to the
+    /// watermark and publish from the database.
+    async fn start_over(&mut self, error: &SendError) -> Result<(), SendError> {
+        let published = *self.published.borrow();
+        tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
+        self.in_flight.clear();
+        self.sent = published.batch_seq;
+        tokio::time::sleep(self.waits.next().unwrap_or(FAILED_WAIT_MAX)).await;
+        self.catch_up().await
+    }
+}
+
+fn delivered(whole: bool) -> Result<(), SendError> {
+    if whole { Ok(()) } else { Err(SendError::Failed("a record could not be delivered".into())) }
+}
+
+/// Gives one record to the producer, as soon as its queue takes it.
+async fn hand_over(
+    session: &Session,
+    topic: &str,
+    partition: i32,
+    publication: &Publication<'_>,
+    delivery: &Arc<BatchDelivery>,
+) -> Result<(), SendError> {
+    loop {
+        match session.send(topic, partition, publication, delivery) {
+            Err(SendError::Full) => tokio::time::sleep(FULL_WAIT).await,
+            result => return result,
+        }
+    }
+}
