@@ -77,7 +77,7 @@ impl Drop for Listener {
 /// A consumer of all partitions of all outcomes topics, in no group.
 fn everything(config: &Config) -> Result<BaseConsumer, Error> {
     let client = Client::new(&config.kafka, "solewriter-dev-listener")?;
-    let consumer: BaseConsumer = client.inspector().set("enable.partition.eof", "false").create()?;
+    let consumer: BaseConsumer = client.reader().create()?;
     let mut all = TopicPartitionList::new();
     for topic in &config.topics {
         let name = topic.outcomes_topic();

@@ -107,6 +107,12 @@ impl Client {
         } else {
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
+        self.explicit(&mut config);
+        config
+    }
+
+    /// What everyone who reads relies on.
+    fn explicit(&self, config: &mut ClientConfig) {
         config
             .set("group.id", &self.group_id)
             .set("enable.auto.commit", "false")
@@ -116,29 +122,30 @@ impl Client {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "false")
             .set("allow.auto.create.topics", "false");
+    }
+
+    /// A client that reads logs and never joins the group, though it may ask what
+    /// the group has committed.
+    pub fn reader(&self) -> ClientConfig {
+        let mut config = self.base(PRODUCER_ONLY);
+        for of_members in ["group.protocol", "group.instance.id", "session.timeout.ms", "heartbeat.interval.ms"] {
+            config.remove(of_members);
+        }
+        self.explicit(&mut config);
+        config.set("fetch.wait.max.ms", "10");
         config
     }
 
-    /// The client that looks at logs: knows the group, never joins it.
+    /// A reader that looks at single records.
     pub fn inspector(&self) -> ClientConfig {
-        let mut config = self.base(PRODUCER_ONLY);
-        for consumer_only in ["group.protocol", "group.instance.id", "session.timeout.ms", "heartbeat.interval.ms"] {
-            config.remove(consumer_only);
-        }
+        let mut config = self.reader();
         config
-            .set("group.id", &self.group_id)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", "1024")
             // it wants one record; the broker answers with a whole batch at least
             .set("queued.min.messages", "1")
             .set("max.partition.fetch.bytes", "16384")
-            .set("fetch.max.bytes", "1048576")
-            .set("allow.auto.create.topics", "false");
+            .set("fetch.max.bytes", "1048576");
         config
     }
 
