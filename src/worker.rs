@@ -12,7 +12,7 @@ use crate::handlers::EntityHandlers;
 use crate::handlers::rust::{Entity, EntityBuilder};
 use crate::horizon::Horizon;
 use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, TopicError, Topics};
-use crate::postgres::{self, SchemaState, Store};
+use crate::postgres::{self, ReachError, SchemaState, Store};
 use crate::runtime::{Limits, Runtime, Topic};
 use crate::telemetry::Health;
 use crate::writer::{PublishTo, backoff};
@@ -79,6 +79,9 @@ pub enum RunError {
     /// A topic is missing and cannot be made.
     #[error("a topic to publish to is missing")]
     Topic(#[from] TopicError),
+    /// The database refuses the connection.
+    #[error("{0}")]
+    Reach(#[from] ReachError),
     /// The Kafka client refuses a setting.
     #[error("the Kafka client cannot be made")]
     Client(#[from] KafkaError),
@@ -227,6 +230,7 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     let owner = owner();
     let client = kafka::Client::new(&config.kafka, &owner)?;
     let store = Store::new(&config.database, &owner)?;
+    wait_for_database(&store).await?;
     wait_for_schema(&store, config).await?;
     health.set_schema_ok(true);
     health.set_database_ok(true);
@@ -234,7 +238,7 @@ async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<
     let topics = topics(worker, config, &client, &store, &inspector).await?;
     // after the topics: a client that has asked for metadata knows it at once,
     // a fresh one waits a second
-    let cluster_id = wait_for_cluster(&inspector).await;
+    let cluster_id = wait_for_cluster(&inspector, &client.bootstrap_servers).await;
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
     let horizon = Horizon(retried("the database", || store.horizon()).await?.at_ms);
@@ -270,6 +274,19 @@ fn owner() -> String {
     format!("{host}:{}:{:08x}", std::process::id(), fastrand::u32(..))
 }
 
+/// What waiting does not mend ends the process.
+async fn wait_for_database(store: &Store) -> Result<(), ReachError> {
+    let mut waits = backoff(START_WAIT_MAX);
+    while let Err(error) = store.reach().await {
+        if !error.is_passing() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "waiting for the database");
+        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
+    }
+    Ok(())
+}
+
 async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError> {
     let schema = &config.database.schema;
     let state = retried("the database", || store.schema_state()).await?;
@@ -303,12 +320,12 @@ where
     }
 }
 
-async fn wait_for_cluster(inspector: &Arc<Inspector>) -> String {
+async fn wait_for_cluster(inspector: &Arc<Inspector>, bootstrap_servers: &str) -> String {
     loop {
         let asked = inspector.clone();
         match tokio::task::spawn_blocking(move || asked.cluster_id()).await {
             Ok(Some(id)) => return id,
-            _ => tracing::warn!("waiting for the Kafka cluster"),
+            _ => tracing::warn!(bootstrap_servers, "waiting for the Kafka cluster: no broker answers"),
         }
     }
 }

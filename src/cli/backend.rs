@@ -38,23 +38,28 @@ pub(super) async fn run(
 
 /// The statements that `migrate` would run on an empty database.
 pub(super) fn migration_sql(config: &Config) -> anyhow::Result<String> {
-    Ok(postgres::script(&config.database.schema))
+    Ok(postgres::script(&config.database.schema, window_ms(config)))
+}
+
+fn window_ms(config: &Config) -> i64 {
+    i64::try_from(config.deduplication.window.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Creates or upgrades the schema.
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     let store = Store::new(&config.database, "solewriter migrate")?;
-    let window_ms = i64::try_from(config.deduplication.window.as_millis()).unwrap_or(i64::MAX);
-    let done = store.migrate(window_ms).await.context("the schema was not migrated")?;
+    store.reach().await?;
+    let done = store.migrate(window_ms(config)).await.context("the schema was not migrated")?;
     Ok(Migrated { schema: config.database.schema.clone(), version: done.version, applied: done.applied })
 }
 
 /// Looks at every dependency, topic, partition count, permission and handler. A dependency that
 /// cannot be reached is a failed check, not an error.
 pub(super) async fn check(worker: &Worker, config: &Config) -> anyhow::Result<Vec<Check>> {
-    let mut checks = super::check_dependencies::handlers(worker, config);
-    checks.extend(super::check_dependencies::database(config).await?);
-    checks.extend(super::check_dependencies::kafka(config).await?);
+    let mut checks = super::check_config::handlers(worker, config);
+    let (database, placed_for) = super::check_database::checks(config).await?;
+    checks.extend(database);
+    checks.extend(super::check_kafka::checks(worker, config, &placed_for).await?);
     Ok(checks)
 }
 
@@ -99,7 +104,8 @@ async fn log(inspector: &Arc<Inspector>, source: TopicPartition, next_offset: i6
     tokio::task::spawn_blocking(move || {
         let end_offset = inspector.log_end(&source)?.high;
         let oldest = match end_offset > next_offset {
-            true => inspector.first_record_from(&source, next_offset)?,
+            // whoever may not read the topic still sees how far it is behind
+            true => inspector.first_record_from(&source, next_offset).unwrap_or(RecordAt::Missing),
             false => RecordAt::Missing,
         };
         let oldest_ms = match oldest {
@@ -183,7 +189,7 @@ pub(super) async fn resume(
                 let action = OperatorAction { source: &source, actor: &actor, reason };
                 let layout = layout(config, &inspector, &source).await?;
                 match store.operator_resume(&action, code, resume, &layout).await? {
-                    true => (true, format!("resumed: {resume:?} resolves {code}")),
+                    true => (true, format!("resumed: {resume} resolves {code}")),
                     false => (false, "was changed meanwhile: look again".to_owned()),
                 }
             }
@@ -260,6 +266,7 @@ fn actor() -> String {
 /// The database, if its schema is one that this version can speak of.
 pub(super) async fn fitting_store(config: &Config) -> anyhow::Result<Store> {
     let store = Store::new(&config.database, "solewriter")?;
+    store.reach().await?;
     match store.schema_state().await? {
         SchemaState::Fits => Ok(store),
         _ => Err(Problem::usage(format!(

@@ -1,13 +1,31 @@
-//! The checks of `check` that need nobody's answer: what the configuration says by itself.
+//! The checks of `check` that need nobody's answer: what the configuration and the handlers say
+//! by themselves.
 
 use super::check::Check;
 use crate::config::{Config, Error};
+use crate::worker::Worker;
 
 /// Checks that the configuration is complete and asks for nothing risky.
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![complete(config)];
     checks.extend(server_verified(config));
     checks
+}
+
+/// Every topic's entity type has handlers.
+pub(super) fn handlers(worker: &Worker, config: &Config) -> Vec<Check> {
+    let check = |topic: &crate::config::Topic| {
+        let name = format!("handlers of {}", topic.entity);
+        match worker.handlers(&topic.entity) {
+            Some(handlers) => Check::ok(name, handlers.command_names().join(", ")),
+            None => Check::failed(
+                name,
+                format!("this worker has no handlers for the entity type of {}", topic.name),
+                "run the binary that registers them, or correct the topic's entity",
+            ),
+        }
+    };
+    config.topics.iter().map(check).collect()
 }
 
 /// Loading has checked every value; what is left is what only `run` needs.

@@ -8,6 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config;
+use crate::postgres::ReachError;
 use crate::worker::RunError;
 
 /// How a verb ends.
@@ -59,9 +60,20 @@ impl Exit {
     }
 }
 
+/// The error with its causes, each said once: some of them repeat the next one.
+pub(super) fn message(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |message, cause| {
+        let cause = cause.to_string();
+        if message.contains(&cause) { message } else { format!("{message}: {cause}") }
+    })
+}
+
 fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(problem) = cause.downcast_ref::<Problem>() {
         return Some(problem.exit);
+    }
+    if let Some(error) = cause.downcast_ref::<ReachError>() {
+        return Some(if error.is_passing() { Exit::Unreachable } else { Exit::Failed });
     }
     if cause.is::<config::Error>() || cause.is::<config::DatabaseUrlError>() {
         return Some(Exit::Usage);
@@ -162,6 +174,14 @@ mod tests {
     fn a_fatal_kafka_error_has_a_code_of_its_own() {
         let fatal = KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::Fatal);
         assert_eq!(exit_of(fatal), Exit::Fatal);
+    }
+
+    #[test]
+    fn what_a_cause_repeats_is_said_once() {
+        let refused = io::Error::other("permission denied (42501)");
+        let error =
+            anyhow::Error::from(refused).context("the database says permission denied (42501)").context("status");
+        assert_eq!(message(&error), "status: the database says permission denied (42501)");
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod backend;
 mod check;
 mod check_config;
-mod check_dependencies;
+mod check_database;
+mod check_kafka;
+mod check_sample;
 mod completions;
 mod config;
 #[cfg(feature = "dev")]
@@ -86,7 +88,7 @@ pub fn main(worker: Worker) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             // stderr may be closed; the exit code still says it.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", exit::message(&error));
             Exit::of(&error).into()
         }
     }
@@ -105,12 +107,13 @@ impl Verb {
     /// Only the worker narrates; the other verbs have a result, and people read it.
     fn log_directives(&self) -> &'static str {
         match self {
-            Self::Run(_) => "info",
+            // rdkafka repeats what its clients here report themselves
+            Self::Run(_) => "info,rdkafka=off",
             // each rebalance makes a client warn of a commit that came too late, and the end of
             // the broker makes those warn that are just being closed
             #[cfg(feature = "dev")]
             Self::Dev(_) => "warn,librdkafka=error,rdkafka=off,solewriter::kafka::producer=error",
-            _ => "warn",
+            _ => "warn,librdkafka=off,rdkafka=off",
         }
     }
 }

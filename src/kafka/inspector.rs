@@ -146,8 +146,9 @@ impl Inspector {
         }))
     }
 
-    /// The client ids of the group's members. `None`: nobody tells, as of a group
-    /// of the `consumer` protocol (KIP-848), which this request does not describe.
+    /// The client ids of the group's members. `None`: nobody tells. There is no such
+    /// group, this user may not see it, or it uses the `consumer` protocol (KIP-848),
+    /// which this request does not describe.
     ///
     /// # Errors
     /// If the group's coordinator does not answer.
@@ -158,7 +159,7 @@ impl Inspector {
             groups => groups?,
         };
         let Some(group) = groups.groups().iter().find(|group| group.name() == group_id) else {
-            return Ok(Some(HashSet::new()));
+            return Ok(None);
         };
         let classic = group.protocol_type() == "consumer" && !group.protocol().is_empty();
         let nobody = group.state() == "Empty";
@@ -193,6 +194,22 @@ impl Inspector {
         let read = self.read_one(source);
         self.consumer.unassign()?;
         read
+    }
+
+    /// The last `count` records, or fewer where the log is shorter.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn last_records(&self, source: &TopicPartition, count: i64) -> Result<Vec<Record>, InspectError> {
+        let LogEnd { low, high } = self.log_end(source)?;
+        let mut offset = (high - count).max(low);
+        let mut records = Vec::new();
+        while offset < high {
+            let RecordAt::Found(record) = self.first_record_from(source, offset)? else { break };
+            offset = record.offset + 1;
+            records.push(*record);
+        }
+        Ok(records)
     }
 
     /// What stands at exactly this offset.

@@ -1,5 +1,6 @@
 //! The topics that a worker publishes to: made if they are missing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -92,8 +93,14 @@ impl Topics {
 
     /// A topic's setting, if the broker tells it.
     pub async fn setting(&self, topic: &str, name: &str) -> Option<String> {
-        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await.ok()?;
-        let resource = described.into_iter().next()?.ok()?;
-        resource.get(name).and_then(|entry| entry.value.clone())
+        self.settings(topic).await.remove(name)
+    }
+
+    /// A topic's settings, as far as the broker tells them.
+    pub async fn settings(&self, topic: &str) -> HashMap<String, String> {
+        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await;
+        let resource = described.ok().and_then(|described| described.into_iter().next()?.ok());
+        let entries = resource.into_iter().flat_map(|resource| resource.entries);
+        entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
     }
 }

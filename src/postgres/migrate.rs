@@ -74,19 +74,44 @@ pub enum SchemaState {
     },
 }
 
-/// All migrations as one script, for those who apply them by hand.
-pub fn script(schema: &str) -> String {
-    let mut script = format!("create schema if not exists \"{schema}\";\nset search_path to \"{schema}\", pg_temp;\n");
+/// Everything that [`Store::migrate`] does to an empty database, as one script for
+/// those who apply it by hand; with its books, so that the next `migrate` goes on
+/// from there.
+pub fn script(schema: &str, window_ms: i64) -> String {
+    let mut script = format!(
+        "begin;\ncreate schema if not exists \"{schema}\";\nset local search_path to \"{schema}\", pg_temp;\n\n{BOOKS}"
+    );
     for migration in MIGRATIONS.iter() {
+        let (version, description) = (migration.version, &migration.description);
+        let checksum: String = migration.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
         script.push_str(&format!(
-            "\n-- migration {} {}\n{}",
-            migration.version,
-            migration.description,
+            "\n-- migration {version} {description}\n{}\ninsert into {MIGRATIONS_TABLE} \
+             (version, description, success, checksum, execution_time)\n\
+             values ({version}, '{description}', true, '\\x{checksum}', 0);\n",
             migration.sql.as_str()
         ));
     }
-    script
+    script + &format!("\n{};\n{FIRST_DAYS};\ncommit;\n", FIRST_HORIZON.replace("$1", &window_ms.to_string()))
 }
+
+/// As sqlx makes it (sqlx-postgres, `ensure_migrations_table`).
+const BOOKS: &str = "\
+create table _solewriter_migrations (
+    version        bigint primary key,
+    description    text not null,
+    installed_on   timestamptz not null default now(),
+    success        boolean not null,
+    checksum       bytea not null,
+    execution_time bigint not null
+);
+";
+
+/// A new schema remembers ids from one window ago on.
+const FIRST_HORIZON: &str = "\
+insert into horizon (at, floor_id)
+select at, uuid_floor(at) from (select now() - $1 * interval '1 ms' as at) start on conflict do nothing";
+
+const FIRST_DAYS: &str = "select make_day_v1(now() + day * interval '1 day') from generate_series(-1, 2) as day";
 
 impl Store {
     /// Creates or upgrades the schema, with the day partitions of the next days.
@@ -102,25 +127,24 @@ impl Store {
         sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
             .execute(&mut *connection)
             .await?;
-        let create = format!("create schema if not exists \"{}\"", self.schema);
-        // the schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
+        let exists: (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
+            .bind(&self.schema)
+            .fetch_one(&mut *connection)
+            .await?;
+        if !exists.0 {
+            // not asked of a role that need not have the right: `if not exists` checks it first.
+            // The schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
+            let create = format!("create schema if not exists \"{}\"", self.schema);
+            sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
+        }
         let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         // an older worker may migrate a newer schema: that is nothing to do
         migrator.set_ignore_missing(true);
         let before = applied(&mut *connection).await?;
         migrator.run(&mut *connection).await?;
-        sqlx::query(
-            "insert into horizon (at, floor_id)
-             select at, uuid_floor(at) from (select now() - $1 * interval '1 ms' as at) start on conflict do nothing",
-        )
-        .bind(window_ms as f64)
-        .execute(&mut *connection)
-        .await?;
-        sqlx::query("select make_day_v1(now() + day * interval '1 day') from generate_series(-1, 2) as day")
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(FIRST_HORIZON).bind(window_ms as f64).execute(&mut *connection).await?;
+        sqlx::query(FIRST_DAYS).execute(&mut *connection).await?;
         let new = MIGRATIONS.iter().filter(|migration| migration.version > before);
         Ok(Migrated {
             version: applied(&mut *connection).await?,

@@ -10,8 +10,10 @@ mod nodelay;
 mod operate;
 mod owed;
 mod prune;
+mod reach;
 #[cfg(feature = "dev")]
 mod reckoning;
+mod settings;
 mod settle;
 mod watch;
 
@@ -23,11 +25,13 @@ pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
+pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, SettledCommand};
+pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
-pub use watch::{PartitionStatus, Settings, Watched};
+pub use watch::{PartitionStatus, Watched};
 
 /// What a value of this adapter returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -26,6 +26,15 @@ pub enum Resume {
     AcceptExpired,
 }
 
+impl std::fmt::Display for Resume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SkipTo(offset) | Self::AcceptNewLog(offset) => write!(f, "{} at offset {offset}", self.name()),
+            choice => f.write_str(choice.name()),
+        }
+    }
+}
+
 impl Resume {
     fn name(self) -> &'static str {
         match self {

@@ -40,31 +40,7 @@ pub struct PartitionStatus {
     pub halted_detail: Option<String>,
 }
 
-/// Settings of the server that the promises rest on.
-#[derive(Clone, Debug, FromRow)]
-pub struct Settings {
-    /// Its version.
-    pub server_version: String,
-    /// Whether a commit reaches the disk.
-    pub fsync: String,
-    /// Whether a torn page can be repaired.
-    pub full_page_writes: String,
-}
-
 impl Store {
-    /// The server's settings.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn settings(&self) -> Result<Settings> {
-        Ok(sqlx::query_as(
-            "select current_setting('server_version') as server_version, current_setting('fsync') as fsync,
-                    current_setting('full_page_writes') as full_page_writes",
-        )
-        .fetch_one(&self.pool)
-        .await?)
-    }
-
     /// The rows that this owner claimed last.
     ///
     /// # Errors

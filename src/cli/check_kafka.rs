@@ -1,0 +1,180 @@
+//! What `check` asks the cluster: brokers, topics, their settings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::Check;
+use super::{backend, check_sample};
+use crate::config::{Config, Topic};
+use crate::kafka::{self, InspectError, Inspector, Topics};
+use crate::record::TopicPartition;
+use crate::worker::Worker;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Commands that are gone sooner than an outage may last are lost.
+const RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
+/// A topic without this setting takes records of this size: bytes.
+const MESSAGE_BYTES_MAX: u64 = 1_048_588;
+
+/// The cluster answers, and every topic is there and can hold commands.
+/// `placed_for`: the partition count that each topic's keys were placed for.
+pub(super) async fn checks(
+    worker: &Worker,
+    config: &Config,
+    placed_for: &[(String, i32)],
+) -> anyhow::Result<Vec<Check>> {
+    let inspector = backend::inspector(config)?;
+    let asked = inspector.clone();
+    let Some(cluster_id) = tokio::task::spawn_blocking(move || asked.cluster_id()).await? else {
+        let servers = config.kafka.bootstrap_servers.as_deref().unwrap_or_default();
+        let cure = "start it, or correct kafka.bootstrap_servers (and its TLS and SASL settings)";
+        return Ok(vec![Check::failed("kafka", format!("no broker answers at {servers}"), cure)]);
+    };
+    let mut checks = vec![Check::ok("kafka", format!("cluster {cluster_id}"))];
+    let topics = Topics::new(&kafka::Client::new(&config.kafka, "solewriter check")?, ASK_TIMEOUT)?;
+    for topic in &config.topics {
+        let settings = topics.settings(&topic.name).await;
+        match count(&inspector, &topic.name).await? {
+            Ok(partitions) => {
+                checks.extend(command_topic(&topic.name, partitions, &settings));
+                checks.extend(
+                    placed_for
+                        .iter()
+                        .filter(|(name, _)| *name == topic.name)
+                        .filter_map(|(_, placed_for)| moved(&topic.name, partitions, *placed_for)),
+                );
+                checks.push(group(&inspector, topic).await?);
+                checks.push(check_sample::check(worker, topic, &inspector, partitions).await?);
+            }
+            Err(error) => checks.push(missing(&topic.name, &error)),
+        }
+        for name in [topic.outcomes_topic(), topic.events_topic()] {
+            let own = topics.settings(&name).await;
+            checks.push(publish_topic(&inspector, &name, &settings, &own).await?);
+        }
+    }
+    Ok(checks)
+}
+
+async fn count(inspector: &Arc<Inspector>, topic: &str) -> anyhow::Result<Result<i32, InspectError>> {
+    let (inspector, topic) = (inspector.clone(), topic.to_owned());
+    Ok(tokio::task::spawn_blocking(move || inspector.partition_count(&topic)).await?)
+}
+
+fn missing(topic: &str, error: &InspectError) -> Check {
+    let cure = match error {
+        InspectError::NoTopic => "create it, with the partition count that its producers use",
+        InspectError::Kafka(_) => "look at the broker, and at this user's right to describe the topic",
+    };
+    Check::failed(format!("topic {topic}"), error.to_string(), cure)
+}
+
+/// One line if all is well, else one for each thing that is not.
+fn command_topic(topic: &str, partitions: i32, settings: &HashMap<String, String>) -> Vec<Check> {
+    let name = format!("topic {topic}");
+    let alter = |setting: &str| {
+        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}")
+    };
+    let setting = |name: &str| settings.get(name).map(String::as_str);
+    let mut checks = Vec::new();
+    if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
+        let found = format!("cleanup.policy is {policy}: compaction removes commands before they are settled");
+        checks.push(Check::failed(&name, found, &alter("cleanup.policy=delete")));
+    }
+    if setting("unclean.leader.election.enable") == Some("true") {
+        let found = "unclean leader election: a broker's failure may lose commands and halt partitions";
+        checks.push(Check::warning(&name, found, &alter("unclean.leader.election.enable=false")));
+    }
+    let retention_ms = setting("retention.ms").and_then(|ms| ms.parse::<i64>().ok());
+    if let Some(ms) = retention_ms.filter(|ms| (0..RETENTION_MIN.as_millis() as i64).contains(ms)) {
+        let found = format!("commands are deleted after {} min: a longer outage loses them", ms / 60_000);
+        checks.push(Check::warning(&name, found, &alter("retention.ms=604800000")));
+    }
+    if checks.is_empty() {
+        let time = match setting("message.timestamp.type") {
+            Some("LogAppendTime") => "the broker's clock stamps records",
+            _ => "producers' clocks stamp records",
+        };
+        let copies = match setting("min.insync.replicas") {
+            Some("1") => ", an acknowledged command may be on one disk only (min.insync.replicas=1)",
+            _ => "",
+        };
+        checks.push(Check::ok(name, format!("{partitions} partitions; {time}{copies}")));
+    }
+    checks
+}
+
+/// Added partitions put one entity on two of them.
+fn moved(topic: &str, partitions: i32, placed_for: i32) -> Option<Check> {
+    (partitions != placed_for).then(|| {
+        Check::failed(
+            format!("partitions of {topic}"),
+            format!("there are {partitions}, its keys were placed for {placed_for}"),
+            "solewriter resume TOPIC --accept-partitions, once every entity's commands are on its new partition",
+        )
+    })
+}
+
+/// The group's offsets can be read.
+async fn group(inspector: &Arc<Inspector>, topic: &Topic) -> anyhow::Result<Check> {
+    let (inspector, source) = (inspector.clone(), TopicPartition::new(topic.name.as_str(), 0));
+    let name = format!("group offsets of {}", topic.name);
+    Ok(match tokio::task::spawn_blocking(move || inspector.committed(&source)).await? {
+        Ok(Some(offset)) => Check::ok(name, format!("partition 0 at {offset}")),
+        Ok(None) => Check::ok(name, "none yet"),
+        Err(error) => Check::failed(name, error.to_string(), "give this user read on the group (docs/security.md)"),
+    })
+}
+
+async fn publish_topic(
+    inspector: &Arc<Inspector>,
+    topic: &str,
+    commands: &HashMap<String, String>,
+    own: &HashMap<String, String>,
+) -> anyhow::Result<Check> {
+    let name = format!("topic {topic}");
+    let bytes_max = |settings: &HashMap<String, String>| {
+        settings.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX)
+    };
+    Ok(match count(inspector, topic).await? {
+        Ok(_) if bytes_max(own) < bytes_max(commands) => Check::warning(
+            name,
+            format!("max.message.bytes is {}, the command topic takes {}", bytes_max(own), bytes_max(commands)),
+            "raise it: a command whose outcome does not fit is a dead letter",
+        ),
+        Ok(partitions) => Check::ok(name, format!("{partitions} partitions")),
+        Err(InspectError::NoTopic) => {
+            Check::warning(name, "does not exist yet", "`run` creates it, if the broker lets it")
+        }
+        Err(error) => Check::failed(name, error.to_string(), "look at the broker"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::CheckStatus;
+    use super::*;
+
+    fn checked(settings: &[(&str, &str)]) -> Vec<Check> {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        command_topic("t", 8, &settings)
+    }
+
+    #[test]
+    fn a_topic_that_forgets_commands_is_named_with_the_command_that_mends_it() {
+        let compacted = checked(&[("cleanup.policy", "compact,delete")]);
+        assert_eq!(compacted[0].status, CheckStatus::Failed);
+        let cure = compacted[0].cure.as_deref().unwrap_or_default();
+        assert!(cure.ends_with("--entity-name t --add-config cleanup.policy=delete"), "{cure}");
+        let short = checked(&[("retention.ms", "60000"), ("unclean.leader.election.enable", "true")]);
+        assert_eq!(short.len(), 2);
+        assert!(short.iter().all(|check| check.status == CheckStatus::Warning));
+    }
+
+    #[test]
+    fn a_topic_in_order_says_whose_clock_stamps_its_records() {
+        let checks = checked(&[("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")]);
+        assert_eq!(checks, [Check::ok("topic t", "8 partitions; the broker's clock stamps records")]);
+    }
+}

@@ -1,0 +1,162 @@
+//! What `check` reads: the last records of a command topic, judged as a worker
+//! would judge them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::check::Check;
+use crate::config::{Partitioner, Topic};
+use crate::dead_letter::DeadCode;
+use crate::handlers::EntityHandlers;
+use crate::kafka::{InspectError, Inspector};
+use crate::record::{Record, TopicPartition};
+use crate::runtime::worker_time_ms;
+use crate::steps::Rules;
+use crate::steps::receive::receive;
+use crate::steps::route::route;
+use crate::worker::Worker;
+
+/// Partitions that are looked into, from the first.
+const PARTITIONS_MAX: i32 = 8;
+/// Records of each.
+const RECORDS_PER_PARTITION: i64 = 12;
+/// A producer's clock may be so far off: milliseconds.
+const CLOCK_SKEW_MAX_MS: i64 = 60_000;
+
+/// What the sample shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sample {
+    records: usize,
+    /// Ids that are not UUIDv7: kept for ever.
+    untimed: usize,
+    /// Ids made later than now, beyond a clock's tolerance.
+    ahead: usize,
+    dead: BTreeMap<&'static str, usize>,
+    /// A misrouted key fits these partitioners.
+    partitioners: BTreeMap<&'static str, usize>,
+}
+
+/// Reads the last records, and says what a worker would make of them.
+pub(super) async fn check(
+    worker: &Worker,
+    topic: &Topic,
+    inspector: &Arc<Inspector>,
+    partition_count: i32,
+) -> anyhow::Result<Check> {
+    let name = format!("commands on {}", topic.name);
+    let Some(handlers) = worker.handlers(&topic.entity).cloned() else {
+        return Ok(Check::ok(name, "not judged: no handlers"));
+    };
+    let (inspector, topic) = (inspector.clone(), topic.clone());
+    let read = tokio::task::spawn_blocking(move || sample(&inspector, &topic, &handlers, partition_count)).await?;
+    Ok(match read {
+        Ok(sample) => sample.check(name),
+        Err(error) => Check::failed(name, error.to_string(), "give this user read on the topic (docs/security.md)"),
+    })
+}
+
+fn sample(
+    inspector: &Inspector,
+    topic: &Topic,
+    handlers: &Arc<EntityHandlers>,
+    partition_count: i32,
+) -> Result<Sample, InspectError> {
+    let mut sample = Sample::default();
+    for partition in 0..partition_count.min(PARTITIONS_MAX) {
+        let source = TopicPartition::new(topic.name.as_str(), partition);
+        let records = inspector.last_records(&source, RECORDS_PER_PARTITION)?;
+        let rules = Rules {
+            source,
+            handlers: handlers.clone(),
+            partition_count,
+            partitioner: topic.partitioner,
+            payload_bytes_max: usize::MAX,
+            outcome_bytes_max: usize::MAX,
+        };
+        for record in records {
+            sample.judge(record, &rules, worker_time_ms());
+        }
+    }
+    Ok(sample)
+}
+
+impl Sample {
+    fn judge(&mut self, record: Record, rules: &Rules, now_ms: i64) {
+        self.records += 1;
+        match receive(record, rules).and_then(|command| route(command, rules)) {
+            Ok(command) => match crate::horizon::id_time_ms(&command.id) {
+                None => self.untimed += 1,
+                Some(time_ms) if time_ms > now_ms + CLOCK_SKEW_MAX_MS => self.ahead += 1,
+                Some(_) => {}
+            },
+            Err(letter) => {
+                *self.dead.entry(letter.code.as_str()).or_default() += 1;
+                if letter.code == DeadCode::Misrouted {
+                    let key = letter.record.key().unwrap_or_default();
+                    for name in Partitioner::candidates(key, rules.source.partition, rules.partition_count) {
+                        *self.partitioners.entry(name).or_default() += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&self, name: String) -> Check {
+        let Self { records, untimed, ahead, .. } = self;
+        if let Some(misrouted) = self.dead.get(DeadCode::Misrouted.as_str()) {
+            let seems = self.partitioners.iter().max_by_key(|(_, count)| **count);
+            let seems = seems.map_or("none that is known", |(name, _)| *name);
+            return Check::failed(
+                name,
+                format!(
+                    "{misrouted} of the last {records} lie on the wrong partition; the partitioner seems to be {seems}"
+                ),
+                "set the producer's partitioner, or the topic's in the configuration (docs/publishing.md)",
+            );
+        }
+        if !self.dead.is_empty() {
+            let codes: Vec<String> = self.dead.iter().map(|(code, count)| format!("{count} {code}")).collect();
+            let found = format!("of the last {records}, dead letters: {}", codes.join(", "));
+            return Check::warning(name, found, "docs/interface.md says what a command record holds");
+        }
+        if *ahead > 0 {
+            let found = format!("{ahead} of the last {records} ids were made more than a minute ahead of this clock");
+            return Check::warning(name, found, "let producers follow a time server (chrony, NTP)");
+        }
+        if *untimed > 0 {
+            let found = format!("{untimed} of the last {records} ids are not UUIDv7: they are kept for ever");
+            return Check::warning(name, found, "let producers make UUIDv7 ids, which expire with the window");
+        }
+        match records {
+            0 => Check::ok(name, "none yet"),
+            _ => Check::ok(name, format!("the last {records}: on their partitions, with UUIDv7 ids")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::CheckStatus;
+    use super::*;
+
+    fn found(dead: &[(&'static str, usize)], untimed: usize, ahead: usize) -> Check {
+        let dead = dead.iter().copied().collect();
+        let partitioners = BTreeMap::from([("crc32 (librdkafka's default)", 3), ("fnv1a", 1)]);
+        Sample { records: 12, untimed, ahead, dead, partitioners }.check("commands".into())
+    }
+
+    #[test]
+    fn a_wrong_partitioner_fails_and_is_named() {
+        let check = found(&[("misrouted", 3), ("missing-id", 1)], 0, 0);
+        assert_eq!(check.status, CheckStatus::Failed);
+        assert!(check.detail.contains("3 of the last 12") && check.detail.ends_with("crc32 (librdkafka's default)"));
+    }
+
+    #[test]
+    fn what_is_only_unwise_is_a_warning() {
+        assert_eq!(found(&[("missing-id", 1)], 0, 0).status, CheckStatus::Warning);
+        assert_eq!(found(&[], 0, 2).status, CheckStatus::Warning);
+        assert_eq!(found(&[], 2, 0).status, CheckStatus::Warning);
+        assert_eq!(found(&[], 0, 0).status, CheckStatus::Ok);
+    }
+}
