@@ -52,19 +52,24 @@ async function main() {
   const headers = { ce_id: id, ce_type: type };
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) { // the same id: what was settled is only answered again
     try {
-      const [stored] = await producer.send({ topic, acks: -1, messages: [{ key, value: data, headers }] });
-      const outcome = await Promise.race([settled, sleep(TIMEOUT_MS, null, { ref: false })]);
-      if (outcome) {
-        const { partition, baseOffset: offset } = stored;
-        console.log(JSON.stringify({ command_id: id, partition, offset: Number(offset), outcome }));
-        return;
-      }
+      // This client's idempotent producer would try for ever.
+      const [stored] = await inTime(producer.send({ topic, acks: -1, messages: [{ key, value: data, headers }] }));
+      const outcome = await inTime(settled);
+      const { partition, baseOffset: offset } = stored;
+      console.log(JSON.stringify({ command_id: id, partition, offset: Number(offset), outcome }));
+      return;
     } catch (error) {
-      console.error(`not known to be stored: ${error.message}`);
+      console.error(`not known to be settled: ${error.message}`);
     }
   }
   console.error(`no outcome yet; try again with COMMAND_ID=${id}`);
   process.exitCode = 1;
+}
+
+/** Fails when the promise takes too long. */
+function inTime(promise) {
+  const late = sleep(TIMEOUT_MS, null, { ref: false }).then(() => Promise.reject(new Error("timed out")));
+  return Promise.race([promise, late]);
 }
 
 try {
