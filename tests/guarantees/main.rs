@@ -11,6 +11,7 @@ mod one_effect;
 mod one_writer;
 mod operators_see_why;
 mod outcomes_are_published;
+mod publishing;
 mod secured;
 mod support;
 mod support_works;
