@@ -4,6 +4,7 @@
 mod cost_stays_flat;
 mod dead_letters_keep_everything;
 mod demo;
+mod errors_name_the_cure;
 mod halts_are_explicit;
 mod no_stale_decision;
 mod nothing_lost;

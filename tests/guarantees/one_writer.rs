@@ -1,6 +1,8 @@
 //! P1: only the current owner of a partition can change its entities. A stale owner's write is
 //! rejected by the store, not avoided by a time-out.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support;
@@ -11,7 +13,8 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::scratch::unique;
 use crate::support::worker::Worker;
 
-const ROUNDS: u32 = 12;
+/// How long workers come and go.
+const UNREST: Duration = Duration::from_secs(60);
 
 /// An owner is stopped with a settlement on the wire, until another one has taken the partition over
 /// and settled more. The settlement then reaches Postgres, before the owner knows anything.
@@ -55,7 +58,7 @@ async fn an_owner_that_wakes_up_after_it_was_replaced_changes_nothing() {
 }
 
 /// A second worker comes again and again, and leaves as soon as it owns something: in order, or by a
-/// crash. That is a rebalance or two a second for half a minute.
+/// crash, for a minute. That is a rebalance or two a second.
 #[tokio::test]
 async fn a_rebalance_every_second_halts_nothing_and_loses_nothing() {
     let _turn = support::heavy();
@@ -63,12 +66,14 @@ async fn a_rebalance_every_second_halts_nothing_and_loses_nothing() {
     bank.options = bank.options.clone().property("session.timeout.ms", "1500");
     let mut steady = bank.worker();
     let stream = Stream::start(&bank, 2);
-    for round in 0..ROUNDS {
+    let (began, mut rounds) = (Instant::now(), 0);
+    while began.elapsed() < UNREST {
+        rounds += 1;
         let mut other = bank.worker();
         wait_for("the other worker to claim", PATIENCE, || {
             (other.metrics().sum("solewriter_claims_total", &[]) > 0.0).then_some(())
         });
-        if round % 2 == 0 {
+        if rounds % 2 == 0 {
             assert_eq!(other.sigterm_and_wait().code(), Some(0), "{}", other.output());
         } else {
             other.kill9();
@@ -77,7 +82,8 @@ async fn a_rebalance_every_second_halts_nothing_and_loses_nothing() {
     stream.end();
     bank.audit().await;
     let rebalances = steady.metrics().sum("solewriter_rebalances_total", &[]);
-    assert!(rebalances >= f64::from(ROUNDS), "{rebalances} rebalances");
+    // it comes, and it goes
+    assert!(rebalances >= f64::from(2 * rounds - 1), "{rebalances} rebalances in {rounds} rounds");
     assert_eq!(steady.sigterm_and_wait().code(), Some(0));
 }
 

@@ -137,11 +137,20 @@ impl WorkerOptions {
         let scratch = Scratch::new("verb");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = write_config(self, address, scratch.path());
+        self.run_verb_in(&scratch, arguments, &["--config".into(), config], input)
+    }
+
+    /// The same with what the environment says, and nothing else.
+    pub fn run_verb_without_file(&self, arguments: &[&str]) -> Said {
+        self.run_verb_in(&Scratch::new("verb"), arguments, &[], "")
+    }
+
+    fn run_verb_in(&self, scratch: &Scratch, arguments: &[&str], more: &[PathBuf], input: &str) -> Said {
         let file = |name: &str| scratch.path().join(name);
         fs::write(file("stdin"), input).expect("write the verb's input");
         let mut command = vec![bank()];
         command.extend(arguments.iter().map(PathBuf::from));
-        command.extend(["--config".into(), config]);
+        command.extend_from_slice(more);
         let program = Program {
             stdin: file("stdin"),
             stdout: file("stdout"),
