@@ -17,6 +17,7 @@ mod healthcheck;
 mod migrate;
 mod operator;
 mod output;
+mod publish;
 mod resume;
 mod run;
 mod signals;
@@ -66,6 +67,7 @@ enum Verb {
     Dev(dev::Args),
     Migrate(migrate::Args),
     Check(check::Args),
+    Publish(publish::Args),
     Status(status::Args),
     Halt(halt::Args),
     Resume(resume::Args),
@@ -128,6 +130,7 @@ impl Cli {
             Verb::Dev(args) => wait_for(dev::run(args, output, worker, load)),
             Verb::Migrate(args) => wait_for(migrate::run(&args, output, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
+            Verb::Publish(args) => wait_for(publish::run(args, output, load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
