@@ -14,6 +14,7 @@ mod dev;
 mod exit;
 mod halt;
 mod healthcheck;
+mod inspect;
 mod migrate;
 mod operator;
 mod output;
@@ -69,6 +70,7 @@ enum Verb {
     Check(check::Args),
     Publish(publish::Args),
     Status(status::Args),
+    Inspect(inspect::Args),
     Halt(halt::Args),
     Resume(resume::Args),
     Config(config::Args),
@@ -132,6 +134,7 @@ impl Cli {
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
             Verb::Publish(args) => wait_for(publish::run(args, output, load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
+            Verb::Inspect(args) => wait_for(inspect::run(args, output, load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
         }
