@@ -9,6 +9,7 @@ mod nothing_lost;
 mod one_effect;
 mod one_writer;
 mod outcomes_are_published;
+mod publishing_and_asking;
 mod secured;
 mod support;
 mod support_works;
