@@ -42,7 +42,8 @@ pub(super) struct Args {
     /// Wait for the outcome of each command
     #[arg(long)]
     wait: bool,
-    /// How long to wait for an outcome, such as 30s; counted from when its command is sent
+    /// How long a command may take from when it is sent, such as 30s: to be in the log and, with
+    /// --wait, to have its outcome
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Commands per second at most
@@ -62,7 +63,7 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
 }
 
 async fn connect(args: &Args, config: &Config) -> anyhow::Result<Client> {
-    let mut options = Options::new(&args.topic).with_source("/solewriter/publish");
+    let mut options = Options::new(&args.topic).with_source("/solewriter/publish").with_delivery_timeout(args.timeout);
     if let Some(topic) = config.topics.iter().find(|topic| topic.name == args.topic) {
         options = options.with_outcomes_topic(topic.outcomes_topic()).with_partitioner(topic.partitioner);
     }
@@ -76,7 +77,13 @@ async fn connect(args: &Args, config: &Config) -> anyhow::Result<Client> {
 /// Ends with the input, or when nobody takes what is sent.
 async fn send_all(client: &Client, args: &Args, mut lines: mpsc::Receiver<Line>, sent: mpsc::Sender<InFlight>) {
     let mut pace = Pace::new(args.rate);
-    while let Some(Line { number, command }) = lines.recv().await {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            // the input may never end
+            () = sent.closed() => return,
+        };
+        let Some(Line { number, command }) = line else { return };
         let in_flight = match command {
             Ok(command) => {
                 pace.next().await;
