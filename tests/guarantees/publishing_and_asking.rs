@@ -10,7 +10,9 @@ use uuid::Uuid;
 use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::{DAY_MS, now_ms, of_command, open, v7_at, withdraw};
-use crate::support::patience::PATIENCE;
+use crate::support::kafka::{Broker, BrokerOptions};
+use crate::support::patience::{PATIENCE, wait_for};
+use crate::support::postgres::Database;
 use crate::support::worker::{Said, Worker};
 use crate::support::{consumer, topics};
 
@@ -38,7 +40,8 @@ impl Bank {
         self.inspect(&["record", &format!("{}:0:{offset}", self.topic)])
     }
 
-    async fn client(&self) -> Client {
+    /// With the cluster's own properties: encryption, credentials.
+    pub async fn client(&self) -> Client {
         let options = self.cluster.properties.iter();
         let options =
             options.fold(Options::new(&self.topic), |options, (name, value)| options.with_property(name, value));
@@ -268,4 +271,27 @@ async fn the_client_gets_one_outcome_however_often_it_asks() {
 
     let nowhere = Client::connect(&bank.cluster.bootstrap_servers, Options::new("no-such-topic")).await;
     assert!(matches!(nowhere, Err(Error::NoTopic { .. })));
+}
+
+/// The broker freezes in the middle of a long input.
+#[tokio::test]
+async fn publish_ends_when_the_broker_takes_nothing_more_and_names_what_is_open() {
+    let _turn = support::heavy();
+    let mut broker = Broker::start(BrokerOptions::default());
+    let database = Database::fresh("frozen").await;
+    let bank = Bank::open_on(broker.cluster(), database, "frozen", 1).await;
+    let lines: Vec<_> =
+        (0..10_000).map(|n| line("account.open", &format!("acct-{n}"), &json!({"initial": n}))).collect();
+    let (said, rows) = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| bank.publish(&["--rate", "50", "--timeout", "4s"], &lines));
+        let some = || topics::watermarks(&bank.cluster, &bank.topic, 0).1 > 20;
+        wait_for("some commands in the log", PATIENCE, || some().then_some(()));
+        broker.freeze();
+        publishing.join().expect("publish")
+    });
+    assert_eq!(said.code, Some(4), "{said:?}");
+    let (published, open) = (rows.len(), said.stderr.lines().count());
+    assert!(published > 20 && open > 0 && published + open < lines.len(), "{published} published, {open} open");
+    let first = format!("line {}: the delivery of command ", published + 1);
+    assert!(said.stderr.starts_with(&first), "{}", said.stderr);
 }
