@@ -167,7 +167,9 @@ pub fn entity_id(key: Option<&[u8]>) -> Option<&str> {
     (!id.is_empty() && id.len() <= 512 && !id.contains('\0')).then_some(id)
 }
 
-fn text_or_base64(value: &[u8]) -> Value {
+/// Bytes as JSON shows them: text, or `{"base64": …}` for what is none or holds
+/// U+0000.
+pub(crate) fn text_or_base64(value: &[u8]) -> Value {
     match std::str::from_utf8(value) {
         Ok(text) if !text.contains('\0') => Value::String(text.to_owned()),
         _ => json!({ "base64": BASE64.encode(value) }),

@@ -62,6 +62,8 @@
 //!
 //! The stored state, the reply and the event are the handlers' own types; a `no`
 //! is a [`Rejection`]. A panic is caught, the state untouched, the command dead.
+//!
+//! The service that asks for all this uses [`client`].
 
 #![warn(missing_docs)]
 
@@ -70,6 +72,7 @@ mod allocator;
 pub mod assignment;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod cursor;

@@ -208,13 +208,13 @@ fn write_rfc3339(text: &mut String, time_ms: i64) {
 }
 
 impl FinalOutcome {
-    /// The outcome record: the same bytes at every repeat.
-    pub fn outcome(&self) -> Publication<'_> {
+    /// The value of the outcome record.
+    pub(crate) fn body(&self) -> Body<'_> {
         let (outcome, code, detail, reply) = match &self.ending {
             Ending::Applied { reply, .. } => ("applied", None, None, Some(&**reply)),
             Ending::Rejected { code, detail } => ("rejected", Some(&**code), detail.as_deref(), None),
         };
-        let body = Body {
+        Body {
             command_id: self.command_id,
             command_type: Some(&self.command_type),
             entity_type: Some(&self.entity_type),
@@ -227,9 +227,13 @@ impl FinalOutcome {
             topic: &self.source.topic,
             partition: self.source.partition,
             offset: self.offset,
-        };
+        }
+    }
+
+    /// The outcome record: the same bytes at every repeat.
+    pub fn outcome(&self) -> Publication<'_> {
         let id = Uuid::new_v5(&self.command_id, b"solewriter.outcome");
-        self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&body).into())
+        self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&self.body()).into())
     }
 
     /// The events that the handler emitted, in order.

@@ -129,6 +129,7 @@ fn of_kafka(error: &KafkaError) -> Exit {
             Code::BrokerTransportFailure
             | Code::AllBrokersDown
             | Code::OperationTimedOut
+            | Code::MessageTimedOut
             | Code::RequestTimedOut
             | Code::Resolve
             | Code::BrokerNotAvailable

@@ -16,9 +16,11 @@ mod dev;
 mod exit;
 mod halt;
 mod healthcheck;
+mod inspect;
 mod migrate;
 mod operator;
 mod output;
+mod publish;
 mod resume;
 mod run;
 mod signals;
@@ -68,7 +70,9 @@ enum Verb {
     Dev(dev::Args),
     Migrate(migrate::Args),
     Check(check::Args),
+    Publish(publish::Args),
     Status(status::Args),
+    Inspect(inspect::Args),
     Halt(halt::Args),
     Resume(resume::Args),
     Config(config::Args),
@@ -131,7 +135,9 @@ impl Cli {
             Verb::Dev(args) => wait_for(dev::run(args, output, worker, load)),
             Verb::Migrate(args) => wait_for(migrate::run(&args, output, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
+            Verb::Publish(args) => wait_for(publish::run(args, output, load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
+            Verb::Inspect(args) => wait_for(inspect::run(args, output, load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
         }

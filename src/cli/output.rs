@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::telemetry::logging::colours_wanted;
@@ -51,6 +51,15 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// On a narrow terminal these columns keep their width, and the others wrap.
+pub(super) fn keep_whole(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+}
+
 /// Removes the padding that a table without borders leaves at the edges.
 pub(super) fn drawn(table: &Table) -> String {
     let lines = table.lines();
@@ -59,6 +68,20 @@ pub(super) fn drawn(table: &Table) -> String {
         line.strip_prefix(' ').unwrap_or(line).to_owned() + "\n"
     });
     trimmed.collect()
+}
+
+/// Names and values below each other; those without a value are left out.
+pub(super) fn facts<const N: usize>(facts: [(&str, Option<Cell>); N]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.style_text_only();
+    for (name, value) in facts {
+        if let Some(value) = value {
+            table.add_row([Cell::new(name), value]);
+        }
+    }
+    keep_whole(&mut table, &[0]);
+    drawn(&table)
 }
 
 /// How loudly a cell speaks.
@@ -88,4 +111,17 @@ pub(super) fn toned(text: &str, tone: Tone) -> Cell {
 /// A number or word that may be unknown.
 pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// A time for people: on a narrow terminal it wraps behind the day.
+pub(super) fn time(rfc3339: &str) -> String {
+    rfc3339.replacen('T', " ", 1)
+}
+
+/// A code with its detail.
+pub(super) fn reason(code: &str, detail: Option<&str>) -> String {
+    match detail {
+        Some(detail) => format!("{code}: {detail}"),
+        None => code.to_owned(),
+    }
 }

@@ -2,10 +2,12 @@
 //! the configuration refuses to change those.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
 use crate::config;
+use crate::config::Partitioner;
 
 /// Where the brokers are, and how to speak with them.
 #[derive(Clone)]
@@ -58,6 +60,22 @@ const PRODUCER_ONLY: &[&str] = &[
     "sticky.partitioning.linger.ms",
     "transaction",
 ];
+
+/// A batch of commands stays below the limit that brokers have by default
+/// (1,048,588 bytes), so that none is refused for its neighbours. Bytes.
+const COMMAND_BATCH_BYTES_MAX: usize = 1_000_000;
+
+/// What the client itself refuses to send: 64 MiB.
+const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Each as it hashes a key; what has none goes anywhere.
+fn librdkafka_name(partitioner: Partitioner) -> &'static str {
+    match partitioner {
+        Partitioner::Murmur2 => "murmur2_random",
+        Partitioner::Crc32 => "consistent_random",
+        Partitioner::Fnv1a => "fnv1a_random",
+    }
+}
 
 impl Client {
     fn base(&self, foreign: &[&str]) -> ClientConfig {
@@ -176,6 +194,36 @@ impl Client {
             // after an expiry librdkafka goes on with later records: never expire
             .set("message.timeout.ms", "0")
             .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// The producer of commands, on the upstream's side.
+    pub fn command_producer(&self, partitioner: Partitioner, delivery_timeout: Duration) -> ClientConfig {
+        let mut config = self.producer(COMMAND_BATCH_BYTES_MAX);
+        config
+            .set("partitioner", librdkafka_name(partitioner))
+            // a command that is refused concerns its sender; the others go on
+            .set("enable.gapless.guarantee", "false")
+            // its sender waits, and can send it again under the same id
+            .set("message.timeout.ms", delivery_timeout.as_millis().max(1).to_string());
+        if !self.properties.contains_key("message.max.bytes") {
+            // how long a record may be is the topic's to say
+            config.set("message.max.bytes", COMMAND_BYTES_MAX.to_string());
+        }
+        config
+    }
+
+    /// The reader that follows a topic, in no group.
+    pub fn tail(&self) -> ClientConfig {
+        let mut config = self.inspector();
+        config
+            // what retention has deleted before it was read cannot be had: go on with the oldest
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "false")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("queued.min.messages", "1000")
+            .set("max.partition.fetch.bytes", "1048576");
         config
     }
 

@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::log::Reported;
 use super::{Client, copy};
 use crate::record::{Record, TopicPartition};
 
@@ -45,10 +46,10 @@ pub enum RecordAt {
 
 /// The client that looks.
 pub struct Inspector {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Reported>,
     /// Reads uncommitted: asked by a client that does not, the broker names the
     /// last stable offset as the end, below what an open transaction holds back.
-    ends: BaseConsumer,
+    ends: BaseConsumer<Reported>,
     /// One reads at a time: the consumer has one assignment.
     reading: Mutex<()>,
     timeout: Duration,
@@ -61,8 +62,8 @@ impl Inspector {
     /// If a setting is not one of librdkafka's.
     pub fn new(client: &Client, timeout: Duration) -> Result<Self, KafkaError> {
         Ok(Self {
-            ends: client.inspector().set("isolation.level", "read_uncommitted").create()?,
-            consumer: client.inspector().create()?,
+            ends: client.inspector().set("isolation.level", "read_uncommitted").create_with_context(Reported)?,
+            consumer: client.inspector().create_with_context(Reported)?,
             reading: Mutex::new(()),
             timeout,
         })

@@ -1,6 +1,9 @@
 //! librdkafka's log lines, at the level that they deserve here.
 
+use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// What librdkafka calls a warning and is part of every rebalance or restart of
 /// a broker: a commit for a generation that has just ended (the offset in the
@@ -21,3 +24,24 @@ pub(super) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
         _ => tracing::error!(target: "librdkafka", facility, "{message}"),
     }
 }
+
+/// The context of clients whose calls report what they could not do.
+pub(super) struct Reported;
+
+impl ClientContext for Reported {
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, Resolve};
+        match error.rdkafka_error_code() {
+            // said hundreds of times a second while nobody answers, and by the call in its time
+            Some(AllBrokersDown | BrokerTransportFailure | Resolve) => tracing::debug!(%error, reason, "kafka client"),
+            // credentials, certificates: the call only says that it got no answer
+            _ => tracing::warn!(%error, reason, "kafka client"),
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        forward(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Reported {}

@@ -1,19 +1,24 @@
-//! The Kafka adapter: the consumer's poll thread, the producer, and a second
-//! client that looks at topics.
+//! The Kafka adapter: the consumer's poll thread, the producer, a second client
+//! that looks at topics, and what upstream services need: a producer of commands
+//! and a reader that follows outcomes.
 
 mod budget;
 mod client;
+mod command_producer;
 mod consumer;
 mod copy;
 mod inspector;
 mod log;
 mod producer;
+mod tail;
 mod topic_id;
 mod topics;
 
 pub use budget::{Budget, Lane};
 pub use client::Client;
+pub use command_producer::{CommandProducer, Delivery, Placed};
 pub use consumer::{Consumer, Notice, Ownership};
 pub use inspector::{InspectError, Inspector, LogEnd, RecordAt};
 pub use producer::{BatchDelivery, Producer, SendError, Session};
+pub use tail::{Tail, TailError};
 pub use topics::{TopicError, Topics};

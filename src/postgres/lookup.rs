@@ -27,7 +27,7 @@ pub struct CommandTypeRow {
 }
 
 /// An entity's row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct StoredEntity {
     /// The entity's id.
     pub entity_id: String,
@@ -63,7 +63,7 @@ impl EntityRow {
 }
 
 #[derive(FromRow)]
-struct OutcomeRow {
+pub(super) struct OutcomeRow {
     command_id: Uuid,
     command_type: String,
     entity_type: String,
@@ -85,7 +85,7 @@ struct OutcomeRow {
 }
 
 impl OutcomeRow {
-    fn into_outcome(self) -> Result<FinalOutcome> {
+    pub(super) fn into_outcome(self) -> Result<FinalOutcome> {
         let ending = if self.outcome == "applied" {
             Ending::Applied {
                 reply: parse(self.command_id, self.reply.as_deref().unwrap_or(b"null"))?,

@@ -4,6 +4,7 @@
 mod claim;
 mod connect;
 mod error;
+mod history;
 mod lookup;
 mod migrate;
 mod nodelay;
@@ -20,6 +21,7 @@ mod watch;
 pub use claim::{ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use error::{Error, Refusal};
+pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};
 pub use lookup::{CommandTypeRow, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};

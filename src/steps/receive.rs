@@ -46,6 +46,11 @@ pub fn receive(record: Record, rules: &Rules) -> Result<Command, Box<DeadLetter>
     }
 }
 
+/// The command id that a record carries, if it can be read.
+pub fn command_id(record: &Record, payload_bytes_max: usize) -> Option<Uuid> {
+    Envelope::read(record, payload_bytes_max).id.and_then(Result::ok)
+}
+
 fn first_fault(record: &Record, envelope: &Envelope, rules: &Rules) -> Option<Fault> {
     let value_bytes = record.value().map_or(0, <[u8]>::len);
     if value_bytes > rules.payload_bytes_max {
@@ -175,7 +180,7 @@ fn wrong_specversion(given: &str) -> String {
 }
 
 /// A command id: the 36-character hyphenated form, any case, not nil and not max.
-fn parse_id(id: &str) -> Result<Uuid, String> {
+pub(crate) fn parse_id(id: &str) -> Result<Uuid, String> {
     let parsed = (id.len() == 36).then(|| Uuid::try_parse(id).ok()).flatten();
     parsed
         .filter(|id| !id.is_nil() && !id.is_max())

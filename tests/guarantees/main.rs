@@ -13,6 +13,7 @@ mod one_writer;
 mod operators_see_why;
 mod outcomes_are_published;
 mod publishing;
+mod publishing_and_asking;
 mod secured;
 mod support;
 mod support_works;
