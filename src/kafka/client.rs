@@ -215,15 +215,13 @@ impl Client {
 
     /// The reader that follows a topic, in no group.
     pub fn tail(&self) -> ClientConfig {
-        let mut config = self.inspector();
+        let mut config = self.reader();
         config
             // what retention has deleted before it was read cannot be had: go on with the oldest
             .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "false")
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "4096")
-            .set("queued.min.messages", "1000")
-            .set("max.partition.fetch.bytes", "1048576");
+            .set("queued.min.messages", "1000");
         config
     }
 

@@ -24,7 +24,7 @@ use crate::support::topics;
 const PARTITIONS: i32 = 12;
 
 /// The files that the document shows whole.
-const SHOWN: [&str; 9] = [
+const SHOWN: [&str; 10] = [
     "publishing/java/pom.xml",
     "publishing/java/src/main/java/Publish.java",
     "publishing/python/requirements.txt",
@@ -34,6 +34,7 @@ const SHOWN: [&str; 9] = [
     "publishing/node/package.json",
     "publishing/node/publish.mjs",
     "publishing/kcat.sh",
+    "publishing/rust/publish.rs",
 ];
 
 #[test]
@@ -69,6 +70,11 @@ async fn go() {
 #[tokio::test]
 async fn node() {
     publishes("node", fetch::node()).await;
+}
+
+#[tokio::test]
+async fn rust() {
+    publishes("rust", fetch::rust()).await;
 }
 
 #[tokio::test]

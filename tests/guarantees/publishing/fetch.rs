@@ -84,6 +84,12 @@ pub fn kcat() -> Fetched {
     Ok(Snippet::new(Call::new(["bash"]).arg(source("kcat.sh")), scratch))
 }
 
+/// Cargo builds the examples before it runs the tests.
+pub fn rust() -> Fetched {
+    let publish = crate::support::worker::bank().with_file_name("publish");
+    Ok(Snippet::new(Call::new([publish]), Scratch::new("publishing-rust")))
+}
+
 fn need(tool: &str) -> Result<(), String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).any(|directory| directory.join(tool).is_file());
