@@ -47,7 +47,10 @@ $$;
 create function claim_partition_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_owner text,
     p_cluster_id text, p_group_id text,
-    p_start_offset bigint, p_topic_id text, p_partition_count int
+    p_start_offset bigint, p_topic_id text, p_partition_count int,
+    -- why a new row begins halted: in one commit with the row, or a crash between
+    -- the two would forget it
+    p_halted_code text, p_halted_detail text, p_witnessed_offset bigint
 ) returns setof partitions
 language plpgsql
 set search_path from current
@@ -57,9 +60,12 @@ declare
 begin
     if p_start_offset is not null then
         insert into partitions (topic, partition, fencing_token, claim_id, owner, cluster_id,
-                                group_id, next_offset, published_offset, topic_id, partition_count)
+                                group_id, next_offset, published_offset, topic_id, partition_count,
+                                halted_code, halted_detail, halted_at, witnessed_offset)
         values (p_topic, p_partition, 0, p_claim_id, p_owner, p_cluster_id,
-                p_group_id, p_start_offset, p_start_offset, p_topic_id, p_partition_count)
+                p_group_id, p_start_offset, p_start_offset, p_topic_id, p_partition_count,
+                p_halted_code, p_halted_detail, case when p_halted_code is not null then now() end,
+                p_witnessed_offset)
         on conflict do nothing;
     end if;
     select * into held from partitions
@@ -129,10 +135,14 @@ begin
          where t.version is not distinct from e.base
            and (t.version is null or (t.topic = p_topic and t.partition = p_partition))
     ), changed as (
-        -- a row that somebody changed meanwhile is no longer in this place
+        -- the place only finds the row: version and home decide, also of a row that
+        -- somebody else has changed while this waited for it (servers before 15.15
+        -- do not compare the place again)
         update entities t set version = held.version, state = held.state::jsonb
           from held
          where t.ctid = held.place and t.version = held.base and held.version is not null
+           and t.entity_id = held.id and t.entity_type = p_entity_type
+           and t.topic = p_topic and t.partition = p_partition
         returning 1
     ), made as (
         insert into entities (entity_type, entity_id, topic, partition, version, state)

@@ -67,7 +67,7 @@
 
 #![warn(missing_docs)]
 
-#[cfg(feature = "jemalloc")]
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
 mod allocator;
 pub mod assignment;
 #[cfg(feature = "cli")]

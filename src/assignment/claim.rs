@@ -12,7 +12,7 @@ use crate::fencing_token::{ClaimId, FencingToken};
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Horizon;
 use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
-use crate::postgres::{self, ClaimRequest, Row};
+use crate::postgres::{self, Beginning, ClaimRequest, Row};
 use crate::record::{Record, TopicPartition};
 use crate::steps::fence::{Claimed, check_not_behind};
 
@@ -58,10 +58,7 @@ pub(super) async fn claim(partition: &Partition) -> Result<Claiming, ClaimError>
     // the witness before the claim: read after it, another owner's progress
     // would look like a database that went back
     let before = look(partition, LogBefore::look).await?;
-    let row = match become_owner(partition, &before).await? {
-        Ok(row) => row,
-        Err(instead) => return Ok(instead),
-    };
+    let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
     partition.stands_at(row.cursor);
     if let Some((code, detail)) = &row.halted {
         tracing::warn!(source = %partition.source, code, detail, "is halted: an operator decides");
@@ -104,36 +101,37 @@ async fn look<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(move || ask(&inspector, &source)).await??)
 }
 
-/// The row with the new token, or what the claim came to instead.
-async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Result<Row, Claiming>, ClaimError> {
+/// The row with the new token. `None`: somebody else was faster.
+async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, ClaimError> {
     let request = ClaimRequest {
         source: &partition.source,
         claim_id: ClaimId::random(),
         owner: &partition.worker.owner,
         cluster_id: &partition.worker.cluster_id,
         group_id: &partition.worker.group_id,
-        start_offset: None,
+        beginning: None,
         topic_id: log.topic_id.as_deref(),
         partition_count: log.partition_count,
     };
     if let Some(row) = partition.worker.store.claim(&request).await? {
-        return Ok(Ok(row));
+        return Ok(Some(row));
     }
-    let start_offset = Some(start_offset(partition, log.end).await?);
-    let Some(row) = partition.worker.store.claim(&ClaimRequest { start_offset, ..request }).await? else {
-        return Ok(Err(Claiming::Fenced));
-    };
-    // another owner may have made it meanwhile; then it is not new
-    if row.halted.is_none()
-        && row.cursor.batch_seq == 0
+    // judged before the row is made: a crash in between must not forget the halt
+    let beginning = begin(partition, log).await?;
+    let row = partition.worker.store.claim(&ClaimRequest { beginning: Some(&beginning), ..request }).await?;
+    if let (Some(halt), Some(row)) = (&beginning.halt, &row)
+        && row.halted.is_some()
         && row.claimed.token() == FencingToken(1)
-        && let Some(halt) = first_claim(partition, &row, log).await?
     {
-        partition.stands_at(row.cursor);
-        let held = record_halt(partition, &row.claimed, &halt).await?;
-        return Ok(Err(held.map_or(Claiming::Fenced, Claiming::Halted)));
+        say_halted(partition, halt);
     }
-    Ok(Ok(row))
+    Ok(row)
+}
+
+/// Where a partition without a row begins, and whether somebody has to decide first.
+async fn begin(partition: &Partition, log: &LogBefore) -> Result<Beginning, ClaimError> {
+    let offset = start_offset(partition, log.end).await?;
+    Ok(Beginning { offset, halt: first_claim(partition, offset, log).await? })
 }
 
 async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimError> {
@@ -149,7 +147,7 @@ async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimEr
 
 /// A partition without a row: either it is new, or the database went back to a
 /// time before it, or its backlog is older than anything that is remembered.
-async fn first_claim(partition: &Partition, row: &Row, log: &LogBefore) -> Result<Option<Halt>, ClaimError> {
+async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -> Result<Option<Halt>, ClaimError> {
     if let Some(committed) = log.committed {
         let detail = format!(
             "the consumer group has committed offset {committed}, the database has never heard of this partition: \
@@ -158,10 +156,9 @@ async fn first_claim(partition: &Partition, row: &Row, log: &LogBefore) -> Resul
         let witnessed = Some((0, committed));
         return Ok(Some(Halt { code: HaltCode::DatabaseBehind, detail, witnessed }));
     }
-    if row.cursor.next_offset >= log.end.high {
+    if next_offset >= log.end.high {
         return Ok(None);
     }
-    let next_offset = row.cursor.next_offset;
     let oldest = look(partition, move |inspector, source| inspector.first_record_from(source, next_offset)).await?;
     let horizon = partition.worker.store.horizon().await?;
     Ok(match oldest {
@@ -254,8 +251,12 @@ pub(super) async fn record_halt(
 ) -> postgres::Result<Option<Claimed>> {
     let recorded = partition.worker.store.halt(claimed, halt).await?;
     if recorded.is_some() {
-        let resolve = halt.code.resolve(&partition.source);
-        tracing::error!(source = %partition.source, code = %halt.code, detail = halt.detail, resolve, "halted");
+        say_halted(partition, halt);
     }
     Ok(recorded)
+}
+
+fn say_halted(partition: &Partition, halt: &Halt) {
+    let resolve = halt.code.resolve(&partition.source);
+    tracing::error!(source = %partition.source, code = %halt.code, detail = halt.detail, resolve, "halted");
 }

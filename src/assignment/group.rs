@@ -81,7 +81,7 @@ impl Group {
                 metrics::rebalanced();
                 self.give_back(sources, done);
             }
-            Notice::MembershipLost => self.worker.health.set_group_joined(false),
+            Notice::AssignmentLost => self.worker.health.set_group_joined(false),
             Notice::OffsetOutOfRange => {
                 tracing::warn!("an offset is not in its log: every partition looks at its log again");
                 self.owned.values().for_each(|owned| owned.partition.poke.notify_one());

@@ -125,6 +125,13 @@ impl Partition {
         *lock(&self.cursor)
     }
 
+    /// Shows how far it is behind, unless it was given up meanwhile.
+    pub fn show_lag(&self, records: u64, age: Duration) {
+        if lock(&self.cursor).is_some() {
+            self.gauges.lag(records, age);
+        }
+    }
+
     /// Remembers where a partition stands that is not written to.
     pub fn stands_at(&self, cursor: Cursor) {
         *lock(&self.cursor) = Some(cursor);
@@ -178,6 +185,9 @@ impl Partition {
             state = next(state, event);
         }
         *lock(&self.claimed) = None;
+        let mut cursor = lock(&self.cursor);
+        *cursor = None;
+        // under the lock: a look at the log that is under way shows nothing after this
         self.gauges.released();
     }
 }

@@ -113,10 +113,15 @@ async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Resul
     let oldest_ms = match partition.oldest_unsettled_ms() {
         _ if lag == 0 => None,
         Some(time_ms) => Some(time_ms),
-        None => ask(worker, partition, move |inspector, source| oldest_ms(inspector, source, cursor)).await?,
+        None => ask(worker, partition, move |inspector, source| oldest_ms(inspector, source, cursor))
+            .await
+            .inspect_err(
+                |error| tracing::warn!(source = %partition.source, %error, "reading the oldest unsettled record"),
+            )
+            .unwrap_or(None),
     };
     let age_ms = oldest_ms.map_or(0, |oldest_ms| worker_time_ms() - oldest_ms);
-    partition.gauges.lag(lag, Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
+    partition.show_lag(lag, Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)));
     Ok(())
 }
 
@@ -144,7 +149,8 @@ async fn ask<T: Send + 'static>(
 /// The time of the first record that is not settled, if one is there.
 fn oldest_ms(inspector: &Inspector, source: &TopicPartition, cursor: Cursor) -> Result<Option<i64>, InspectError> {
     Ok(match inspector.first_record_from(source, cursor.next_offset)? {
-        RecordAt::Found(record) => Some(record.timestamp_ms),
+        // -1: a record without a time
+        RecordAt::Found(record) => Some(record.timestamp_ms).filter(|time_ms| *time_ms >= 0),
         RecordAt::Missing => None,
     })
 }

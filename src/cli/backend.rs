@@ -57,9 +57,9 @@ pub(super) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
 /// cannot be reached is a failed check, not an error.
 pub(super) async fn check(worker: &Worker, config: &Config) -> anyhow::Result<Vec<Check>> {
     let mut checks = super::check_config::handlers(worker, config);
-    let (database, placed_for) = super::check_database::checks(config).await?;
+    let (database, known) = super::check_database::checks(config).await?;
     checks.extend(database);
-    checks.extend(super::check_kafka::checks(worker, config, &placed_for).await?);
+    checks.extend(super::check_kafka::checks(worker, config, &known).await?);
     Ok(checks)
 }
 
@@ -105,11 +105,14 @@ async fn log(inspector: &Arc<Inspector>, source: TopicPartition, next_offset: i6
         let end_offset = inspector.log_end(&source)?.high;
         let oldest = match end_offset > next_offset {
             // whoever may not read the topic still sees how far it is behind
-            true => inspector.first_record_from(&source, next_offset).unwrap_or(RecordAt::Missing),
+            true => inspector.first_record_from(&source, next_offset).unwrap_or_else(|error| {
+                tracing::warn!(%source, %error, "the age of the lag is unknown");
+                RecordAt::Missing
+            }),
             false => RecordAt::Missing,
         };
         let oldest_ms = match oldest {
-            RecordAt::Found(record) => Some(record.timestamp_ms),
+            RecordAt::Found(record) => Some(record.timestamp_ms).filter(|time_ms| *time_ms >= 0),
             RecordAt::Missing => None,
         };
         Ok(Log { end_offset, oldest_ms })
@@ -120,7 +123,11 @@ async fn log(inspector: &Arc<Inspector>, source: TopicPartition, next_offset: i6
 fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> PartitionStatus {
     let lag_records = log.as_ref().map(|log| (log.end_offset - row.next_offset).max(0));
     let since_ms = |at: i64| (worker_time_ms() - at).max(0) as f64 / 1000.0;
-    let lag_seconds = log.as_ref().map(|log| log.oldest_ms.map_or(0.0, since_ms));
+    // a lag of unknown age: behind an open transaction, or not to be read
+    let lag_seconds = log.as_ref().and_then(|log| match log.oldest_ms {
+        None if log.end_offset > row.next_offset => None,
+        oldest_ms => Some(oldest_ms.map_or(0.0, since_ms)),
+    });
     let source = TopicPartition::new(&*row.topic, row.partition);
     let halt = row.halted_code.map(|code| Halt {
         resolve: HaltCode::parse(&code).map_or_else(|| "upgrade solewriter".into(), |code| code.resolve(&source)),

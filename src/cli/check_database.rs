@@ -2,7 +2,7 @@
 
 use super::check::{Check, CheckStatus};
 use crate::config::Config;
-use crate::postgres::{Result, SchemaState, Settings, Store};
+use crate::postgres::{Holder, Result, SchemaState, Settings, Store};
 use crate::runtime::worker_time_ms;
 
 const SCHEMA: &str = "schema";
@@ -11,15 +11,24 @@ const SERVER_VERSION_MIN: i32 = 150_000;
 /// Clocks further apart make ids look older or younger than they are: milliseconds.
 const CLOCK_SKEW_MAX_MS: i64 = 5_000;
 
+/// What the schema says of the cluster.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Whose partitions it holds.
+    pub(super) holders: Vec<Holder>,
+    /// The partition count that each topic's keys were placed for.
+    pub(super) placed_for: Vec<(String, i32)>,
+}
+
 /// The database answers, keeps what it commits, and lets this role do a worker's work.
 ///
-/// Also the partition count that each topic's keys were placed for.
-pub(super) async fn checks(config: &Config) -> anyhow::Result<(Vec<Check>, Vec<(String, i32)>)> {
+/// Also what it says of the cluster.
+pub(super) async fn checks(config: &Config) -> anyhow::Result<(Vec<Check>, Known)> {
     let store = Store::new(&config.database, "solewriter check")?;
     if let Err(error) = store.reach().await {
         let why = error.to_string();
         let (why, cure) = why.rsplit_once("; ").unwrap_or((&why, "correct database.url"));
-        return Ok((vec![Check::failed("database", why, cure)], Vec::new()));
+        return Ok((vec![Check::failed("database", why, cure)], Known::default()));
     }
     let settings = store.settings().await?;
     let mut checks = vec![server(&settings)];
@@ -29,7 +38,11 @@ pub(super) async fn checks(config: &Config) -> anyhow::Result<(Vec<Check>, Vec<(
     let schema = schema(&store, config).await?;
     let fits = schema.iter().all(|check| check.status != CheckStatus::Failed || check.name != SCHEMA);
     checks.extend(schema);
-    Ok((checks, if fits { store.partition_counts().await? } else { Vec::new() }))
+    let known = match fits {
+        true => Known { holders: store.holders().await?, placed_for: store.partition_counts().await? },
+        false => Known::default(),
+    };
+    Ok((checks, known))
 }
 
 fn server(settings: &Settings) -> Check {
@@ -106,12 +119,7 @@ async fn schema(store: &Store, config: &Config) -> Result<Vec<Check>> {
     if let Some(failed) = found {
         return Ok(vec![failed]);
     }
-    Ok(vec![
-        Check::ok(SCHEMA, name.clone()),
-        privileges(store).await?,
-        days(store).await?,
-        holder(store, config).await?,
-    ])
+    Ok(vec![Check::ok(SCHEMA, name.clone()), privileges(store).await?, days(store).await?])
 }
 
 async fn privileges(store: &Store) -> Result<Check> {
@@ -131,24 +139,6 @@ async fn days(store: &Store) -> Result<Check> {
     }
     let cure = "solewriter migrate makes them; a running worker does so by itself";
     Ok(Check::warning(NAME, "no table for today's or tomorrow's ids", cure))
-}
-
-/// One schema belongs to one group of one cluster.
-async fn holder(store: &Store, config: &Config) -> Result<Check> {
-    const NAME: &str = "consumer group";
-    let own = &config.kafka.group_id;
-    let foreign = store.holders().await?.into_iter().find(|holder| holder.group_id != *own);
-    Ok(match foreign {
-        None => Check::ok(NAME, own.clone()),
-        Some(holder) => Check::failed(
-            NAME,
-            format!(
-                "the schema's partitions belong to group {} of cluster {}, not to {own}",
-                holder.group_id, holder.cluster_id
-            ),
-            "give this worker a schema of its own (database.schema), or that group (kafka.group_id)",
-        ),
-    })
 }
 
 #[cfg(test)]

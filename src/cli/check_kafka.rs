@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::Check;
+use super::check_database::Known;
 use super::{backend, check_sample};
 use crate::config::{Config, Topic};
 use crate::kafka::{self, InspectError, Inspector, Topics};
+use crate::postgres::Holder;
 use crate::record::TopicPartition;
 use crate::worker::Worker;
 
@@ -18,12 +20,7 @@ const RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
 const MESSAGE_BYTES_MAX: u64 = 1_048_588;
 
 /// The cluster answers, and every topic is there and can hold commands.
-/// `placed_for`: the partition count that each topic's keys were placed for.
-pub(super) async fn checks(
-    worker: &Worker,
-    config: &Config,
-    placed_for: &[(String, i32)],
-) -> anyhow::Result<Vec<Check>> {
+pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> anyhow::Result<Vec<Check>> {
     let inspector = backend::inspector(config)?;
     let asked = inspector.clone();
     let Some(cluster_id) = tokio::task::spawn_blocking(move || asked.cluster_id()).await? else {
@@ -31,7 +28,8 @@ pub(super) async fn checks(
         let cure = "start it, or correct kafka.bootstrap_servers (and its TLS and SASL settings)";
         return Ok(vec![Check::failed("kafka", format!("no broker answers at {servers}"), cure)]);
     };
-    let mut checks = vec![Check::ok("kafka", format!("cluster {cluster_id}"))];
+    let kafka = Check::ok("kafka", format!("cluster {cluster_id}"));
+    let mut checks = vec![kafka, holder(&known.holders, &config.kafka.group_id, &cluster_id)];
     let topics = Topics::new(&kafka::Client::new(&config.kafka, "solewriter check")?, ASK_TIMEOUT)?;
     for topic in &config.topics {
         let settings = topics.settings(&topic.name).await;
@@ -74,7 +72,9 @@ fn missing(topic: &str, error: &InspectError) -> Check {
 fn command_topic(topic: &str, partitions: i32, settings: &HashMap<String, String>) -> Vec<Check> {
     let name = format!("topic {topic}");
     let alter = |setting: &str| {
-        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}")
+        format!(
+            "kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name {topic} --add-config {setting}"
+        )
     };
     let setting = |name: &str| settings.get(name).map(String::as_str);
     let mut checks = Vec::new();
@@ -105,13 +105,27 @@ fn command_topic(topic: &str, partitions: i32, settings: &HashMap<String, String
     checks
 }
 
+/// One schema belongs to one group of one cluster.
+fn holder(holders: &[Holder], group_id: &str, cluster_id: &str) -> Check {
+    const NAME: &str = "consumer group";
+    let own = |holder: &&Holder| holder.group_id == group_id && holder.cluster_id == cluster_id;
+    match holders.iter().find(|holder| !own(holder)) {
+        None => Check::ok(NAME, group_id),
+        Some(Holder { group_id, cluster_id }) => Check::failed(
+            NAME,
+            format!("the schema's partitions belong to group {group_id} of cluster {cluster_id}"),
+            "give this worker a schema of its own (database.schema), or that group (kafka.group_id)",
+        ),
+    }
+}
+
 /// Added partitions put one entity on two of them.
 fn moved(topic: &str, partitions: i32, placed_for: i32) -> Option<Check> {
     (partitions != placed_for).then(|| {
         Check::failed(
             format!("partitions of {topic}"),
             format!("there are {partitions}, its keys were placed for {placed_for}"),
-            "solewriter resume TOPIC --accept-partitions, once every entity's commands are on its new partition",
+            &format!("start the worker, which halts; then: solewriter resume {topic} --accept-partitions --reason …"),
         )
     })
 }

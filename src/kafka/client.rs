@@ -37,6 +37,9 @@ impl Client {
     }
 }
 
+/// What one answer of the broker may hold, compressed: bytes.
+const FETCH_BYTES_MAX: u64 = 1_048_576;
+
 /// Settings that mean something to consumers only: a producer warns of each.
 const CONSUMER_ONLY: &[&str] = &[
     "session.timeout.ms",
@@ -107,7 +110,7 @@ impl Client {
             ("queued.min.messages", "5000"),
             // compressed: what one answer may unfold to
             ("max.partition.fetch.bytes", "131072"),
-            ("fetch.max.bytes", "1048576"),
+            ("fetch.max.bytes", &self.fetch_bytes_max()),
             // the default of a second stalls a consumer whose queue is small
             ("fetch.queue.backoff.ms", "20"),
             ("fetch.wait.max.ms", "100"),
@@ -163,8 +166,15 @@ impl Client {
             // it wants one record; the broker answers with a whole batch at least
             .set("queued.min.messages", "1")
             .set("max.partition.fetch.bytes", "16384")
-            .set("fetch.max.bytes", "1048576");
+            .set("fetch.max.bytes", self.fetch_bytes_max());
         config
+    }
+
+    /// librdkafka refuses a consumer whose `fetch.max.bytes` is below its
+    /// `message.max.bytes` (rdkafka_conf.c), which a team sets for large outcomes.
+    fn fetch_bytes_max(&self) -> String {
+        let message_bytes_max = self.properties.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        message_bytes_max.unwrap_or(0).max(FETCH_BYTES_MAX).to_string()
     }
 
     /// The producer of outcomes and events, to topics that take batches of up to
@@ -229,5 +239,24 @@ impl Client {
     pub fn admin(&self) -> ClientConfig {
         let foreign: Vec<&str> = CONSUMER_ONLY.iter().chain(PRODUCER_ONLY).copied().collect();
         self.base(&foreign)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::producer::BaseProducer;
+
+    use super::*;
+
+    #[test]
+    fn a_team_s_limits_on_messages_stop_no_client() {
+        let properties = BTreeMap::from([("message.max.bytes".to_owned(), "4194304".to_owned())]);
+        let (bootstrap_servers, group_id) = ("127.0.0.1:1".to_owned(), "g".to_owned());
+        let client = Client { bootstrap_servers, group_id, client_id: "c".into(), properties };
+        for config in [client.consumer(), client.reader(), client.inspector(), client.tail()] {
+            config.create::<BaseConsumer>().expect("a consumer");
+        }
+        client.producer(1_000_000).create::<BaseProducer>().expect("a producer");
     }
 }

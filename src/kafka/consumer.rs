@@ -37,8 +37,9 @@ pub enum Notice {
     /// The group takes these partitions back. The thread waits, bounded, until
     /// the sender is dropped.
     Revoked(Vec<TopicPartition>, mpsc::Sender<()>),
-    /// The group does not know this member any more, until it assigns again.
-    MembershipLost,
+    /// Partitions were taken without asking: the session has expired, or a topic is
+    /// gone. This member counts again when it is assigned again.
+    AssignmentLost,
     /// Some partition's offset is not in its log; librdkafka does not say which.
     OffsetOutOfRange,
     /// The client cannot go on: the process ends.
@@ -54,7 +55,7 @@ enum Request {
 
 enum Rebalance {
     Assign(Vec<TopicPartition>),
-    /// True: the group has given them to others already, or does not know this member any more.
+    /// `true`: lost, they may have another owner already.
     Revoke(Vec<TopicPartition>, bool),
 }
 

@@ -162,10 +162,9 @@ impl Inspector {
         let Some(group) = groups.groups().iter().find(|group| group.name() == group_id) else {
             return Ok(None);
         };
-        let classic = group.protocol_type() == "consumer" && !group.protocol().is_empty();
-        let nobody = group.state() == "Empty";
+        // a group of the newer protocol is described as dead
         let members = group.members().iter().map(|member| member.client_id().to_owned());
-        Ok((classic || nobody).then(|| members.collect()))
+        Ok((group.state() != "Dead").then(|| members.collect()))
     }
 
     /// The first offset whose record is as new as `time_ms`, else the log's end.

@@ -55,6 +55,11 @@ impl BatchDelivery {
         self.changed.notify_one();
     }
 
+    /// Whether all are delivered.
+    pub fn is_delivered(&self) -> bool {
+        self.outstanding.load(Ordering::Acquire) == 0 && !self.failed.load(Ordering::Acquire)
+    }
+
     /// Waits until all are delivered (true) or one has failed (false).
     pub async fn finished(&self) -> bool {
         loop {

@@ -23,12 +23,21 @@ pub struct ClaimRequest<'a> {
     pub cluster_id: &'a str,
     /// The consumer group.
     pub group_id: &'a str,
-    /// Where to begin if the partition has no row; without it none is made.
-    pub start_offset: Option<i64>,
+    /// How to begin if the partition has no row; without it none is made.
+    pub beginning: Option<&'a Beginning>,
     /// The topic's id, where the broker tells one.
     pub topic_id: Option<&'a str>,
     /// The topic's partition count.
     pub partition_count: i32,
+}
+
+/// How a partition begins that has no row yet.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// The first offset to settle.
+    pub offset: i64,
+    /// Why an operator has to decide first.
+    pub halt: Option<Halt>,
 }
 
 /// A partition's row as a claim returned it.
@@ -101,17 +110,22 @@ impl Store {
     /// # Errors
     /// [`super::Refusal::AnotherGroup`] if the row belongs to another group or cluster.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Option<Row>> {
+        let beginning = request.beginning;
+        let halt = beginning.and_then(|beginning| beginning.halt.as_ref());
         let row: Option<ClaimedRow> =
-            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
                 .bind(&*request.source.topic)
                 .bind(request.source.partition)
                 .bind(request.claim_id.0)
                 .bind(request.owner)
                 .bind(request.cluster_id)
                 .bind(request.group_id)
-                .bind(request.start_offset)
+                .bind(beginning.map(|beginning| beginning.offset))
                 .bind(request.topic_id)
                 .bind(request.partition_count)
+                .bind(halt.map(|halt| halt.code.to_string()))
+                .bind(halt.map(|halt| &*halt.detail))
+                .bind(halt.and_then(|halt| halt.witnessed).map(|(_, offset)| offset))
                 .fetch_optional(&self.pool)
                 .await?;
         Ok(row.map(|row| row.into_row(request.source.clone(), request.claim_id)))

@@ -18,7 +18,7 @@ mod settings;
 mod settle;
 mod watch;
 
-pub use claim::{ClaimRequest, Row};
+pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use error::{Error, Refusal};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};

@@ -33,6 +33,24 @@ pub enum ReachError {
         /// What the server says.
         why: String,
     },
+    /// The server answers, and lets nobody in, or not this role.
+    #[error("Postgres at {address} lets user {user} not connect: {why}; grant connect, or correct database.url")]
+    Refused {
+        /// Host and port.
+        address: String,
+        /// The user.
+        user: String,
+        /// What the server says.
+        why: String,
+    },
+    /// The server answers, and has no room or is starting: it may pass.
+    #[error("Postgres at {address} takes no connection now: {why}; wait, or raise max_connections")]
+    NotNow {
+        /// Host and port.
+        address: String,
+        /// What the server says.
+        why: String,
+    },
     /// There is no such database.
     #[error("Postgres at {address} has no database {database}; type: createdb {options} {database}")]
     NoDatabase {
@@ -56,7 +74,7 @@ pub enum ReachError {
 impl ReachError {
     /// Whether waiting may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::NoAnswer { .. })
+        matches!(self, Self::NoAnswer { .. } | Self::NotNow { .. })
     }
 
     fn of(error: &sqlx::Error, options: &PgConnectOptions) -> Self {
@@ -73,7 +91,10 @@ impl ReachError {
                     Some(code) if code.starts_with("28") => {
                         Self::Login { user: options.get_username().to_owned(), address, why }
                     }
-                    _ => Self::NoAnswer { address, why },
+                    Some(code) if code.starts_with("42") || code.starts_with("55") => {
+                        Self::Refused { user: options.get_username().to_owned(), address, why }
+                    }
+                    _ => Self::NotNow { address, why },
                 }
             }
             sqlx::Error::Tls(why) => Self::Tls { address, why: why.to_string() },

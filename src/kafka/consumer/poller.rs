@@ -212,7 +212,7 @@ impl Poller {
 
     fn taken_back(&mut self, sources: Vec<TopicPartition>, lost: bool) {
         if lost {
-            self.notify(Notice::MembershipLost);
+            self.notify(Notice::AssignmentLost);
         }
         for source in &sources {
             self.assigned.remove(source);
@@ -265,7 +265,11 @@ impl Poller {
         let spent = self.budget.is_spent();
         for fetched in &mut self.fetched {
             if !fetched.paused && (spent || fetched.lane.is_greedy()) && fetched.is_stuck() {
-                fetched.paused = self.native.pause(&partition(&fetched.source)).is_ok();
+                if let Err(error) = self.native.pause(&partition(&fetched.source)) {
+                    tracing::warn!(source = %fetched.source, %error, "the client refuses to pause");
+                    continue;
+                }
+                fetched.paused = true;
                 fetched.show(PartitionState::Paused);
                 tracing::info!(source = %fetched.source, queued_bytes = fetched.lane.queued_bytes(), "paused: its writer is stuck");
             }
@@ -279,7 +283,11 @@ impl Poller {
         }
         for fetched in &mut self.fetched {
             if fetched.paused && !fetched.lane.is_greedy() && !fetched.is_stuck() {
-                fetched.paused = self.native.resume(&partition(&fetched.source)).is_err();
+                if let Err(error) = self.native.resume(&partition(&fetched.source)) {
+                    tracing::warn!(source = %fetched.source, %error, "the client refuses to resume");
+                    continue;
+                }
+                fetched.paused = false;
                 fetched.show(PartitionState::Running);
                 tracing::info!(source = %fetched.source, "resumed");
             }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -23,6 +23,9 @@ use crate::writer::backoff;
 const OWED_BATCHES_MAX: i64 = 8;
 /// How long the publisher waits when the producer's queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(2);
+/// A broker forgets a producer that is idle for `producer.id.expiration.ms`, a day
+/// by default: it is introduced anew long before.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// The longest wait before it starts over after a failure.
 const FAILED_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -45,7 +48,7 @@ struct Sent {
 #[derive(Default)]
 struct Introduced {
     generation: Option<u64>,
-    topics: Vec<Arc<str>>,
+    topics: Vec<(Arc<str>, Instant)>,
 }
 
 impl Introduced {
@@ -54,11 +57,13 @@ impl Introduced {
         if self.generation != Some(generation) {
             *self = Self { generation: Some(generation), topics: Vec::new() };
         }
-        let first = !self.topics.contains(topic);
-        if first {
-            self.topics.push(topic.clone());
+        match self.topics.iter_mut().find(|(known, _)| known == topic) {
+            Some((_, sent_at)) => std::mem::replace(sent_at, Instant::now()).elapsed() > FORGOTTEN_AFTER,
+            None => {
+                self.topics.push((topic.clone(), Instant::now()));
+                true
+            }
         }
-        first
     }
 }
 
@@ -151,10 +156,14 @@ impl Task {
         self.count();
     }
 
-    /// Each settled delivery owes one outcome.
+    /// Offsets whose outcomes are owed: as many as outcomes, but for transaction
+    /// markers and records without an id. An operator may have moved the cursor
+    /// while nothing was owed.
     fn count(&self) {
-        let published = self.published.borrow().next_offset;
-        self.gauges.unpublished_outcomes(usize::try_from(self.durable.next_offset - published).unwrap_or(0));
+        let published = *self.published.borrow();
+        let owes = published.batch_seq < self.durable.batch_seq;
+        let offsets = if owes { self.durable.next_offset - published.next_offset } else { 0 };
+        self.gauges.unpublished_outcomes(usize::try_from(offsets).unwrap_or(0));
     }
 
     /// Sends everything durable that was not sent, from the database.
@@ -221,6 +230,9 @@ impl Task {
     /// Nothing after the first failed record may be counted: go back to the
     /// watermark and publish from the database.
     async fn start_over(&mut self, error: &SendError) -> Result<(), SendError> {
+        while self.in_flight.front().is_some_and(|oldest| oldest.delivery.is_delivered()) {
+            self.delivered(true)?;
+        }
         let published = *self.published.borrow();
         tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
         self.in_flight.clear();
