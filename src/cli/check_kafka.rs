@@ -37,7 +37,8 @@ pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> a
             Ok(partitions) => {
                 checks.extend(command_topic(&topic.name, partitions, &settings));
                 checks.extend(
-                    placed_for
+                    known
+                        .placed_for
                         .iter()
                         .filter(|(name, _)| *name == topic.name)
                         .filter_map(|(_, placed_for)| moved(&topic.name, partitions, *placed_for)),
