@@ -24,7 +24,7 @@ pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use prune::HorizonRow;
 #[cfg(feature = "dev")]
-pub use reckoning::{DeadCommand, EntityState, SettledCommand};
+pub use reckoning::{DeadCommand, EntityState, SettledCommand, Snapshot};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
 pub use watch::{PartitionStatus, Settings, Watched};
