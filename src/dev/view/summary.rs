@@ -33,8 +33,8 @@ fn summary(balance: &Balance) -> String {
         text += &format!("sum        {entity_type}: {} held = what the applied commands added\n", grouped(*held));
     }
     if *foreign > 0 {
-        text +=
-            &format!("foreign    {} commands of somebody else; their entities are not in the sum\n", grouped(*foreign));
+        let foreign = counted(*foreign, "command");
+        text += &format!("foreign    {foreign} of somebody else; their entities are not in the sum\n");
     }
     text + "the books balance"
 }
