@@ -153,6 +153,20 @@ impl Worker {
         self
     }
 
+    /// What `dev` calls the two sides of the sum of an entity type's [`sample`](Self::sample)
+    /// traffic, such as `"sum of balances"` and `"deposited"`.
+    ///
+    /// # Panics
+    /// If the entity type has no sample traffic: a mistake in the program.
+    #[cfg(feature = "dev")]
+    #[must_use]
+    pub fn sample_sum(mut self, entity_type: &str, held: &str, added: &str) -> Self {
+        let sample = self.samples.iter_mut().find(|sample| *sample.entity_type == *entity_type);
+        let sample = sample.unwrap_or_else(|| panic!("a sum for {entity_type}, which has no sample traffic"));
+        sample.words = crate::dev::Words { held: held.to_owned(), added: added.to_owned() };
+        self
+    }
+
     /// What a stored state holds; `None` without sample traffic for the type.
     #[cfg(feature = "dev")]
     pub(crate) fn sample_holds(&self, entity_type: &str, state: &str) -> Option<Result<i64, String>> {

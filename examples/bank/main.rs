@@ -18,5 +18,6 @@ fn main() -> ExitCode {
                 .on("account.withdraw", Account::withdraw)
         })
         .sample("account", sample::next, Account::balance)
+        .sample_sum("account", "sum of balances", "deposited less withdrawn")
         .main()
 }

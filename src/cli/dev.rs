@@ -17,9 +17,11 @@ use crate::worker::Worker;
 ///
 /// An embedded broker, a private Postgres (or a schema of its own in DATABASE_URL, dropped at the
 /// end) and two workers; one command in twenty is sent twice, and now and then a worker is stopped
-/// and the other takes over. Ends with Ctrl-C, or after --for: finishes what was sent and checks the
-/// books. Exit code 0 if they balance, 3 with the first difference. Database and broker of the
-/// configuration file are ignored.
+/// and the other takes over. In a run of 20 s or more a third worker is halted while it owns
+/// partitions, and wakes up when others have them: the fence refuses what it then writes. A live
+/// view on a terminal, else lines. Ends with Ctrl-C, or after --for: finishes what was sent and
+/// checks the books. Exit code 0 if they balance and did so all the time, 3 with the first
+/// difference. Database and broker of the configuration file are ignored.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,8 +48,11 @@ pub(super) async fn run(
     }
     let shutdown = CancellationToken::new();
     signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let view = View { to_stderr: output == Output::Json };
-    let verdict = dev::run(worker, load()?, args.length, &view, shutdown).await.map_err(with_exit)?;
+    let mut view = match output {
+        Output::Table => View::for_people(),
+        Output::Json => View::beside_a_program(),
+    };
+    let verdict = dev::run(worker, load()?, args.length, &mut view, shutdown).await.map_err(with_exit)?;
     view.verdict(&verdict);
     let exit = if verdict.is_ok() { Exit::Done } else { Exit::Difference };
     if output == Output::Json {

@@ -1,10 +1,13 @@
 //! The books: what was sent, what was heard of it, and whether the tables agree. Values only.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::latency::{Latencies, Percentiles};
+use super::ledger::{self, Holds, Ledger, Sums};
 use super::verdict::{Balance, Difference};
 use crate::postgres::{DeadCommand, EntityState, PartitionStatus, SettledCommand};
 
@@ -19,6 +22,8 @@ pub struct Ordered {
     pub entity_id: String,
     /// What all entities together hold more of, if it is applied.
     pub adds: i64,
+    /// When.
+    pub at: Instant,
 }
 
 /// A record on the outcomes topic.
@@ -32,14 +37,16 @@ pub struct Heard {
     pub version: Option<i64>,
     /// Over key, value and headers: equal for records that are the same to the byte.
     pub digest: u64,
+    /// When it was read.
+    pub at: Instant,
 }
 
 /// What is known of one command.
 #[derive(Debug)]
 struct Entry {
     entity_type: Arc<str>,
-    entity_id: String,
     adds: i64,
+    sent_at: Instant,
     deliveries: u32,
     outcomes: u32,
     /// The first outcome that was heard: applied or not, version, digest.
@@ -63,6 +70,8 @@ pub struct Books {
     owed: u64,
     heard: u64,
     repeats_answered: u64,
+    latencies: Latencies,
+    ledger: Ledger,
 }
 
 /// What the tables say at the end.
@@ -81,9 +90,10 @@ pub struct Evidence {
 impl Books {
     /// A new command is about to be sent.
     pub fn ordered(&mut self, ordered: Ordered) {
-        let Ordered { command_id, entity_type, entity_id, adds } = ordered;
-        let entry =
-            Entry { entity_type, entity_id, adds, deliveries: 1, outcomes: 0, first: None, contradicted: false };
+        self.ledger.ordered(&ordered);
+        let Ordered { command_id, entity_type, adds, at, .. } = ordered;
+        let (deliveries, outcomes, first, contradicted) = (1, 0, None, false);
+        let entry = Entry { entity_type, adds, sent_at: at, deliveries, outcomes, first, contradicted };
         self.commands.insert(command_id, entry);
         self.deliveries += 1;
         self.owed += 1;
@@ -111,7 +121,10 @@ impl Books {
         entry.outcomes += 1;
         self.owed += entry.owed();
         match entry.first {
-            None => entry.first = Some((heard.outcome == "applied", version, heard.digest)),
+            None => {
+                entry.first = Some((heard.outcome == "applied", version, heard.digest));
+                self.latencies.record(heard.at.saturating_duration_since(entry.sent_at));
+            }
             Some((_, _, digest)) => {
                 entry.contradicted |= digest != heard.digest;
                 self.repeats_answered += 1;
@@ -129,23 +142,28 @@ impl Books {
         self.repeats_answered
     }
 
+    /// From sending to the outcome, of the outcomes since this was last asked.
+    pub(super) fn recent_latency(&mut self) -> Option<Percentiles> {
+        self.latencies.take_recent()
+    }
+
+    /// What to look at while the traffic runs.
+    pub(super) fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Compares the books with the tables. `holds` reads an entity type's state.
     ///
     /// # Errors
     /// The first difference.
-    pub fn check(
-        &self,
-        evidence: &Evidence,
-        holds: impl Fn(&str, &str) -> Option<Result<i64, String>>,
-    ) -> Result<Balance, Difference> {
+    pub(super) fn check(&self, evidence: &Evidence, holds: Holds<'_>) -> Result<Balance, Difference> {
         self.check_partitions(evidence)?;
         self.check_dead(evidence)?;
         let rows = self.check_settled(evidence)?;
         self.check_outcomes(&rows)?;
         check_versions(evidence)?;
-        let foreign: HashSet<(&str, &str)> =
-            evidence.settled.iter().filter(|row| !self.commands.contains_key(&row.command_id)).map(entity).collect();
-        let held = self.check_sums(evidence, &rows, &foreign, holds)?;
+        let sums = self.sums(&evidence.settled, &evidence.entities, holds)?;
+        let held = sums.into_iter().map(|(entity_type, sum)| (entity_type, sum.held)).collect();
         let applied = evidence.settled.iter().filter(|row| row.applied).count() as u64;
         Ok(Balance {
             commands: self.commands.len() as u64,
@@ -157,8 +175,31 @@ impl Books {
             held,
             foreign: (evidence.settled.len() - self.commands.len()) as u64,
             claims: evidence.partitions.iter().map(|row| row.fencing_token - 1).sum(),
-            take_overs: 0,
+            latency: self.latencies.all(),
+            ..Balance::default()
         })
+    }
+
+    /// What the entities hold and what the applied commands added: of everything that is settled,
+    /// without the entities that somebody else has sent commands to.
+    ///
+    /// # Errors
+    /// A state that cannot be read, or a sum that is wrong.
+    pub(super) fn sums(
+        &self,
+        settled: &[SettledCommand],
+        entities: &[EntityState],
+        holds: Holds<'_>,
+    ) -> Result<Sums, Difference> {
+        let is_ours = |row: &&SettledCommand| self.commands.contains_key(&row.command_id);
+        let foreign: HashSet<(&str, &str)> = settled.iter().filter(|row| !is_ours(row)).map(entity).collect();
+        let ours = settled.iter().filter(|row| !foreign.contains(&entity(row)));
+        let added = ours.filter_map(|row| {
+            let entry = self.commands.get(&row.command_id)?;
+            Some((&*entry.entity_type, if row.applied { entry.adds } else { 0 }))
+        });
+        let states = entities.iter().filter(|state| !foreign.contains(&(&*state.entity_type, &*state.entity_id)));
+        balanced(ledger::sums(added, states, holds)?)
     }
 
     fn check_partitions(&self, evidence: &Evidence) -> Result<(), Difference> {
@@ -212,41 +253,16 @@ impl Books {
         }
         Ok(())
     }
+}
 
-    fn check_sums(
-        &self,
-        evidence: &Evidence,
-        rows: &HashMap<Uuid, &SettledCommand>,
-        foreign: &HashSet<(&str, &str)>,
-        holds: impl Fn(&str, &str) -> Option<Result<i64, String>>,
-    ) -> Result<BTreeMap<String, i64>, Difference> {
-        let mut added: BTreeMap<&str, i64> = BTreeMap::new();
-        for (command_id, entry) in &self.commands {
-            let applied = rows.get(command_id).is_some_and(|row| row.applied);
-            let ours = !foreign.contains(&(&*entry.entity_type, &*entry.entity_id));
-            *added.entry(&entry.entity_type).or_default() += if applied && ours { entry.adds } else { 0 };
+/// The sums, if all of them balance.
+pub(super) fn balanced(sums: Sums) -> Result<Sums, Difference> {
+    match sums.iter().find(|(_, sum)| !sum.balances()) {
+        Some((entity_type, sum)) => {
+            let (entity_type, held, added) = (entity_type.clone(), sum.held, sum.added);
+            Err(Difference::Sum { entity_type, held, added })
         }
-        let mut held: BTreeMap<String, i64> = BTreeMap::new();
-        for EntityState { entity_type, entity_id, state, .. } in &evidence.entities {
-            if foreign.contains(&(entity_type, entity_id)) {
-                continue;
-            }
-            match holds(entity_type, state.as_deref().unwrap_or("null")) {
-                Some(Ok(amount)) => *held.entry(entity_type.clone()).or_default() += amount,
-                Some(Err(why)) => {
-                    let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-                    return Err(Difference::Unreadable { entity_type, entity_id, why });
-                }
-                None => {}
-            }
-        }
-        for (entity_type, added) in added {
-            let held = held.get(entity_type).copied().unwrap_or(0);
-            if held != added {
-                return Err(Difference::Sum { entity_type: entity_type.to_owned(), held, added });
-            }
-        }
-        Ok(held)
+        None => Ok(sums),
     }
 }
 
@@ -281,119 +297,4 @@ fn check_versions(evidence: &Evidence) -> Result<(), Difference> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: Uuid = Uuid::from_u128(1);
-    const TWO: Uuid = Uuid::from_u128(2);
-
-    fn ordered(command_id: Uuid, adds: i64) -> Ordered {
-        Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds }
-    }
-
-    fn heard(command_id: Uuid, version: i64) -> Heard {
-        Heard { command_id, outcome: "applied".into(), version: Some(version), digest: command_id.as_u128() as u64 }
-    }
-
-    fn row(command_id: Uuid, version: i64) -> SettledCommand {
-        let (entity_type, entity_id) = ("account".into(), "a".into());
-        SettledCommand { command_id, entity_type, entity_id, applied: true, version }
-    }
-
-    fn holds(_: &str, state: &str) -> Option<Result<i64, String>> {
-        Some(state.parse().map_err(|_| "not a number".to_owned()))
-    }
-
-    /// Two commands to one account, the first delivered twice; both applied.
-    fn balanced() -> (Books, Evidence) {
-        let mut books = Books::default();
-        books.ordered(ordered(ONE, 100));
-        books.ordered(ordered(TWO, -30));
-        books.repeated(ONE);
-        books.heard(heard(ONE, 1));
-        books.heard(heard(TWO, 2));
-        books.heard(heard(ONE, 1));
-        let state =
-            EntityState { entity_type: "account".into(), entity_id: "a".into(), version: 2, state: Some("70".into()) };
-        let settled = vec![row(ONE, 1), row(TWO, 2)];
-        (books, Evidence { settled, entities: vec![state], ..Evidence::default() })
-    }
-
-    fn difference(books: &Books, evidence: &Evidence) -> Difference {
-        books.check(evidence, holds).expect_err("a difference")
-    }
-
-    #[test]
-    fn balanced_books_say_what_they_hold() {
-        let (books, evidence) = balanced();
-        let balance = books.check(&evidence, holds).expect("balanced");
-        assert_eq!((balance.commands, balance.repeats, balance.applied, balance.outcomes), (2, 1, 2, 3));
-        assert_eq!(balance.held, BTreeMap::from([("account".to_owned(), 70)]));
-        assert_eq!((books.owed(), books.repeats_answered()), (0, 1));
-    }
-
-    #[test]
-    fn a_second_effect_shows_in_the_sum_and_in_the_version() {
-        let (books, mut evidence) = balanced();
-        evidence.entities[0].state = Some("170".into());
-        assert!(matches!(difference(&books, &evidence), Difference::Sum { held: 170, added: 70, .. }));
-        evidence.entities[0].version = 3;
-        assert!(matches!(difference(&books, &evidence), Difference::Version { version: 3, applied: 2, .. }));
-    }
-
-    #[test]
-    fn an_id_has_exactly_one_final_outcome() {
-        let (books, mut evidence) = balanced();
-        evidence.settled.push(row(ONE, 1));
-        assert_eq!(difference(&books, &evidence), Difference::SettledTwice(ONE));
-        evidence.settled.retain(|row| row.command_id == TWO);
-        assert_eq!(difference(&books, &evidence), Difference::NotSettled(ONE));
-    }
-
-    #[test]
-    fn every_delivery_is_answered_and_always_the_same() {
-        let (mut books, evidence) = balanced();
-        books.repeated(TWO);
-        assert_eq!(books.owed(), 1);
-        let unanswered = Difference::Unanswered { command_id: TWO, deliveries: 2, outcomes: 1 };
-        assert_eq!(difference(&books, &evidence), unanswered);
-        books.heard(Heard { digest: 7, ..heard(TWO, 2) });
-        assert_eq!(difference(&books, &evidence), Difference::Contradicted(TWO));
-    }
-
-    #[test]
-    fn what_is_published_is_what_is_stored() {
-        let (books, mut evidence) = balanced();
-        evidence.settled[1].applied = false;
-        assert_eq!(difference(&books, &evidence), Difference::NotAsStored(TWO));
-    }
-
-    #[test]
-    fn versions_have_no_gaps() {
-        let (books, mut evidence) = balanced();
-        evidence.settled[0].version = 2;
-        assert!(books.check(&evidence, holds).is_err());
-        let (books, mut evidence) = balanced();
-        evidence.entities.clear();
-        assert!(matches!(difference(&books, &evidence), Difference::Version { version: 0, .. }));
-    }
-
-    #[test]
-    fn a_dead_letter_of_a_sample_command_is_a_difference() {
-        let (books, mut evidence) = balanced();
-        evidence.dead.push(DeadCommand { command_id: Some(TWO), code: "misrouted".into() });
-        let dead = Difference::Dead { command_id: TWO, code: "misrouted".into() };
-        assert_eq!(difference(&books, &evidence), dead);
-        evidence.dead[0].command_id = None;
-        assert!(books.check(&evidence, holds).is_ok(), "somebody else's record");
-    }
-
-    #[test]
-    fn what_somebody_else_sends_leaves_the_books_balanced() {
-        let (books, mut evidence) = balanced();
-        evidence.settled.push(row(Uuid::from_u128(3), 3));
-        evidence.entities[0] = EntityState { version: 3, state: Some("71".into()), ..evidence.entities[0].clone() };
-        let balance = books.check(&evidence, holds).expect("balanced");
-        assert_eq!((balance.foreign, balance.held.len()), (1, 0));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -77,7 +77,10 @@ impl Drop for Listener {
 /// A consumer of all partitions of all outcomes topics, in no group.
 fn everything(config: &Config) -> Result<BaseConsumer, Error> {
     let client = Client::new(&config.kafka, "solewriter-dev-listener")?;
-    let consumer: BaseConsumer = client.reader().create()?;
+    let mut settings = client.reader();
+    // what waits for a full queue is not heard, and would be taken for slow
+    settings.set("fetch.queue.backoff.ms", "10");
+    let consumer: BaseConsumer = settings.create()?;
     let mut all = TopicPartitionList::new();
     for topic in &config.topics {
         let name = topic.outcomes_topic();
@@ -110,5 +113,6 @@ fn heard(message: &BorrowedMessage<'_>) -> Option<Heard> {
         outcome: value.outcome,
         version: value.version,
         digest: digest.finish(),
+        at: Instant::now(),
     })
 }

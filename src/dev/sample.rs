@@ -68,6 +68,15 @@ pub(crate) struct SampleTraffic {
     pub(super) next: Arc<Next>,
     /// What a stored state holds.
     pub(crate) holds: Arc<Holds>,
+    /// What the sum is called.
+    pub(crate) words: Words,
+}
+
+/// What is shown of the invariant: `held` 42 = 42 `added`.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    pub(crate) held: String,
+    pub(crate) added: String,
 }
 
 impl SampleTraffic {
@@ -80,7 +89,8 @@ impl SampleTraffic {
             Ok(state) => Ok(holds(&state)),
             Err(error) => Err(error.to_string()),
         };
-        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Arc::new(holds) }
+        let words = Words { held: format!("{entity_type}: held"), added: "added by applied commands".to_owned() };
+        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Arc::new(holds), words }
     }
 }
 

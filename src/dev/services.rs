@@ -12,16 +12,16 @@ use crate::worker::Worker;
 const PARTITIONS: u16 = 8;
 
 /// The settings that fit the embedded broker: an idle fetch waits all of its `fetch.wait.max.ms`,
-/// and a rebalance waits for the session time-out less a second.
+/// and a rebalance waits for the session time-out less a second, in which nobody settles what changes
+/// hands.
 const PROPERTIES: [(&str, &str); 3] =
-    [("fetch.wait.max.ms", "10"), ("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
+    [("fetch.wait.max.ms", "10"), ("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "300")];
 
 /// Broker and database, running.
-#[derive(Debug)]
 pub struct Services {
     /// Names them, and the topics.
     pub(super) config: Config,
-    /// Where the database is, as a shell writes it.
+    /// Where the database is, with the password if it has one: not for eyes.
     pub(super) database_url: String,
     broker: Embedded,
     database: Home,
@@ -46,7 +46,7 @@ impl Services {
             }
         }
         let (database, home, database_url) = match schema::named_database() {
-            Some(_) => in_a_schema()?,
+            Some(url) => in_a_schema(url)?,
             None => privately().await?,
         };
         let kafka = Kafka {
@@ -81,6 +81,11 @@ impl Services {
         matches!(self.database, Home::Private(_))
     }
 
+    /// Where the database is, as a shell writes it: a password stays in its variable.
+    pub(super) fn database_in_a_shell(&self) -> &str {
+        if self.has_private_database() { &self.database_url } else { "$DATABASE_URL" }
+    }
+
     /// Leaves nothing behind.
     pub(super) async fn stop(self) -> Result<(), Error> {
         match self.database {
@@ -96,10 +101,10 @@ impl Services {
 
 type Found = (Database, Home, String);
 
-fn in_a_schema() -> Result<Found, Error> {
+fn in_a_schema(url: String) -> Result<Found, Error> {
     let schema = OwnSchema::begin()?;
     let database = schema::database(schema.name.clone())?;
-    Ok((database, Home::Schema(schema), "\"$DATABASE_URL\"".to_owned()))
+    Ok((database, Home::Schema(schema), url))
 }
 
 async fn privately() -> Result<Found, Error> {

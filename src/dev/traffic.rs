@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
@@ -36,17 +36,18 @@ const UNSETTLED_MAX: u64 = 10_000;
 const COMMAND_BYTES_MAX: usize = 1_000_000;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The offset after the last record that was sent, per topic and partition.
+pub(super) type Ends = HashMap<(String, i32), i64>;
+
 /// Where the broker says that records are.
 #[derive(Default)]
 struct Deliveries {
-    delivered: AtomicU64,
     report: Mutex<Report>,
 }
 
 #[derive(Default)]
 struct Report {
-    /// The offset after the last record, per topic and partition.
-    ends: HashMap<(String, i32), i64>,
+    ends: Ends,
     failed: Option<String>,
 }
 
@@ -70,7 +71,6 @@ impl ProducerContext<NoCustomPartitioner> for Context {
             Ok(record) => {
                 let end = report.ends.entry((record.topic().to_owned(), record.partition())).or_default();
                 *end = (*end).max(record.offset() + 1);
-                self.0.delivered.fetch_add(1, Ordering::Relaxed);
             }
             Err((error, _)) => report.failed = Some(error.to_string()),
         }
@@ -78,7 +78,7 @@ impl ProducerContext<NoCustomPartitioner> for Context {
 }
 
 /// Where the last records are.
-pub(super) struct Sent(HashMap<(String, i32), i64>);
+pub(super) struct Sent(Ends);
 
 impl Sent {
     /// Whether every record that was sent is settled.
@@ -122,9 +122,9 @@ impl Traffic {
         self.settled.store(records, Ordering::Relaxed);
     }
 
-    /// How many records the broker has.
-    pub(super) fn delivered(&self) -> u64 {
-        self.deliveries.delivered.load(Ordering::Relaxed)
+    /// Where the records end by now.
+    pub(super) fn ends(&self) -> Ends {
+        self.deliveries.report().ends.clone()
     }
 
     /// Sends no more, and waits until all are delivered.
@@ -135,7 +135,7 @@ impl Traffic {
         let mut report = self.deliveries.report();
         match report.failed.take() {
             Some(why) => Err(Error::NotSent(why)),
-            None => Ok(Sent(std::mem::take(&mut report.ends))),
+            None => Ok(Sent(report.ends.clone())),
         }
     }
 }
@@ -214,6 +214,7 @@ impl Sender {
             entity_type: samples.entity_type.clone(),
             entity_id: message.sample.entity_id.clone(),
             adds: message.sample.adds,
+            at: Instant::now(),
         });
         self.send(&message)?;
         self.sent += 1;

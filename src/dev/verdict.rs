@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::latency::Percentiles;
+use super::ledger::Unreadable;
+
 /// What balanced books add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
@@ -28,6 +31,12 @@ pub struct Balance {
     pub claims: i64,
     /// Workers that were stopped under load.
     pub take_overs: u32,
+    /// Workers that were halted like a machine that stalls, and woken when others had taken over.
+    pub zombies: u32,
+    /// Writes that the fence refused.
+    pub refused: u64,
+    /// From sending a command to reading its outcome; none without an outcome.
+    pub latency: Option<Percentiles>,
 }
 
 /// The first place where the books do not balance.
@@ -108,4 +117,10 @@ pub enum Difference {
         /// What it should be.
         added: i64,
     },
+}
+
+impl From<Unreadable> for Difference {
+    fn from(Unreadable { entity_type, entity_id, why }: Unreadable) -> Self {
+        Self::Unreadable { entity_type, entity_id, why }
+    }
 }

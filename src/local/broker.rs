@@ -15,8 +15,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 
 /// By default the first member of a group waits 3 s for others, which is the whole start-up time of
-/// `dev`.
-const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(50);
+/// `dev`. Long enough for a second one that starts at the same time: a later one costs a rebalance.
+const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(250);
 
 /// An embedded broker that could not be had, or refused a topic.
 #[derive(Debug, thiserror::Error)]

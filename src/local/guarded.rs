@@ -26,6 +26,8 @@ pub struct Program {
     pub command: Vec<OsString>,
     /// Added to the environment of this process.
     pub environment: Vec<(OsString, OsString)>,
+    /// Variables of this process that the program does not see.
+    pub environment_without: Vec<OsString>,
     /// Runs as this user and group; needs root.
     pub user: Option<(u32, u32)>,
     /// Working directory; must be reachable for `user`.
@@ -54,6 +56,7 @@ impl Program {
         Self {
             command: command.into_iter().map(Into::into).collect(),
             environment: Vec::new(),
+            environment_without: Vec::new(),
             user: None,
             directory: PathBuf::from("/"),
             stdin: nowhere.clone(),
@@ -85,6 +88,9 @@ impl Program {
         command.args(["-c", include_str!("guard.sh"), "guard.sh", self.signal_when_orphaned]);
         command.arg(self.remove_when_orphaned.clone().unwrap_or_default());
         command.args([&self.stdin, &self.stdout, &self.stderr]).args(&self.command);
+        for variable in &self.environment_without {
+            command.env_remove(variable);
+        }
         command.envs(self.environment.iter().cloned()).current_dir(&self.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A group of its own: Ctrl-C in the terminal reaches this process only, which then ends the
@@ -192,6 +198,14 @@ mod tests {
         drop(sleeper.lifeline.take());
         let status = sleeper.wait(Duration::from_secs(20)).expect("waits");
         assert_eq!(status.and_then(|status| status.signal()), Some(9));
+    }
+
+    #[test]
+    fn a_variable_that_is_taken_away_is_not_seen() {
+        let unset = ["/bin/sh", "-c", "test -z \"${HOME+set}\""];
+        let program = Program { environment_without: vec!["HOME".into()], ..Program::new(unset) };
+        let status = program.spawn().expect("a shell starts").wait(Duration::from_secs(20)).expect("waits");
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
     }
 
     #[test]

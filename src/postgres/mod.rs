@@ -29,7 +29,7 @@ pub use owed::OwedBatch;
 pub use prune::HorizonRow;
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
-pub use reckoning::{DeadCommand, EntityState, SettledCommand};
+pub use reckoning::{DeadCommand, EntityState, SettledCommand, Snapshot};
 pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;

@@ -42,17 +42,39 @@ pub struct EntityState {
     pub state: Option<String>,
 }
 
+/// What the tables held at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The final outcomes that were asked for.
+    pub settled: Vec<SettledCommand>,
+    /// Every entity.
+    pub entities: Vec<EntityState>,
+}
+
+const SETTLED: &str = "select command_id, entity_type, entity_id, outcome = 'applied' as applied, version
+       from processed_commands where command_id >= $1";
+const ENTITIES: &str = "select entity_type, entity_id, version, state::text as state from entities";
+
 impl Store {
+    /// The final outcomes of the ids from `floor` on, and every entity, as of one instant: between
+    /// two statements a worker would commit.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn snapshot(&self, floor: Uuid) -> Result<Snapshot> {
+        let mut instant = self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let settled = sqlx::query_as(SETTLED).bind(floor).fetch_all(&mut *instant).await?;
+        let entities = sqlx::query_as(ENTITIES).fetch_all(&mut *instant).await?;
+        instant.commit().await?;
+        Ok(Snapshot { settled, entities })
+    }
+
     /// Every final outcome.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn settled_commands(&self) -> Result<Vec<SettledCommand>> {
-        let rows = sqlx::query_as(
-            "select command_id, entity_type, entity_id, outcome = 'applied' as applied, version
-               from processed_commands",
-        );
-        Ok(rows.fetch_all(&self.pool).await?)
+        Ok(sqlx::query_as(SETTLED).bind(Uuid::nil()).fetch_all(&self.pool).await?)
     }
 
     /// Every dead letter.
@@ -68,8 +90,7 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn entity_states(&self) -> Result<Vec<EntityState>> {
-        let rows = sqlx::query_as("select entity_type, entity_id, version, state::text as state from entities");
-        Ok(rows.fetch_all(&self.pool).await?)
+        Ok(sqlx::query_as(ENTITIES).fetch_all(&self.pool).await?)
     }
 
     /// Drops the schema with all that is in it, if it is there.

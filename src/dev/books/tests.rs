@@ -1,0 +1,117 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const ONE: Uuid = Uuid::from_u128(1);
+const TWO: Uuid = Uuid::from_u128(2);
+
+fn ordered(command_id: Uuid, adds: i64) -> Ordered {
+    Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds, at: Instant::now() }
+}
+
+fn heard(command_id: Uuid, version: i64) -> Heard {
+    let (digest, at) = (command_id.as_u128() as u64, Instant::now());
+    Heard { command_id, outcome: "applied".into(), version: Some(version), digest, at }
+}
+
+fn row(command_id: Uuid, version: i64) -> SettledCommand {
+    let (entity_type, entity_id) = ("account".into(), "a".into());
+    SettledCommand { command_id, entity_type, entity_id, applied: true, version }
+}
+
+fn holds(_: &str, state: &str) -> Option<Result<i64, String>> {
+    Some(state.parse().map_err(|_| "not a number".to_owned()))
+}
+
+/// Two commands to one account, the first delivered twice; both applied.
+fn balanced() -> (Books, Evidence) {
+    let mut books = Books::default();
+    books.ordered(ordered(ONE, 100));
+    books.ordered(ordered(TWO, -30));
+    books.repeated(ONE);
+    books.heard(heard(ONE, 1));
+    books.heard(heard(TWO, 2));
+    books.heard(heard(ONE, 1));
+    let state =
+        EntityState { entity_type: "account".into(), entity_id: "a".into(), version: 2, state: Some("70".into()) };
+    let settled = vec![row(ONE, 1), row(TWO, 2)];
+    (books, Evidence { settled, entities: vec![state], ..Evidence::default() })
+}
+
+fn difference(books: &Books, evidence: &Evidence) -> Difference {
+    books.check(evidence, &holds).expect_err("a difference")
+}
+
+#[test]
+fn balanced_books_say_what_they_hold() {
+    let (books, evidence) = balanced();
+    let balance = books.check(&evidence, &holds).expect("balanced");
+    assert_eq!((balance.commands, balance.repeats, balance.applied, balance.outcomes), (2, 1, 2, 3));
+    assert_eq!(balance.held, BTreeMap::from([("account".to_owned(), 70)]));
+    assert_eq!((books.owed(), books.repeats_answered()), (0, 1));
+}
+
+#[test]
+fn a_second_effect_shows_in_the_sum_and_in_the_version() {
+    let (books, mut evidence) = balanced();
+    evidence.entities[0].state = Some("170".into());
+    assert!(matches!(difference(&books, &evidence), Difference::Sum { held: 170, added: 70, .. }));
+    evidence.entities[0].version = 3;
+    assert!(matches!(difference(&books, &evidence), Difference::Version { version: 3, applied: 2, .. }));
+}
+
+#[test]
+fn an_id_has_exactly_one_final_outcome() {
+    let (books, mut evidence) = balanced();
+    evidence.settled.push(row(ONE, 1));
+    assert_eq!(difference(&books, &evidence), Difference::SettledTwice(ONE));
+    evidence.settled.retain(|row| row.command_id == TWO);
+    assert_eq!(difference(&books, &evidence), Difference::NotSettled(ONE));
+}
+
+#[test]
+fn every_delivery_is_answered_and_always_the_same() {
+    let (mut books, evidence) = balanced();
+    books.repeated(TWO);
+    assert_eq!(books.owed(), 1);
+    let unanswered = Difference::Unanswered { command_id: TWO, deliveries: 2, outcomes: 1 };
+    assert_eq!(difference(&books, &evidence), unanswered);
+    books.heard(Heard { digest: 7, ..heard(TWO, 2) });
+    assert_eq!(difference(&books, &evidence), Difference::Contradicted(TWO));
+}
+
+#[test]
+fn what_is_published_is_what_is_stored() {
+    let (books, mut evidence) = balanced();
+    evidence.settled[1].applied = false;
+    assert_eq!(difference(&books, &evidence), Difference::NotAsStored(TWO));
+}
+
+#[test]
+fn versions_have_no_gaps() {
+    let (books, mut evidence) = balanced();
+    evidence.settled[0].version = 2;
+    assert!(books.check(&evidence, &holds).is_err());
+    let (books, mut evidence) = balanced();
+    evidence.entities.clear();
+    assert!(matches!(difference(&books, &evidence), Difference::Version { version: 0, .. }));
+}
+
+#[test]
+fn a_dead_letter_of_a_sample_command_is_a_difference() {
+    let (books, mut evidence) = balanced();
+    evidence.dead.push(DeadCommand { command_id: Some(TWO), code: "misrouted".into() });
+    let dead = Difference::Dead { command_id: TWO, code: "misrouted".into() };
+    assert_eq!(difference(&books, &evidence), dead);
+    evidence.dead[0].command_id = None;
+    assert!(books.check(&evidence, &holds).is_ok(), "somebody else's record");
+}
+
+#[test]
+fn what_somebody_else_sends_leaves_the_books_balanced() {
+    let (books, mut evidence) = balanced();
+    evidence.settled.push(row(Uuid::from_u128(3), 3));
+    evidence.entities[0] = EntityState { version: 3, state: Some("71".into()), ..evidence.entities[0].clone() };
+    let balance = books.check(&evidence, &holds).expect("balanced");
+    assert_eq!((balance.foreign, balance.held.len()), (1, 0));
+}

@@ -1,0 +1,210 @@
+//! The demonstration itself: what runs between the start of the services and their end.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::board::{Board, settled};
+use super::books::{self, balanced};
+use super::crew::Crew;
+use super::ledger::{Sum, Sums};
+use super::listener::Listener;
+use super::refused::Refused;
+use super::services::Services;
+use super::traffic::{Sent, Traffic};
+use super::view::{FRAME_EVERY, View};
+use super::{Balance, Difference, Error, SharedBooks, open};
+use crate::postgres::Store;
+use crate::worker::Worker;
+
+/// How often the tables are asked.
+const TABLES_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether everything is settled and published.
+const SETTLED_POLL: Duration = Duration::from_millis(100);
+/// With no record settled or published for this long, the books are checked as they are.
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// All that runs, and what was seen of it.
+pub(super) struct Demo<'a> {
+    worker: &'a Worker,
+    store: Store,
+    books: SharedBooks,
+    traffic: Traffic,
+    crew: Crew,
+    listener: Listener,
+    refused: Refused,
+    view: &'a mut View,
+    board: Board,
+    /// The first that a look at the tables has shown, whatever the later ones show.
+    difference: Option<Difference>,
+    began: Instant,
+}
+
+impl<'a> Demo<'a> {
+    pub(super) async fn play(
+        worker: &'a Worker,
+        services: &Services,
+        began: Instant,
+        length: Option<Duration>,
+        view: &'a mut View,
+        shutdown: CancellationToken,
+    ) -> Result<Result<Balance, Difference>, Error> {
+        view.opening(services, &worker.samples);
+        let config = &services.config;
+        let (books, refused) = (SharedBooks::default(), Refused::counting());
+        let store = Store::new(&config.database, "solewriter dev")?;
+        let mut demo = Self {
+            worker,
+            listener: Listener::start(config, books.clone())?,
+            crew: Crew::start(worker, services, &store, &refused, length),
+            traffic: Traffic::start(worker, config, books.clone())?,
+            store,
+            books,
+            refused,
+            view,
+            board: Board::default(),
+            difference: None,
+            began,
+        };
+        demo.until_the_end(length, shutdown).await?;
+        demo.view.note("the traffic stops; waiting until everything is settled and published");
+        let sent = demo.traffic.stop().await?;
+        demo.crew.calm_down();
+        demo.finish(&sent).await?;
+        demo.look().await?;
+        demo.check().await
+    }
+
+    async fn until_the_end(&mut self, length: Option<Duration>, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut end = std::pin::pin!(async {
+            match length {
+                Some(length) => sleep(length).await,
+                None => std::future::pending().await,
+            }
+        });
+        let (mut seconds, mut frames) = (every(TABLES_EVERY), every(FRAME_EVERY));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = &mut end => return Ok(()),
+                event = self.crew.event() => self.view.note(event?),
+                // the wait for the first effect is part of what a newcomer sees
+                () = self.listener.first_effect() => self.view.first_effect(self.began.elapsed()),
+                _ = seconds.tick() => self.look().await?,
+                _ = frames.tick() => self.frame(),
+            }
+        }
+    }
+
+    /// What costs nothing to know.
+    fn frame(&mut self) {
+        self.board.at = self.began.elapsed();
+        self.board.refused = self.refused.count();
+        self.board.repeats_answered = open(&self.books).repeats_answered();
+        self.view.frame(&self.board);
+    }
+
+    /// What the tables say, and whether they agree with the books by now.
+    async fn look(&mut self) -> Result<(), Error> {
+        let rows = self.store.status().await?;
+        self.traffic.settled(settled(&rows));
+        self.board.tables(self.began.elapsed(), &rows, &self.traffic.ends());
+        self.board.latency = open(&self.books).recent_latency();
+        match self.sums().await? {
+            Ok(sums) => self.board.sums(&sums, &self.worker.samples),
+            Err(difference) => self.differs(difference),
+        }
+        self.frame();
+        self.view.second(&self.board);
+        Ok(())
+    }
+
+    /// What the states hold and what was added, as of one instant.
+    async fn sums(&self) -> Result<Result<Sums, Difference>, Error> {
+        let holds = |entity_type: &str, state: &str| self.worker.sample_holds(entity_type, state);
+        let floor = open(&self.books).ledger().floor();
+        let seen = self.store.snapshot(floor).await?;
+        let sums = {
+            let mut books = open(&self.books);
+            books.ledger().settled(&seen.settled);
+            books.ledger().sums(&seen.entities, &holds)
+        };
+        let sums = sums.map_err(Difference::from).and_then(balanced);
+        if sums.is_ok() {
+            return Ok(sums);
+        }
+        // somebody else's command with an older id is not among the newest rows: look at all of
+        // them before anything is said
+        let all = self.store.snapshot(Uuid::nil()).await?;
+        Ok(open(&self.books).sums(&all.settled, &all.entities, &holds))
+    }
+
+    fn differs(&mut self, difference: Difference) {
+        if let Difference::Sum { entity_type, held, added } = &difference {
+            let sum = Sum { held: *held, added: *added };
+            self.board.sums(&Sums::from([(entity_type.clone(), sum)]), &self.worker.samples);
+        }
+        if self.difference.is_none() {
+            self.view.note(format!("A DIFFERENCE: {difference}"));
+            self.difference = Some(difference);
+        }
+    }
+
+    /// Waits until every command is settled, and every outcome read back from its topic.
+    async fn finish(&mut self, sent: &Sent) -> Result<(), Error> {
+        let mut last = (0, 0);
+        let mut progressed = Instant::now();
+        let (mut seconds, mut frames) = (every(TABLES_EVERY), every(FRAME_EVERY));
+        let mut polls = every(SETTLED_POLL);
+        while progressed.elapsed() < PROGRESS_WAIT_MAX {
+            tokio::select! {
+                event = self.crew.event() => self.view.note(event?),
+                _ = seconds.tick() => self.look().await?,
+                _ = frames.tick() => self.frame(),
+                _ = polls.tick() => {
+                    let rows = self.store.status().await?;
+                    let owed = open(&self.books).owed();
+                    let published = rows.iter().all(|row| row.published_offset >= row.next_offset);
+                    let halted = rows.iter().any(|row| row.halted_code.is_some());
+                    if halted || (owed == 0 && published && sent.all_below_cursors(&rows)) {
+                        break;
+                    }
+                    let now = (settled(&rows), owed);
+                    if now != last {
+                        (last, progressed) = (now, Instant::now());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(mut self) -> Result<Result<Balance, Difference>, Error> {
+        let happened = self.crew.happened().clone();
+        self.crew.stop().await?;
+        self.listener.stop();
+        let evidence = books::Evidence {
+            partitions: self.store.status().await?,
+            settled: self.store.settled_commands().await?,
+            dead: self.store.dead_commands().await?,
+            entities: self.store.entity_states().await?,
+        };
+        self.store.close().await;
+        if let Some(difference) = self.difference {
+            return Ok(Err(difference));
+        }
+        let holds = |entity_type: &str, state: &str| self.worker.sample_holds(entity_type, state);
+        let balance = open(&self.books).check(&evidence, &holds);
+        let (take_overs, zombies) = (happened.take_overs(), happened.zombies());
+        Ok(balance.map(|balance| Balance { take_overs, zombies, refused: self.refused.count(), ..balance }))
+    }
+}
+
+/// One that was missed is not made up for.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval_at((Instant::now() + period).into(), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
