@@ -251,7 +251,7 @@ async fn claimed(name: &str) -> Bank {
     let bank = Bank::open(name, 1).await;
     bank.database
         .execute(&format!(
-            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1);
+            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, null, null, null);
          insert into command_types (topic, entity_type, command_type) values ('t', 'account', 'account.open')"
         ))
         .await;
