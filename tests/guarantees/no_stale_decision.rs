@@ -302,7 +302,9 @@ async fn a_stale_claim_writes_nothing() {
     bank.database.execute("update partitions set halted_code = null, fencing_token = 2").await;
     assert_eq!(call.status(&bank).await, "fenced", "an operator has acted");
     bank.database
-        .execute(&format!("select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, null, null, null)"))
+        .execute(&format!(
+            "select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, null, null, null)"
+        ))
         .await;
     let answer = call.run(&bank).await.expect("an answer");
     assert_eq!((&answer["status"], &answer["fencing_token"]), (&"fenced".into(), &3.into()));
