@@ -101,3 +101,8 @@ pub mod writer;
 pub use handlers::{Context, Rejection};
 pub use record::TopicPartition;
 pub use worker::{RunError, Worker};
+
+/// Compiles what docs/your-worker.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/your-worker.md")]
+mod your_worker {}

@@ -33,7 +33,7 @@ fn example() -> Config {
     let mut config = Config::default();
     config.database.url = "postgres://solewriter@localhost:5432/app".parse().ok();
     config.kafka.bootstrap_servers = Some("localhost:9092".to_owned());
-    config.kafka.properties = [("session.timeout.ms", "45000")].into_iter().collect();
+    config.kafka.properties = [("session.timeout.ms", "15000")].into_iter().collect();
     let mut topic = Topic::new("accounts.commands", "account");
     topic.resolve();
     config.topics.push(topic);
