@@ -354,7 +354,7 @@ async fn topics(
     let admin = Topics::new(client, ASK_TIMEOUT)?;
     let mut topics = Vec::new();
     for topic in &config.topics {
-        let partition_count = wait_for_topic(inspector, &topic.name).await;
+        let partition_count = wait_for_topic(inspector, &client.bootstrap_servers, &topic.name).await;
         let publish_to = PublishTo {
             outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
             events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
@@ -382,16 +382,16 @@ async fn topics(
 }
 
 /// The command topic is never made here: its partition count is a decision.
-async fn wait_for_topic(inspector: &Arc<Inspector>, topic: &str) -> i32 {
+async fn wait_for_topic(inspector: &Arc<Inspector>, bootstrap_servers: &str, topic: &str) -> i32 {
     let mut waits = backoff(START_WAIT_MAX);
     loop {
         let (asked, name) = (inspector.clone(), topic.to_owned());
         match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
             Ok(Ok(count)) => return count,
-            Ok(Err(InspectError::NoTopic)) => tracing::warn!(
-                topic,
-                "waiting for the command topic: it does not exist; create it with the partition count that its producers use"
-            ),
+            Ok(Err(InspectError::NoTopic)) => {
+                let create = kafka::how_to_create(bootstrap_servers, topic);
+                tracing::warn!(topic, create, "waiting for the command topic: it does not exist");
+            }
             Ok(Err(error)) => tracing::warn!(topic, %error, "waiting for the command topic"),
             Err(error) => tracing::error!(topic, %error, "asking for the command topic"),
         }

@@ -46,7 +46,7 @@ pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> a
                 checks.push(group(&inspector, topic).await?);
                 checks.push(check_sample::check(worker, topic, &inspector, partitions).await?);
             }
-            Err(error) => checks.push(missing(&topic.name, &error)),
+            Err(error) => checks.push(missing(config, &topic.name, &error)),
         }
         for name in [topic.outcomes_topic(), topic.events_topic()] {
             let own = topics.settings(&name).await;
@@ -61,12 +61,13 @@ async fn count(inspector: &Arc<Inspector>, topic: &str) -> anyhow::Result<Result
     Ok(tokio::task::spawn_blocking(move || inspector.partition_count(&topic)).await?)
 }
 
-fn missing(topic: &str, error: &InspectError) -> Check {
+fn missing(config: &Config, topic: &str, error: &InspectError) -> Check {
+    let servers = config.kafka.bootstrap_servers.as_deref().unwrap_or_default();
     let cure = match error {
-        InspectError::NoTopic => "create it, with the partition count that its producers use",
-        InspectError::Kafka(_) => "look at the broker, and at this user's right to describe the topic",
+        InspectError::NoTopic => kafka::how_to_create(servers, topic),
+        InspectError::Kafka(_) => "look at the broker, and at this user's right to describe the topic".to_owned(),
     };
-    Check::failed(format!("topic {topic}"), error.to_string(), cure)
+    Check::failed(format!("topic {topic}"), error.to_string(), &cure)
 }
 
 /// One line if all is well, else one for each thing that is not.

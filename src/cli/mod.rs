@@ -112,7 +112,7 @@ impl Verb {
     fn log_directives(&self) -> &'static str {
         match self {
             // rdkafka repeats what its clients here report themselves
-            Self::Run(_) => "info,rdkafka=off",
+            Self::Run(_) => "info,rdkafka=off,sqlx=error",
             // each rebalance makes a client warn of a commit that came too late, and the end of
             // the broker makes those warn that are just being closed
             #[cfg(feature = "dev")]

@@ -39,7 +39,9 @@ pub(super) async fn run(worker: Worker, config: Config) -> anyhow::Result<Exit> 
     let result = backend::run(worker, config, health, shutdown).await;
     // Only now: probes and the last scrape see the drain.
     endpoint.close().await?;
-    result.map(|()| Exit::Done)
+    result?;
+    tracing::info!("stopped");
+    Ok(Exit::Done)
 }
 
 /// Health and metrics, served beside the worker.

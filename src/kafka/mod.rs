@@ -21,4 +21,4 @@ pub use consumer::{Consumer, Notice, Ownership};
 pub use inspector::{InspectError, Inspector, LogEnd, RecordAt};
 pub use producer::{BatchDelivery, Producer, SendError, Session};
 pub use tail::{Tail, TailError};
-pub use topics::{TopicError, Topics};
+pub use topics::{TopicError, Topics, how_to_create};

@@ -34,6 +34,16 @@ pub enum TopicError {
     Kafka(#[from] KafkaError),
 }
 
+/// What to type for a command topic that does not exist. It is never made by
+/// solewriter: its partition count is a decision.
+pub fn how_to_create(bootstrap_servers: &str, topic: &str) -> String {
+    format!(
+        "kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions 12 \
+         --config cleanup.policy=delete (more partitions than there will ever be workers: the count must not \
+         change later)"
+    )
+}
+
 impl TopicError {
     /// Whether the broker said no; anything else may pass by itself.
     pub fn is_refusal(&self) -> bool {

@@ -29,7 +29,9 @@ pub(super) fn settled(rules: &Rules, decision: &Decision, now_ms: i64) {
     }
     for letter in &decision.dead {
         let at = format_args!("{}:{}", rules.source, letter.record.offset);
-        tracing::warn!(%at, code = %letter.code, detail = %letter.detail, "dead letter");
+        let command_id = letter.command_id.map(tracing::field::display);
+        let command_type = letter.command_type.as_deref();
+        tracing::warn!(%at, code = %letter.code, command_id, command_type, detail = %letter.detail, "dead letter");
     }
 }
 
