@@ -53,7 +53,9 @@ impl Demo {
     }
 
     fn wait_until_it_says(&self, words: &str) {
-        wait_for(format!("the demo to say: {words}"), PATIENCE, || self.read("stdout").contains(words).then_some(()));
+        // a zombie that came to nothing on a busy machine is followed by another half a minute later
+        let patience = PATIENCE * 5;
+        wait_for(format!("the demo to say: {words}"), patience, || self.read("stdout").contains(words).then_some(()));
     }
 
     /// Kills it as soon as commands have been settled.
@@ -144,16 +146,16 @@ async fn a_demo_that_is_killed_leaves_nothing_behind() {
     demo.leaves_no_schema().await;
 }
 
-/// A run that is long enough for one.
 #[test]
 fn a_zombie_s_late_write_is_refused_and_the_books_balance() {
     let _turn = support::heavy();
-    let mut demo = Demo::start_for("24s", "");
+    let mut demo = Demo::start_for("10min", "");
     let zombie = demo.halted_zombie();
     demo.wait_until_it_says("the fence refused its late write: account.commands:");
+    demo.process.signal(Signal::INT).expect("interrupt the demo");
     demo.ends_with_balanced_books();
     let stdout = demo.read("stdout");
-    assert!(stdout.contains(" 1 zombie,") && !stdout.contains(" 0 late writes"), "{stdout}");
+    assert!(stdout.contains(" late write") && !stdout.contains(" 0 late writes"), "{stdout}");
     demo.leaves_no_zombie(zombie);
 }
 
