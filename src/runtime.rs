@@ -53,7 +53,7 @@ impl Limits {
             // the server's own limit comes first, unless the server is gone
             answer_wait_max: config.database.statement_timeout + Duration::from_secs(5),
             drain_timeout: worker.drain_timeout,
-            window_ms: i64::try_from(config.deduplication.window.as_millis()).unwrap_or(i64::MAX),
+            window_ms: config.deduplication.window_ms(),
         }
     }
 }

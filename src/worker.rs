@@ -304,16 +304,9 @@ async fn wait_for_database(store: &Store) -> Result<(), ReachError> {
 async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError> {
     let schema = &config.database.schema;
     let state = retried("the database", || store.schema_state()).await?;
-    let message = match state {
-        SchemaState::Fits => return Ok(()),
-        SchemaState::Missing => format!("schema {schema:?} has no solewriter tables; type: solewriter migrate"),
-        SchemaState::Older { applied, needed } => {
-            format!("schema {schema:?} is at migration {applied}, this worker needs {needed}; type: solewriter migrate")
-        }
-        SchemaState::TooNew { least, known } => {
-            format!("schema {schema:?} needs a worker that knows migration {least}, this one knows {known}: upgrade it")
-        }
-    };
+    let Some(misfit) = state.misfit("worker") else { return Ok(()) };
+    let cure = if matches!(state, SchemaState::TooNew { .. }) { ": upgrade it" } else { "; type: solewriter migrate" };
+    let message = format!("schema {schema:?} {misfit}{cure}");
     Err(RunError::Schema(message))
 }
 

@@ -1,10 +1,9 @@
 //! Claiming: becoming the owner in Postgres, and proving that the log is the one
 //! that the cursor belongs to.
 
-use tokio::task::JoinError;
 use uuid::Uuid;
 
-use super::partition::{Partition, crash_loop};
+use super::partition::{AskError, Partition, crash_loop};
 use super::verify::{LogFacts, verify};
 use crate::config::Start;
 use crate::cursor::LastSettled;
@@ -42,22 +41,11 @@ pub(super) enum Claiming {
     Fenced,
 }
 
-/// A claim that did not succeed yet.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClaimError {
-    #[error(transparent)]
-    Database(#[from] postgres::Error),
-    #[error(transparent)]
-    Kafka(#[from] InspectError),
-    #[error("looking at the log: {0}")]
-    Looking(#[from] JoinError),
-}
-
 /// Claims a partition.
-pub(super) async fn claim(partition: &Partition) -> Result<Claiming, ClaimError> {
+pub(super) async fn claim(partition: &Partition) -> Result<Claiming, AskError> {
     // the witness before the claim: read after it, another owner's progress
     // would look like a database that went back
-    let before = look(partition, LogBefore::look).await?;
+    let before = partition.ask(LogBefore::look).await?;
     let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
     partition.stands_at(row.cursor);
     if let Some((code, detail)) = &row.halted {
@@ -93,16 +81,8 @@ impl LogBefore {
     }
 }
 
-async fn look<T: Send + 'static>(
-    partition: &Partition,
-    ask: impl FnOnce(&Inspector, &TopicPartition) -> Result<T, InspectError> + Send + 'static,
-) -> Result<T, ClaimError> {
-    let (inspector, source) = (partition.worker.inspector.clone(), partition.source.clone());
-    Ok(tokio::task::spawn_blocking(move || ask(&inspector, &source)).await??)
-}
-
 /// The row with the new token. `None`: somebody else was faster.
-async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, ClaimError> {
+async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, AskError> {
     let request = ClaimRequest {
         source: &partition.source,
         claim_id: ClaimId::random(),
@@ -129,17 +109,17 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
 }
 
 /// Where a partition without a row begins, and whether somebody has to decide first.
-async fn begin(partition: &Partition, log: &LogBefore) -> Result<Beginning, ClaimError> {
+async fn begin(partition: &Partition, log: &LogBefore) -> Result<Beginning, AskError> {
     let offset = start_offset(partition, log.end).await?;
     Ok(Beginning { offset, halt: first_claim(partition, offset, log).await? })
 }
 
-async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimError> {
+async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, AskError> {
     match &partition.topic.start {
         Start::Latest => Ok(end.high),
         Start::At(time) => {
             let time_ms = time.as_millisecond();
-            look(partition, move |inspector, source| inspector.offset_at(source, time_ms)).await
+            partition.ask(move |inspector, source| inspector.offset_at(source, time_ms)).await
         }
         _ => Ok(end.low),
     }
@@ -147,7 +127,7 @@ async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, ClaimEr
 
 /// A partition without a row: either it is new, or the database went back to a
 /// time before it, or its backlog is older than anything that is remembered.
-async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -> Result<Option<Halt>, ClaimError> {
+async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -> Result<Option<Halt>, AskError> {
     if let Some(committed) = log.committed {
         let detail = format!(
             "the consumer group has committed offset {committed}, the database has never heard of this partition: \
@@ -159,7 +139,7 @@ async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -
     if next_offset >= log.end.high {
         return Ok(None);
     }
-    let oldest = look(partition, move |inspector, source| inspector.first_record_from(source, next_offset)).await?;
+    let oldest = partition.ask(move |inspector, source| inspector.first_record_from(source, next_offset)).await?;
     let horizon = partition.worker.store.horizon().await?;
     Ok(match oldest {
         RecordAt::Found(record) if is_older(&record, Horizon(horizon.at_ms)) => {
@@ -187,7 +167,7 @@ fn older_than_horizon(record: &Record, horizon_ms: i64) -> Halt {
 }
 
 /// Proves that going on is correct, or finds the reason why it cannot be.
-async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Result<(), Halt>, ClaimError> {
+async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Result<(), Halt>, AskError> {
     let token_before = FencingToken(row.claimed.token().0 - 1);
     if let Err(halt) = check_not_behind(partition.witness(), token_before, row.cursor, row.accepted_offset) {
         return Ok(Err(halt));
@@ -196,7 +176,7 @@ async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Re
         return Ok(Err(crash_loop(row.claims_without_progress)));
     }
     let (last, next_offset) = (row.last, row.cursor.next_offset);
-    let facts = look(partition, move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
+    let facts = partition.ask(move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
     Ok(verify(row, &facts))
 }
 
@@ -213,16 +193,13 @@ fn facts(
         end = inspector.log_end(source)?;
     }
     let readable = last.filter(|last| last.offset >= end.low && last.offset < end.high);
-    let last = match readable {
-        Some(last) => Some(match inspector.record_at(source, last.offset)? {
-            RecordAt::Found(record) => Some(settled(&record)),
-            // retention may have removed it since the log's end was read
-            RecordAt::Missing if inspector.log_end(source)?.low > last.offset => {
-                return facts_without_last(before, end);
-            }
-            RecordAt::Missing => None,
-        }),
+    let last = match readable.map(|last| (last.offset, inspector.record_at(source, last.offset))) {
         None => None,
+        Some((_, Ok(RecordAt::Found(record)))) => Some(Some(settled(&record))),
+        // retention may have removed it since the log's end was read
+        Some((offset, Ok(RecordAt::Missing))) if inspector.log_end(source)?.low > offset => None,
+        Some((_, Ok(RecordAt::Missing))) => Some(None),
+        Some((_, Err(error))) => return Err(error),
     };
     Ok(LogFacts {
         topic_id: before.topic_id,
@@ -231,11 +208,6 @@ fn facts(
         committed: before.committed,
         last,
     })
-}
-
-fn facts_without_last(before: LogBefore, end: LogEnd) -> Result<LogFacts, InspectError> {
-    let LogBefore { topic_id, partition_count, committed, .. } = before;
-    Ok(LogFacts { topic_id, partition_count, end, committed, last: None })
 }
 
 fn settled(record: &Record) -> LastSettled {

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::claim::{self, Claim, ClaimError, Claiming};
+use super::claim::{self, Claim, Claiming};
 use super::lifecycle::{Event, State, next};
 use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Look;
-use crate::kafka::InspectError;
+use crate::kafka::{InspectError, Inspector};
 use crate::postgres::{Error, Refusal};
 use crate::record::TopicPartition;
 use crate::runtime::{Runtime, Topic};
@@ -28,6 +28,20 @@ const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a topic may seem to be missing before that is believed.
 const MISSING_MAX: u32 = 8;
+
+/// The database or the log did not answer: asked again soon.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The log.
+    #[error(transparent)]
+    Kafka(#[from] InspectError),
+    /// The thread that asks.
+    #[error("looking at the log: {0}")]
+    Looking(#[from] tokio::task::JoinError),
+}
 
 /// One assigned partition of a running worker.
 pub struct Partition {
@@ -147,6 +161,15 @@ impl Partition {
         lock(&self.cursor).filter(|_| self.running.load(Ordering::Acquire))
     }
 
+    /// Asks the log something, off the async threads.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Inspector, &TopicPartition) -> Result<T, InspectError> + Send + 'static,
+    ) -> Result<T, AskError> {
+        let (inspector, source) = (self.worker.inspector.clone(), self.source.clone());
+        Ok(tokio::task::spawn_blocking(move || question(&inspector, &source)).await??)
+    }
+
     /// The topic's partition count, asked of the broker until it answers. `None`
     /// if stopped meanwhile.
     pub async fn partition_count_now(&self, stop: &CancellationToken) -> Option<i32> {
@@ -233,7 +256,7 @@ impl Owner {
                 Event::Halted
             }
             Ok(Claiming::Fenced) => Event::Fenced,
-            Err(ClaimError::Database(Error::Refused(Refusal::AnotherGroup(message)))) => {
+            Err(AskError::Database(Error::Refused(Refusal::AnotherGroup(message)))) => {
                 // a mistake of the configuration, for the whole process
                 partition.worker.failed.send_replace(Some(message));
                 Event::Stopped

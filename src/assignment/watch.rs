@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::partition::Partition;
+use super::partition::{AskError, Partition};
 use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::horizon::{Horizon, Look};
-use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
+use crate::kafka::{InspectError, Inspector, LogEnd};
 use crate::record::TopicPartition;
 use crate::runtime::{Runtime, worker_time_ms};
 
@@ -36,9 +36,8 @@ impl Watch {
 pub(super) fn start(worker: Arc<Runtime>) -> Watch {
     let partitions = Arc::new(Mutex::new(Vec::new()));
     let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
-    let rows: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-        Box::pin(watch_rows(worker.clone(), partitions.clone()));
-    let logs = Box::pin(watch_logs(worker, partitions.clone()));
+    let rows: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(watch_rows(worker, partitions.clone()));
+    let logs = Box::pin(watch_logs(partitions.clone()));
     Watch { partitions, _tasks: [spawn(rows), spawn(logs)] }
 }
 
@@ -80,40 +79,30 @@ async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate:
     Ok(())
 }
 
-async fn watch_logs(worker: Arc<Runtime>, partitions: Partitions) {
+async fn watch_logs(partitions: Partitions) {
     loop {
         tokio::time::sleep(LOGS_EVERY).await;
         for partition in snapshot(&partitions) {
-            if let Err(error) = look_at_log(&worker, &partition).await {
+            if let Err(error) = look_at_log(&partition).await {
                 tracing::debug!(source = %partition.source, %error, "looking at the log's end");
             }
         }
     }
 }
 
-/// A log could not be looked at; tried again soon.
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Database(#[from] crate::postgres::Error),
-    #[error(transparent)]
-    Kafka(#[from] InspectError),
-    #[error("{0}")]
-    Task(#[from] tokio::task::JoinError),
-}
-
 /// How far a partition is behind; and while a writer runs, the proof of log time.
-async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Result<(), LookError> {
+async fn look_at_log(partition: &Partition) -> Result<(), AskError> {
     let Some(cursor) = partition.last_cursor() else { return Ok(()) };
     let end_offset = match partition.cursor() {
-        Some(cursor) => prove_log_time(worker, partition, cursor).await?,
-        None => ask(worker, partition, move |inspector, source| Ok(inspector.log_end(source)?.high)).await?,
+        Some(cursor) => prove_log_time(partition, cursor).await?,
+        None => partition.ask(move |inspector, source| Ok(inspector.log_end(source)?.high)).await?,
     };
     let lag = u64::try_from(end_offset - cursor.next_offset).unwrap_or(0);
     let oldest_ms = match partition.oldest_unsettled_ms() {
         _ if lag == 0 => None,
         Some(time_ms) => Some(time_ms),
-        None => ask(worker, partition, move |inspector, source| oldest_ms(inspector, source, cursor))
+        None => partition
+            .ask(move |inspector, source| inspector.first_time_from(source, cursor.next_offset))
             .await
             .inspect_err(
                 |error| tracing::warn!(source = %partition.source, %error, "reading the oldest unsettled record"),
@@ -127,32 +116,13 @@ async fn look_at_log(worker: &Arc<Runtime>, partition: &Arc<Partition>) -> Resul
 
 /// The clock first, then the log's end: all that was in the log at that time
 /// lies below it.
-async fn prove_log_time(worker: &Arc<Runtime>, partition: &Partition, cursor: Cursor) -> Result<i64, LookError> {
-    let database_time_ms = worker.store.horizon().await?.database_time_ms;
+async fn prove_log_time(partition: &Partition, cursor: Cursor) -> Result<i64, AskError> {
+    let database_time_ms = partition.worker.store.horizon().await?.database_time_ms;
     let idle = partition.idle_since_last_look(cursor);
     let end_offset =
-        ask(worker, partition, move |inspector, source| end_offset(inspector, source, cursor.next_offset, idle))
-            .await?;
+        partition.ask(move |inspector, source| end_offset(inspector, source, cursor.next_offset, idle)).await?;
     partition.looked(Look { database_time_ms, end_offset });
     Ok(end_offset)
-}
-
-async fn ask<T: Send + 'static>(
-    worker: &Arc<Runtime>,
-    partition: &Partition,
-    question: impl FnOnce(&Inspector, &TopicPartition) -> Result<T, InspectError> + Send + 'static,
-) -> Result<T, LookError> {
-    let (inspector, source) = (worker.inspector.clone(), partition.source.clone());
-    Ok(tokio::task::spawn_blocking(move || question(&inspector, &source)).await??)
-}
-
-/// The time of the first record that is not settled, if one is there.
-fn oldest_ms(inspector: &Inspector, source: &TopicPartition, cursor: Cursor) -> Result<Option<i64>, InspectError> {
-    Ok(match inspector.first_record_from(source, cursor.next_offset)? {
-        // -1: a record without a time
-        RecordAt::Found(record) => Some(record.timestamp_ms).filter(|time_ms| *time_ms >= 0),
-        RecordAt::Missing => None,
-    })
 }
 
 /// The log's end; the cursor itself, if only transaction markers follow it: they

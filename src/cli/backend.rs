@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::check::Check;
-use super::exit::Problem;
+use super::exit::{Problem, message};
 use super::migrate::Migrated;
 use super::operator::{Change, SkipTo, Target};
 use super::resume::Choices;
 use super::status::{Halt, PartitionStatus};
 use crate::config::Config;
 use crate::halt::HaltCode;
-use crate::kafka::{self, Inspector, LogEnd, RecordAt};
+use crate::kafka::{self, Inspector, LogEnd};
 use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
 use crate::runtime::worker_time_ms;
@@ -38,18 +38,14 @@ pub(super) async fn run(
 
 /// The statements that `migrate` would run on an empty database.
 pub(super) fn migration_sql(config: &Config) -> anyhow::Result<String> {
-    Ok(postgres::script(&config.database.schema, window_ms(config)))
-}
-
-fn window_ms(config: &Config) -> i64 {
-    i64::try_from(config.deduplication.window.as_millis()).unwrap_or(i64::MAX)
+    Ok(postgres::script(&config.database.schema, config.deduplication.window_ms()))
 }
 
 /// Creates or upgrades the schema.
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     let store = Store::new(&config.database, "solewriter migrate")?;
     store.reach().await?;
-    let done = store.migrate(window_ms(config)).await.context("the schema was not migrated")?;
+    let done = store.migrate(config.deduplication.window_ms()).await.context("the schema was not migrated")?;
     Ok(Migrated { schema: config.database.schema.clone(), version: done.version, applied: done.applied })
 }
 
@@ -73,7 +69,7 @@ pub(super) async fn status(config: &Config) -> anyhow::Result<Vec<PartitionStatu
     for row in rows {
         let log = log(&inspector, TopicPartition::new(&*row.topic, row.partition), row.next_offset).await;
         if let Err(error) = &log {
-            tracing::warn!(topic = row.topic, partition = row.partition, error = %format!("{error:#}"), "the log is unknown");
+            tracing::warn!(topic = row.topic, partition = row.partition, error = message(error), "the log is unknown");
         }
         let owned = members.as_ref().is_none_or(|members| members.contains(&row.owner));
         partitions.push(shown(row, log.ok(), owned));
@@ -103,17 +99,13 @@ async fn log(inspector: &Arc<Inspector>, source: TopicPartition, next_offset: i6
     let inspector = inspector.clone();
     tokio::task::spawn_blocking(move || {
         let end_offset = inspector.log_end(&source)?.high;
-        let oldest = match end_offset > next_offset {
+        let oldest_ms = match end_offset > next_offset {
             // whoever may not read the topic still sees how far it is behind
-            true => inspector.first_record_from(&source, next_offset).unwrap_or_else(|error| {
+            true => inspector.first_time_from(&source, next_offset).unwrap_or_else(|error| {
                 tracing::warn!(%source, %error, "the age of the lag is unknown");
-                RecordAt::Missing
+                None
             }),
-            false => RecordAt::Missing,
-        };
-        let oldest_ms = match oldest {
-            RecordAt::Found(record) => Some(record.timestamp_ms).filter(|time_ms| *time_ms >= 0),
-            RecordAt::Missing => None,
+            false => None,
         };
         Ok(Log { end_offset, oldest_ms })
     })

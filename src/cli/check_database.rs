@@ -1,6 +1,6 @@
 //! What `check` asks the database.
 
-use super::check::{Check, CheckStatus};
+use super::check::Check;
 use crate::config::Config;
 use crate::postgres::{Holder, Result, SchemaState, Settings, Store};
 use crate::runtime::worker_time_ms;
@@ -17,7 +17,15 @@ pub(super) struct Known {
     /// Whose partitions it holds.
     pub(super) holders: Vec<Holder>,
     /// The partition count that each topic's keys were placed for.
-    pub(super) placed_for: Vec<(String, i32)>,
+    placed_for: Vec<(String, i32)>,
+}
+
+impl Known {
+    /// The partition counts that a topic's keys were placed for: one, unless some
+    /// partitions were claimed with another.
+    pub(super) fn placed_for(&self, topic: &str) -> impl Iterator<Item = i32> {
+        self.placed_for.iter().filter(move |(name, _)| name == topic).map(|(_, count)| *count)
+    }
 }
 
 /// The database answers, keeps what it commits, and lets this role do a worker's work.
@@ -26,22 +34,21 @@ pub(super) struct Known {
 pub(super) async fn checks(config: &Config) -> anyhow::Result<(Vec<Check>, Known)> {
     let store = Store::new(&config.database, "solewriter check")?;
     if let Err(error) = store.reach().await {
-        let why = error.to_string();
-        let (why, cure) = why.rsplit_once("; ").unwrap_or((&why, "correct database.url"));
-        return Ok((vec![Check::failed("database", why, cure)], Known::default()));
+        return Ok((vec![Check::failed("database", error.found(), &error.cure())], Known::default()));
     }
     let settings = store.settings().await?;
     let mut checks = vec![server(&settings)];
     checks.extend(durability(&settings));
     checks.push(clock(&settings, worker_time_ms()));
     checks.push(connections(&settings, config));
-    let schema = schema(&store, config).await?;
-    let fits = schema.iter().all(|check| check.status != CheckStatus::Failed || check.name != SCHEMA);
-    checks.extend(schema);
-    let known = match fits {
-        true => Known { holders: store.holders().await?, placed_for: store.partition_counts().await? },
-        false => Known::default(),
-    };
+    if let Some(failed) = schema(&store, config).await? {
+        checks.push(failed);
+        return Ok((checks, Known::default()));
+    }
+    checks.push(Check::ok(SCHEMA, config.database.schema.clone()));
+    checks.push(privileges(&store).await?);
+    checks.push(days(&store).await?);
+    let known = Known { holders: store.holders().await?, placed_for: store.partition_counts().await? };
     Ok((checks, known))
 }
 
@@ -98,28 +105,15 @@ fn connections(settings: &Settings, config: &Config) -> Check {
     Check::ok(NAME, detail)
 }
 
-async fn schema(store: &Store, config: &Config) -> Result<Vec<Check>> {
-    let name = &config.database.schema;
-    let found = match store.schema_state().await? {
-        SchemaState::Fits => None,
-        SchemaState::Missing => {
-            Some(Check::failed(SCHEMA, format!("{name} has no solewriter tables"), "solewriter migrate"))
-        }
-        SchemaState::Older { applied, needed } => Some(Check::failed(
-            SCHEMA,
-            format!("{name} is at migration {applied}, this program needs {needed}"),
-            "solewriter migrate",
-        )),
-        SchemaState::TooNew { least, known } => Some(Check::failed(
-            SCHEMA,
-            format!("{name} needs a program that knows migration {least}, this one knows {known}"),
-            "upgrade this program",
-        )),
+/// What is wrong with the schema, if something is.
+async fn schema(store: &Store, config: &Config) -> Result<Option<Check>> {
+    let state = store.schema_state().await?;
+    let cure = match state {
+        SchemaState::TooNew { .. } => "upgrade this program",
+        _ => "solewriter migrate",
     };
-    if let Some(failed) = found {
-        return Ok(vec![failed]);
-    }
-    Ok(vec![Check::ok(SCHEMA, name.clone()), privileges(store).await?, days(store).await?])
+    let misfit = state.misfit("program");
+    Ok(misfit.map(|misfit| Check::failed(SCHEMA, format!("{} {misfit}", config.database.schema), cure)))
 }
 
 async fn privileges(store: &Store) -> Result<Check> {
@@ -143,6 +137,7 @@ async fn days(store: &Store) -> Result<Check> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::CheckStatus;
     use super::*;
 
     fn settings() -> Settings {

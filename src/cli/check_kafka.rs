@@ -36,13 +36,8 @@ pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> a
         match count(&inspector, &topic.name).await? {
             Ok(partitions) => {
                 checks.extend(command_topic(&topic.name, partitions, &settings));
-                checks.extend(
-                    known
-                        .placed_for
-                        .iter()
-                        .filter(|(name, _)| *name == topic.name)
-                        .filter_map(|(_, placed_for)| moved(&topic.name, partitions, *placed_for)),
-                );
+                let placed_for = known.placed_for(&topic.name);
+                checks.extend(placed_for.filter_map(|placed_for| moved(&topic.name, partitions, placed_for)));
                 checks.push(group(&inspector, topic).await?);
                 checks.push(check_sample::check(worker, topic, &inspector, partitions).await?);
             }

@@ -35,6 +35,12 @@ impl Default for Deduplication {
 }
 
 impl Deduplication {
+    /// The window in milliseconds.
+    #[must_use]
+    pub fn window_ms(&self) -> i64 {
+        i64::try_from(self.window.as_millis()).unwrap_or(i64::MAX)
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         duration::within("deduplication.window", self.window, WINDOW_MIN, WINDOW_MAX)
     }

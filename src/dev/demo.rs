@@ -16,7 +16,7 @@ use super::services::Services;
 use super::traffic::{Sent, Traffic};
 use super::view::{FRAME_EVERY, View};
 use super::{Balance, Difference, Error, SharedBooks, open};
-use crate::postgres::Store;
+use crate::postgres::{Snapshot, Store};
 use crate::worker::Worker;
 
 /// How often the tables are asked.
@@ -185,12 +185,9 @@ impl<'a> Demo<'a> {
         let happened = self.crew.happened().clone();
         self.crew.stop().await?;
         self.listener.stop();
-        let evidence = books::Evidence {
-            partitions: self.store.status().await?,
-            settled: self.store.settled_commands().await?,
-            dead: self.store.dead_commands().await?,
-            entities: self.store.entity_states().await?,
-        };
+        let Snapshot { settled, entities } = self.store.snapshot(Uuid::nil()).await?;
+        let (partitions, dead) = (self.store.status().await?, self.store.dead_commands().await?);
+        let evidence = books::Evidence { partitions, settled, dead, entities };
         self.store.close().await;
         if let Some(difference) = self.difference {
             return Ok(Err(difference));

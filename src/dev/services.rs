@@ -65,8 +65,7 @@ impl Services {
 
     async fn migrate(&self) -> Result<(), Error> {
         let store = Store::new(&self.config.database, "solewriter dev")?;
-        let window_ms = i64::try_from(self.config.deduplication.window.as_millis());
-        store.migrate(window_ms.unwrap_or(i64::MAX)).await?;
+        store.migrate(self.config.deduplication.window_ms()).await?;
         store.close().await;
         Ok(())
     }

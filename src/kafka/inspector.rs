@@ -187,13 +187,20 @@ impl Inspector {
     /// # Errors
     /// If the broker does not answer in time.
     pub fn first_record_from(&self, source: &TopicPartition, offset: i64) -> Result<RecordAt, InspectError> {
-        let _one_at_a_time = self.reading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&source.topic, source.partition, Offset::Offset(offset))?;
-        self.consumer.assign(&list)?;
-        let read = self.read_one(source);
-        self.consumer.unassign()?;
-        read
+        let record = self.records_from(source, offset, 1)?.pop();
+        Ok(record.map_or(RecordAt::Missing, |record| RecordAt::Found(Box::new(record))))
+    }
+
+    /// The time of that record, milliseconds since 1970; `None` without a record, or
+    /// of one that has no time.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn first_time_from(&self, source: &TopicPartition, offset: i64) -> Result<Option<i64>, InspectError> {
+        Ok(match self.first_record_from(source, offset)? {
+            RecordAt::Found(record) => Some(record.timestamp_ms).filter(|time_ms| *time_ms >= 0),
+            RecordAt::Missing => None,
+        })
     }
 
     /// The last `count` records, or fewer where the log is shorter.
@@ -202,14 +209,21 @@ impl Inspector {
     /// If the broker does not answer in time.
     pub fn last_records(&self, source: &TopicPartition, count: i64) -> Result<Vec<Record>, InspectError> {
         let LogEnd { low, high } = self.log_end(source)?;
-        let mut offset = (high - count).max(low);
-        let mut records = Vec::new();
-        while offset < high {
-            let RecordAt::Found(record) = self.first_record_from(source, offset)? else { break };
-            offset = record.offset + 1;
-            records.push(*record);
+        let offset = (high - count).max(low);
+        self.records_from(source, offset, usize::try_from(high - offset).unwrap_or(0))
+    }
+
+    fn records_from(&self, source: &TopicPartition, offset: i64, count: usize) -> Result<Vec<Record>, InspectError> {
+        if count == 0 {
+            return Ok(Vec::new());
         }
-        Ok(records)
+        let _one_at_a_time = self.reading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&source.topic, source.partition, Offset::Offset(offset))?;
+        self.consumer.assign(&list)?;
+        let read = (0..count).map_while(|_| self.read_one(source).transpose()).collect();
+        self.consumer.unassign()?;
+        read
     }
 
     /// What stands at exactly this offset.
@@ -223,18 +237,19 @@ impl Inspector {
         })
     }
 
-    fn read_one(&self, source: &TopicPartition) -> Result<RecordAt, InspectError> {
+    /// `None`: the log ends here.
+    fn read_one(&self, source: &TopicPartition) -> Result<Option<Record>, InspectError> {
         let deadline = Instant::now() + self.timeout;
         while Instant::now() < deadline {
             match self.consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) if message.topic() == &*source.topic && message.partition() == source.partition => {
-                    return Ok(RecordAt::Found(Box::new(copy::record(&message))));
+                    return Ok(Some(copy::record(&message)));
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) if partition == source.partition => {
-                    return Ok(RecordAt::Missing);
+                    return Ok(None);
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
-                    return Ok(RecordAt::Missing);
+                    return Ok(None);
                 }
                 // left over from the reading before, or a broker that comes and goes
                 Some(_) | None => {}

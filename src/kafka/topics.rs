@@ -15,9 +15,8 @@ use super::Client;
 pub enum TopicError {
     /// The broker refused.
     #[error(
-        "topic {topic} is missing and the broker refuses to create it ({code}); type: \
-         kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions {partitions} \
-         --config cleanup.policy=delete"
+        "topic {topic} is missing and the broker refuses to create it ({code}); type: {}",
+        create_command(bootstrap_servers, topic, *partitions)
     )]
     Refused {
         /// The topic.
@@ -37,10 +36,14 @@ pub enum TopicError {
 /// What to type for a command topic that does not exist. It is never made by
 /// solewriter: its partition count is a decision.
 pub fn how_to_create(bootstrap_servers: &str, topic: &str) -> String {
+    let create = create_command(bootstrap_servers, topic, 12);
+    format!("{create} (more partitions than there will ever be workers: the count must not change later)")
+}
+
+fn create_command(bootstrap_servers: &str, topic: &str, partitions: i32) -> String {
     format!(
-        "kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions 12 \
-         --config cleanup.policy=delete (more partitions than there will ever be workers: the count must not \
-         change later)"
+        "kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions {partitions} \
+         --config cleanup.policy=delete"
     )
 }
 

@@ -74,6 +74,21 @@ pub enum SchemaState {
     },
 }
 
+impl SchemaState {
+    /// Why the schema does not fit this `program`, to be said after the schema's
+    /// name. `None`: it fits.
+    pub fn misfit(&self, program: &str) -> Option<String> {
+        Some(match self {
+            Self::Fits => return None,
+            Self::Missing => "has no solewriter tables".to_owned(),
+            Self::Older { applied, needed } => format!("is at migration {applied}, this {program} needs {needed}"),
+            Self::TooNew { least, known } => {
+                format!("needs a {program} that knows migration {least}, this one knows {known}")
+            }
+        })
+    }
+}
+
 /// Everything that [`Store::migrate`] does to an empty database, as one script for
 /// those who apply it by hand; with its books, so that the next `migrate` goes on
 /// from there.

@@ -12,11 +12,10 @@ use super::Store;
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database cannot be reached.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReachError {
     /// Nobody answers, or not now: it may pass.
-    #[error("no Postgres answers at {address}: {why}; start it, or correct database.url")]
     NoAnswer {
         /// Host and port.
         address: String,
@@ -24,7 +23,6 @@ pub enum ReachError {
         why: String,
     },
     /// The server refuses the login.
-    #[error("Postgres at {address} refuses user {user}: {why}; correct user and password in database.url")]
     Login {
         /// Host and port.
         address: String,
@@ -34,7 +32,6 @@ pub enum ReachError {
         why: String,
     },
     /// The server answers, and lets nobody in, or not this role.
-    #[error("Postgres at {address} lets user {user} not connect: {why}; grant connect, or correct database.url")]
     Refused {
         /// Host and port.
         address: String,
@@ -44,7 +41,6 @@ pub enum ReachError {
         why: String,
     },
     /// The server answers, and has no room or is starting: it may pass.
-    #[error("Postgres at {address} takes no connection now: {why}; wait, or raise max_connections")]
     NotNow {
         /// Host and port.
         address: String,
@@ -52,7 +48,6 @@ pub enum ReachError {
         why: String,
     },
     /// There is no such database.
-    #[error("Postgres at {address} has no database {database}; type: createdb {options} {database}")]
     NoDatabase {
         /// Host and port.
         address: String,
@@ -62,7 +57,6 @@ pub enum ReachError {
         options: String,
     },
     /// The server could not prove who it is, or does not speak TLS.
-    #[error("no trusted connection to Postgres at {address}: {why}; see sslmode and sslrootcert in docs/security.md")]
     Tls {
         /// Host and port.
         address: String,
@@ -71,7 +65,41 @@ pub enum ReachError {
     },
 }
 
+impl std::error::Error for ReachError {}
+
+impl std::fmt::Display for ReachError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.found(), self.cure())
+    }
+}
+
 impl ReachError {
+    /// What was found, and where.
+    pub fn found(&self) -> String {
+        match self {
+            Self::NoAnswer { address, why } => format!("no Postgres answers at {address}: {why}"),
+            Self::Login { address, user, why } => format!("Postgres at {address} refuses user {user}: {why}"),
+            Self::Refused { address, user, why } => {
+                format!("Postgres at {address} lets user {user} not connect: {why}")
+            }
+            Self::NotNow { address, why } => format!("Postgres at {address} takes no connection now: {why}"),
+            Self::NoDatabase { address, database, .. } => format!("Postgres at {address} has no database {database}"),
+            Self::Tls { address, why } => format!("no trusted connection to Postgres at {address}: {why}"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn cure(&self) -> String {
+        match self {
+            Self::NoAnswer { .. } => "start it, or correct database.url".to_owned(),
+            Self::Login { .. } => "correct user and password in database.url".to_owned(),
+            Self::Refused { .. } => "grant connect, or correct database.url".to_owned(),
+            Self::NotNow { .. } => "wait, or raise max_connections".to_owned(),
+            Self::NoDatabase { database, options, .. } => format!("type: createdb {options} {database}"),
+            Self::Tls { .. } => "see sslmode and sslrootcert in docs/security.md".to_owned(),
+        }
+    }
+
     /// Whether waiting may help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NoAnswer { .. } | Self::NotNow { .. })

@@ -69,28 +69,12 @@ impl Store {
         Ok(Snapshot { settled, entities })
     }
 
-    /// Every final outcome.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn settled_commands(&self) -> Result<Vec<SettledCommand>> {
-        Ok(sqlx::query_as(SETTLED).bind(Uuid::nil()).fetch_all(&self.pool).await?)
-    }
-
     /// Every dead letter.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn dead_commands(&self) -> Result<Vec<DeadCommand>> {
         Ok(sqlx::query_as("select command_id, code from dead_letters").fetch_all(&self.pool).await?)
-    }
-
-    /// Every entity.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn entity_states(&self) -> Result<Vec<EntityState>> {
-        Ok(sqlx::query_as(ENTITIES).fetch_all(&self.pool).await?)
     }
 
     /// Drops the schema with all that is in it, if it is there.

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::SCAN_TIMEOUT;
+use crate::horizon::FUTURE_MS_MAX;
 use crate::outcome::{FinalOutcome, rfc3339};
 use crate::postgres::{self, EntityQuery, Ids, Refusal, Store, StoredLetter};
 
@@ -38,8 +39,8 @@ pub(super) async fn search(
     let since_ms = since.map_or(0, |since| now_ms - i64::try_from(since.as_millis()).unwrap_or(now_ms)).max(0);
     let query = EntityQuery { entity_type, entity_id, since_ms, rows_max: i64::from(commands_max) };
     let mut search = Search { store, query, found: Timeline::default(), deadline: Instant::now() + SCAN_TIMEOUT };
-    // an id may be a day ahead of the clock; below the horizon days are dropped
-    let days = days(now_ms + DAY_MS, horizon.at_ms.max(since_ms - MADE_BEFORE_MAX_MS).min(now_ms));
+    // below the horizon days are dropped
+    let days = days(now_ms + FUTURE_MS_MAX, horizon.at_ms.max(since_ms - MADE_BEFORE_MAX_MS).min(now_ms));
     let untimed = std::iter::once((Ids::Untimed, now_ms));
     for (ids, to_ms) in untimed.chain(days.map(|(from, to)| (Ids::Made(from, to), to))) {
         if search.look(ids, to_ms).await?.is_break() {

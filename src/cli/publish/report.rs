@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, message};
 use crate::cli::output;
 use crate::cli::output::Output;
 use crate::client::{Client, Command, Delivery, Outcome, OutcomeRecord, Published, Watch};
@@ -146,7 +146,7 @@ impl Report {
     }
 
     fn say(&self, number: u64, why: &anyhow::Error) {
-        self.progress.suspend(|| eprintln!("line {number}: {why:#}"));
+        self.progress.suspend(|| eprintln!("line {number}: {}", message(why)));
     }
 
     fn print(&self, line: &str) -> anyhow::Result<()> {
