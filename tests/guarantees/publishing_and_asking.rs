@@ -291,7 +291,8 @@ async fn publish_ends_when_the_broker_takes_nothing_more_and_names_what_is_open(
     });
     assert_eq!(said.code, Some(4), "{said:?}");
     let (published, open) = (rows.len(), said.stderr.lines().count());
-    assert!(published > 20 && open > 0 && published + open < lines.len(), "{published} published, {open} open");
+    // what was on its way when the broker froze may be in the log without an answer
+    assert!(open > 0 && published + open > 20 && published + open < lines.len(), "{published} published, {open} open");
     let first = format!("line {}: the delivery of command ", published + 1);
     assert!(said.stderr.starts_with(&first), "{}", said.stderr);
 }
