@@ -6,6 +6,7 @@
 
 pub mod rejection;
 pub mod rust;
+pub mod sql;
 
 mod context;
 
