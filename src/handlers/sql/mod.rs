@@ -2,8 +2,9 @@
 //! commit. See `docs/sql-commands.md`.
 //!
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
-//! [`diagnostic`] what is wrong and where.
+//! [`diagnostic`] what is wrong and where; [`typed`] what the database says of the declarations.
 
 pub mod declaration;
 pub mod diagnostic;
 pub mod statement;
+pub mod typed;
