@@ -6,4 +6,8 @@
 
 pub mod declaration;
 pub mod diagnostic;
+pub mod parameter;
 pub mod statement;
+
+mod tokens;
+mod words;
