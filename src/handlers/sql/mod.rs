@@ -6,5 +6,9 @@
 
 pub mod declaration;
 pub mod diagnostic;
+pub mod parameter;
 pub mod statement;
 pub mod typed;
+
+mod tokens;
+mod words;
