@@ -2,11 +2,14 @@
 //! commit. See `docs/sql-commands.md`.
 //!
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
-//! [`diagnostic`] what is wrong and where; [`typed`] what the database says of the declarations.
+//! [`diagnostic`] what is wrong and where; [`examine`] asks the database about all of it and keeps
+//! to the [`rules`]; [`typed`] is what comes out, the base of what is run.
 
 pub mod declaration;
 pub mod diagnostic;
+pub mod examine;
 pub mod parameter;
+pub mod rules;
 pub mod statement;
 pub mod typed;
 
