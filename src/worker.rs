@@ -366,6 +366,7 @@ async fn topics(
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
             start: topic.start,
+            on_failure: topic.on_failure,
             partition_count,
             publish_to,
             outcome_bytes_max,

@@ -1,8 +1,9 @@
 //! Handlers: the business rules of a team, behind one contract.
 //!
-//! [`rust`] turns plain methods into that contract. Types are erased once, at
-//! registration; the erased state lives in the writer's cache, so a warm entity
-//! is never decoded.
+//! [`rust`] turns plain methods into that contract: they decide in this process,
+//! over a state. Types are erased once, at registration; the erased state lives in
+//! the writer's cache, so a warm entity is never decoded. Commands in [`sql`] decide
+//! in the database, inside the commit.
 
 pub mod rejection;
 pub mod rust;
@@ -58,7 +59,16 @@ pub type Handle = dyn Fn(&dyn State, &[u8], &mut Context<'_>) -> Result<Applied,
 pub struct CommandType {
     /// Its name, such as `account.withdraw`.
     pub name: Arc<str>,
-    handle: Arc<Handle>,
+    /// What runs it.
+    pub handler: Handler,
+}
+
+/// What runs a command: the two front ends.
+pub enum Handler {
+    /// A method, in this process.
+    Rust(Box<Handle>),
+    /// A function, in the database.
+    Sql(sql::Call),
 }
 
 impl fmt::Debug for CommandType {
@@ -68,12 +78,9 @@ impl fmt::Debug for CommandType {
 }
 
 impl CommandType {
-    /// Runs the handler on a copy of `state`.
-    ///
-    /// # Errors
-    /// See [`HandlerError`]; the state is untouched then.
-    pub fn handle(&self, state: &dyn State, data: &[u8], cx: &mut Context<'_>) -> Result<Applied, HandlerError> {
-        (self.handle)(state, data, cx)
+    /// It runs in the database, at isolation level serializable: in batches of its own.
+    pub fn is_serializable(&self) -> bool {
+        matches!(&self.handler, Handler::Sql(call) if call.serializable)
     }
 }
 
@@ -85,6 +92,8 @@ pub struct EntityHandlers {
     initial: fn() -> Box<dyn State>,
     decode: fn(&str) -> Result<Box<dyn State>, String>,
     commands: HashMap<Arc<str>, Arc<CommandType>>,
+    /// What of it runs in the database.
+    pub in_database: sql::InDatabase,
 }
 
 impl EntityHandlers {

@@ -4,6 +4,11 @@
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
 //! [`diagnostic`] what is wrong and where.
 
+pub mod arguments;
 pub mod declaration;
 pub mod diagnostic;
 pub mod statement;
+
+mod call;
+
+pub use call::{Call, InDatabase, Write, Writes};
