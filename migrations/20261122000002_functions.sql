@@ -7,6 +7,20 @@ create function time_of(ms bigint) returns timestamptz
 language sql immutable strict parallel safe
 as $$ select to_timestamp(ms::float8 / 1000) $$;
 
+-- A detail as it may be stored: control characters escaped, at most 2 KiB.
+create function escaped_detail_v1(detail text) returns text
+language sql immutable strict parallel safe
+as $$
+    select case
+        -- a character has at most 4 bytes
+        when octet_length(escaped) > 2048 then left(escaped, 512)
+        else escaped end
+      from (select case when detail ~ '[[:cntrl:]]'
+                        then regexp_replace(replace(replace(replace(
+                                 detail, E'\n', E'\\n'), E'\r', E'\\r'), E'\t', E'\\t'), '[[:cntrl:]]', '?', 'g')
+                        else detail end as escaped) e
+$$;
+
 -- Below every UUIDv7 of this time, above every earlier one.
 create function uuid_floor(at timestamptz) returns uuid
 language sql immutable strict parallel safe

@@ -60,3 +60,10 @@ pub struct Word {
     /// The word before it, if only a `.` is between them.
     pub qualifier: Option<String>,
 }
+
+impl Statement {
+    /// Placeholder.
+    pub fn is_select_only(&self) -> bool {
+        false
+    }
+}
