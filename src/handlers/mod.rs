@@ -84,6 +84,19 @@ impl CommandType {
     }
 }
 
+/// Nothing: commands in SQL keep what they know in a team's own tables.
+struct NoState;
+
+impl State for NoState {
+    fn encode(&self) -> Result<String, String> {
+        Ok("null".to_owned())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
 /// An entity type: its first state, its codec, its command types.
 #[derive(Clone)]
 pub struct EntityHandlers {
@@ -97,6 +110,24 @@ pub struct EntityHandlers {
 }
 
 impl EntityHandlers {
+    /// The handlers of an entity type whose commands run in the database: it has no state here.
+    pub fn in_sql(compiled: sql::compile::CompiledEntity) -> Self {
+        let command =
+            |(name, call): (Arc<str>, _)| (name.clone(), Arc::new(CommandType { name, handler: Handler::Sql(call) }));
+        Self {
+            entity_type: compiled.entity,
+            initial: || Box::new(NoState),
+            decode: |_| Err("its commands run in the database".to_owned()),
+            commands: compiled.commands.into_iter().map(command).collect(),
+            in_database: compiled.in_database,
+        }
+    }
+
+    /// Whether its commands run in the database.
+    pub fn are_in_sql(&self) -> bool {
+        self.commands.values().any(|command| matches!(command.handler, Handler::Sql(_)))
+    }
+
     /// The state of an entity to which no command has been applied.
     pub fn initial(&self) -> Box<dyn State> {
         (self.initial)()

@@ -89,7 +89,8 @@ impl Session {
                  set_config('enable_seqscan', 'off', false),
                  -- short statements, and a scan that has no index costs 10^10 now
                  set_config('jit', 'off', false),
-                 -- a reply is the same text wherever it is made
+                 -- a reply is the same text wherever it is made, and a literal means the same
+                 set_config('standard_conforming_strings', 'on', false),
                  set_config('timezone', 'UTC', false),
                  set_config('datestyle', 'ISO, YMD', false),
                  set_config('intervalstyle', 'iso_8601', false),

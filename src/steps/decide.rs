@@ -298,6 +298,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::config::Partitioner;
     use crate::handlers::rust::EntityBuilder;
+    use crate::handlers::{Context, Rejection};
     use crate::horizon::Horizon;
     use crate::record::TopicPartition;
     use crate::steps::receive::receive;
