@@ -4,6 +4,7 @@
 mod claim;
 mod connect;
 mod error;
+mod functions;
 mod history;
 mod lookup;
 mod migrate;
