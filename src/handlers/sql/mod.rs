@@ -11,7 +11,10 @@ mod call;
 pub mod compile;
 pub mod declaration;
 pub mod diagnostic;
+pub mod parameter;
 pub mod statement;
+mod tokens;
 pub mod typed;
+mod words;
 
 pub use call::{Call, InDatabase, Write, Writes};
