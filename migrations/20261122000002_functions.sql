@@ -7,6 +7,20 @@ create function time_of(ms bigint) returns timestamptz
 language sql immutable strict parallel safe
 as $$ select to_timestamp(ms::float8 / 1000) $$;
 
+-- A detail as it may be stored: control characters escaped, at most 2 KiB.
+create function escaped_detail_v1(detail text) returns text
+language sql immutable strict parallel safe
+as $$
+    select case
+        -- a character has at most 4 bytes
+        when octet_length(escaped) > 2048 then left(escaped, 512)
+        else escaped end
+      from (select case when detail ~ '[[:cntrl:]]'
+                        then regexp_replace(replace(replace(replace(
+                                 detail, E'\n', E'\\n'), E'\r', E'\\r'), E'\t', E'\\t'), '[[:cntrl:]]', '?', 'g')
+                        else detail end as escaped) e
+$$;
+
 -- Below every UUIDv7 of this time, above every earlier one.
 create function uuid_floor(at timestamptz) returns uuid
 language sql immutable strict parallel safe
@@ -106,6 +120,28 @@ begin
 end
 $$;
 
+-- Some of these entities are not as the batch needs them: say why.
+create function refuse_entities_v1(p_topic text, p_partition int, p_entity_type text, e_id text[])
+returns void
+language plpgsql
+set search_path from current
+as $$
+declare
+    foreign_home entities;
+begin
+    select * into foreign_home from entities t
+     where t.entity_type = p_entity_type and t.entity_id = any (e_id)
+       and (t.topic, t.partition) <> (p_topic, p_partition)
+     limit 1;
+    if found then
+        raise exception using errcode = 'SW004',
+            message = format('entity %s %s lives on %s:%s', foreign_home.entity_type, foreign_home.entity_id,
+                             foreign_home.topic, foreign_home.partition);
+    end if;
+    raise exception using errcode = 'SW002', message = 'an entity has another version';
+end
+$$;
+
 -- How many of these entities hold the version that the decision rests on; those
 -- that it changes are written. The plan must not rest on statistics: a plan made
 -- while the table was small is kept until the next ANALYZE, and one that scans
@@ -158,6 +194,64 @@ begin
 end
 $$;
 
+-- Counts the commands that a batch has applied in the database. Each command's
+-- version, in the batch's order: applied, the number of the entity's applied
+-- commands; rejected, as it was. (Plans: see settle_entities_v1; hash joins are
+-- left on for what is joined in memory.)
+create function count_applied_v1(
+    p_topic text, p_partition int, p_entity_type text, c_entity_id text[], c_applied boolean[]
+) returns bigint[]
+language plpgsql
+set search_path from current
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    versions bigint[];
+    counted  bigint;
+    written  bigint;
+    strange  boolean;
+begin
+    with ran as materialized (
+        select c.n, c.id, count(*) filter (where c.applied) over (partition by c.id order by c.n) as applied
+          from unnest(c_entity_id, c_applied) with ordinality as c (id, applied, n)
+    ), held as materialized (
+        select e.id, e.applied, t.place, t.version, coalesce(t.version, 0) as base,
+               (t.topic, t.partition) <> (p_topic, p_partition) as strange
+          from (select ran.id, max(ran.applied) as applied from ran group by ran.id order by ran.id) e
+          left join lateral (
+                   select t.ctid as place, t.version, t.topic, t.partition
+                     from entities t
+                    where t.entity_type = p_entity_type and t.entity_id = e.id
+                   offset 0) t on true
+    ), changed as (
+        update entities t set version = held.base + held.applied
+          from held
+         where t.ctid = held.place and t.version = held.version and held.applied > 0
+           and t.entity_id = held.id and t.entity_type = p_entity_type
+           and t.topic = p_topic and t.partition = p_partition
+        returning 1
+    ), made as (
+        insert into entities (entity_type, entity_id, topic, partition, version)
+        select p_entity_type, held.id, p_topic, p_partition, held.applied
+          from held
+         where held.version is null and held.applied > 0
+            on conflict do nothing
+        returning 1
+    )
+    select array_agg(held.base + ran.applied order by ran.n),
+           (select count(*) from held where held.applied > 0),
+           (select count(*) from changed) + (select count(*) from made),
+           bool_or(held.strange)
+      into versions, counted, written, strange
+      from ran join held on held.id = ran.id;
+    if strange or written <> counted then
+        perform refuse_entities_v1(p_topic, p_partition, p_entity_type, c_entity_id);
+    end if;
+    return versions;
+end
+$$;
+
 -- Settle one batch: everything or nothing, in one statement.
 --   committed   this decision is durable (now, or by an earlier sending of it)
 --   fenced      the token or the claim is stale: nothing was written
@@ -166,8 +260,9 @@ $$;
 --   halted      the partition is halted: nothing was written
 -- and, undoing all: SW002 conflict (a version that the decision rests on has
 -- changed), SW004 an entity's home is another partition, SW005 an id is below
--- the horizon, 23505 on processed_…: duplicate, 23514 on processed_timed: the
--- day of an id is missing.
+-- the horizon, SW009 some commands must be decided otherwise (the detail names
+-- them), 23505 on processed_…: duplicate, 23514 on processed_timed: the day of an
+-- id is missing; and whatever a team's own statements raise.
 create function settle_batch_v1(
     -- (a) what the writer believes, and where it wants to go
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
@@ -175,9 +270,15 @@ create function settle_batch_v1(
     p_decision_id uuid, p_new_next_offset bigint,
     p_first_offset bigint, p_last_offset bigint, p_last_timestamp bigint, p_last_checksum bigint,
     p_published_seq bigint, p_published_offset bigint, p_log_time_ms bigint,
+    -- (b) what runs in the database, in order: a function that runs numbered functions.
+    -- Commands, whose outcomes it decides: the columns of (d) are in the same order
+    -- then, and the rest of s_… is empty. Or the writes of handlers elsewhere.
+    s_runner text, s_decides boolean, s_careful boolean, s_outcome_bytes_max int,
+    s_function smallint[], s_args text[],
+    s_offset bigint[], s_entity_id text[], s_command_id uuid[], s_record_time_ms bigint[],
     -- (c) entities, sorted by id: base null = absent, version null = only read
     p_entity_type text, e_id text[], e_base bigint[], e_version bigint[], e_state text[],
-    -- (d) final outcomes, sorted by command id
+    -- (d) final outcomes, sorted by command id (as they ran, if they are decided here)
     c_id uuid[], c_fingerprint uuid[], c_type_id smallint[], c_entity_id text[], c_offset bigint[],
     c_record_time_ms bigint[], c_encoding smallint, c_applied boolean[], c_version bigint[],
     c_code text[], c_detail text[], c_reply bytea[], c_events bytea[], c_traceparent text[],
@@ -187,13 +288,17 @@ create function settle_batch_v1(
     d_command_type text[], d_entity_id text[], d_traceparent text[],
     b_command_ids uuid[], b_repeats int[], b_dead_after int[],
     out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint, out decision_id uuid,
-    out dead_letter_ids bigint[], out database_time_ms bigint
+    out dead_letter_ids bigint[], out database_time_ms bigint,
+    -- what became of the commands of (b), in their order
+    out r_applied boolean[], out r_version bigint[], out r_code text[], out r_detail text[],
+    out r_reply bytea[], out r_events bytea[]
 )
 language plpgsql
 set search_path from current
 as $$
 declare
     held     partitions;
+    ran      record;
     floor_id uuid;
     touched  bigint;
 begin
@@ -234,25 +339,60 @@ begin
         if status = 'committed' then
             select b.dead_letter_ids into dead_letter_ids from batches b
              where b.topic = p_topic and b.partition = p_partition and b.batch_seq = p_batch_seq + 1;
+            if s_decides then
+                select array_agg(p.applied order by c.n), array_agg(p.version order by c.n),
+                       array_agg(p.code order by c.n), array_agg(p.detail order by c.n),
+                       array_agg(p.reply order by c.n), array_agg(p.events order by c.n)
+                  into r_applied, r_version, r_code, r_detail, r_reply, r_events
+                  from unnest(c_id) with ordinality as c (id, n)
+                  join (select * from processed_timed union all select * from processed_untimed) p
+                    on p.command_id = c.id;
+            end if;
         end if;
         return;
+    end if;
+
+    -- (b) a team's own statements
+    if cardinality(s_function) > 0 then
+        execute format('select * from %I($1, $2, $3, $4, $5, $6, $7, $8)', s_runner) into ran
+          using s_function, s_args,
+                case when s_decides then c_offset else s_offset end,
+                case when s_decides then c_entity_id else s_entity_id end,
+                case when s_decides then c_id else s_command_id end,
+                case when s_decides then c_record_time_ms else s_record_time_ms end,
+                s_outcome_bytes_max, s_careful;
+        if ran.refused is null and not s_decides then
+            -- whoever has decided already has to decide again: the write says no
+            select jsonb_agg(jsonb_build_object('at', w.n, 'reject', w.code, 'why', w.detail)) into ran.refused
+              from unnest(ran.code, ran.detail) with ordinality as w (code, detail, n)
+             where w.code is not null;
+        end if;
+        if ran.refused is not null then
+            raise exception using errcode = 'SW009', message = 'commands to be decided otherwise',
+                detail = ran.refused::text;
+        end if;
+    end if;
+    if s_decides then
+        select array_agg(w.code is null order by w.n), array_agg(convert_to(w.reply, 'UTF8') order by w.n),
+               array_agg(convert_to(w.events, 'UTF8') order by w.n)
+          into r_applied, r_reply, r_events
+          from unnest(ran.code, ran.reply, ran.events) with ordinality as w (code, reply, events, n);
+        r_code := ran.code;
+        r_detail := ran.detail;
+        r_version := count_applied_v1(p_topic, p_partition, p_entity_type, c_entity_id, r_applied);
+        c_applied := r_applied;
+        c_version := r_version;
+        c_code := r_code;
+        c_detail := r_detail;
+        c_reply := r_reply;
+        c_events := r_events;
     end if;
 
     -- (c) every version that a decision rests on, also of entities only read
     if cardinality(e_id) > 0 then
         touched := settle_entities_v1(p_topic, p_partition, p_entity_type, e_id, e_base, e_version, e_state);
         if touched <> cardinality(e_id) then
-            if exists (select from entities t
-                        where t.entity_type = p_entity_type and t.entity_id = any (e_id)
-                          and (t.topic, t.partition) <> (p_topic, p_partition)) then
-                raise exception using errcode = 'SW004',
-                    message = (select format('entity %s %s lives on %s:%s', t.entity_type, t.entity_id,
-                                             t.topic, t.partition)
-                                 from entities t
-                                where t.entity_type = p_entity_type and t.entity_id = any (e_id)
-                                  and (t.topic, t.partition) <> (p_topic, p_partition) limit 1);
-            end if;
-            raise exception using errcode = 'SW002', message = 'an entity has another version';
+            perform refuse_entities_v1(p_topic, p_partition, p_entity_type, e_id);
         end if;
     end if;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,7 +16,8 @@ use crate::record::{Record, TopicPartition};
 const PUBLISHED_PART_BYTES_MAX: usize = 4096;
 
 /// Why a delivery is dead. The names are part of the public interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the names say it; docs/interface.md describes each
 pub enum DeadCode {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use crate::config::{self, Partitioner, Start};
+use crate::config::{self, OnFailure, Partitioner, Start};
 use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::handlers::EntityHandlers;
@@ -32,6 +32,8 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// The longest wait between two attempts to reach the database.
     pub database_backoff_max: Duration,
+    /// A command whose own statements time out is run again for this long.
+    pub timed_out_retry_max: Duration,
     /// The client gives up on an answer of the database after this.
     pub answer_wait_max: Duration,
     /// How long the writers may take to stop.
@@ -50,6 +52,7 @@ impl Limits {
             unpublished_bytes_max: worker.unpublished_bytes_max,
             payload_bytes_max: worker.payload_bytes_max.get(),
             database_backoff_max: worker.database_backoff_max,
+            timed_out_retry_max: worker.timed_out_retry_max,
             // the server's own limit comes first, unless the server is gone
             answer_wait_max: config.database.statement_timeout + Duration::from_secs(5),
             drain_timeout: worker.drain_timeout,
@@ -70,6 +73,8 @@ pub struct Topic {
     pub partitioner: Partitioner,
     /// Where a partition without a row begins.
     pub start: Start,
+    /// What a command that fails on its own account does.
+    pub on_failure: OnFailure,
     /// How many partitions it had when the worker started.
     pub partition_count: i32,
     /// Where outcomes and events go.

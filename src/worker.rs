@@ -1,28 +1,19 @@
 //! The worker: a builder for handlers, and `run`.
 
+mod start;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use rdkafka::error::KafkaError;
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::start::start;
 use crate::config::{self, Config};
 use crate::handlers::EntityHandlers;
 use crate::handlers::rust::{Entity, EntityBuilder};
-use crate::horizon::Horizon;
-use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, TopicError, Topics};
-use crate::postgres::{self, ReachError, SchemaState, Store};
-use crate::runtime::{Limits, Runtime, Topic};
+use crate::kafka::TopicError;
+use crate::postgres::{self, ReachError};
 use crate::telemetry::Health;
-use crate::writer::{PublishTo, backoff};
-
-/// How long one question to Kafka may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest wait between two attempts to reach a dependency at the start.
-const START_WAIT_MAX: Duration = Duration::from_secs(2);
-/// What a topic takes if the broker does not tell: Kafka's default, in bytes.
-const MESSAGE_BYTES_MAX: usize = 1_000_000;
 
 /// A worker: entity types with their handlers.
 ///
@@ -235,200 +226,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-type Started = (Arc<Runtime>, tokio::sync::mpsc::UnboundedReceiver<Notice>);
-
-/// Waits for database, broker and topics, in this order, and joins the group.
-async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<Started, RunError> {
-    let owner = owner();
-    let client = kafka::Client::new(&config.kafka, &owner)?;
-    let store = Store::new(&config.database, &owner)?;
-    wait_for_database(&store).await?;
-    wait_for_schema(&store, config).await?;
-    health.set_schema_ok(true);
-    health.set_database_ok(true);
-    let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
-    let topics = topics(worker, config, &client, &store, &inspector).await?;
-    // after the topics: a client that has asked for metadata knows it at once,
-    // a fresh one waits a second
-    let cluster_id = wait_for_cluster(&inspector, &client.bootstrap_servers).await;
-    let budget = Budget::new(config.worker.in_flight_bytes_max.get());
-    let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
-    let horizon = Horizon(retried("the database", || store.horizon()).await?.at_ms);
-    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
-    let producer = Arc::new(Producer::new(client.clone(), batch_bytes_max)?);
-    // last: from here on this process is a member of the group
-    let turning = health.clone();
-    let (consumer, notices) = Consumer::start(&client, &names, budget.clone(), move || turning.poll_turned())?;
-    let runtime = Runtime {
-        producer,
-        consumer,
-        store,
-        inspector,
-        budget,
-        unpublished: Arc::default(),
-        topics,
-        limits: Limits::new(config),
-        owner,
-        cluster_id,
-        group_id: config.kafka.group_id.clone(),
-        health,
-        horizon: watch::Sender::new(horizon),
-        horizon_wanted: Notify::new(),
-        witnesses: std::sync::Mutex::default(),
-        failed: watch::Sender::new(None),
-    };
-    Ok((Arc::new(runtime), notices))
-}
-
-/// Differs for every process, and says which one it is.
-fn owner() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}:{}:{:08x}", std::process::id(), fastrand::u32(..))
-}
-
-/// What waiting does not mend ends the process.
-async fn wait_for_database(store: &Store) -> Result<(), ReachError> {
-    let mut waits = backoff(START_WAIT_MAX);
-    while let Err(error) = store.reach().await {
-        if !error.is_passing() {
-            return Err(error);
-        }
-        tracing::warn!(%error, "waiting for the database");
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
-    Ok(())
-}
-
-async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError> {
-    let schema = &config.database.schema;
-    let state = retried("the database", || store.schema_state()).await?;
-    let Some(misfit) = state.misfit("worker") else { return Ok(()) };
-    let cure = if matches!(state, SchemaState::TooNew { .. }) { ": upgrade it" } else { "; type: solewriter migrate" };
-    let message = format!("schema {schema:?} {misfit}{cure}");
-    Err(RunError::Schema(message))
-}
-
-/// Repeats a question to the database until it is answered.
-async fn retried<T, F>(what: &str, ask: impl Fn() -> F) -> postgres::Result<T>
-where
-    F: Future<Output = postgres::Result<T>>,
-{
-    let mut waits = backoff(START_WAIT_MAX);
-    loop {
-        match ask().await {
-            Err(error @ postgres::Error::Unavailable { .. }) if !error.is_lasting() => {
-                tracing::warn!(%error, "waiting for {what}");
-            }
-            answered => return answered,
-        }
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
-}
-
-async fn wait_for_cluster(inspector: &Arc<Inspector>, bootstrap_servers: &str) -> String {
-    loop {
-        let asked = inspector.clone();
-        match tokio::task::spawn_blocking(move || asked.cluster_id()).await {
-            Ok(Some(id)) => return id,
-            _ => tracing::warn!(bootstrap_servers, "waiting for the Kafka cluster: no broker answers"),
-        }
-    }
-}
-
-async fn topics(
-    worker: &Worker,
-    config: &Config,
-    client: &kafka::Client,
-    store: &Store,
-    inspector: &Arc<Inspector>,
-) -> Result<Vec<Arc<Topic>>, RunError> {
-    let admin = Topics::new(client, ASK_TIMEOUT)?;
-    let mut topics = Vec::new();
-    for topic in &config.topics {
-        let partition_count = wait_for_topic(inspector, &client.bootstrap_servers, &topic.name).await;
-        let publish_to = PublishTo {
-            outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
-            events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
-        };
-        let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
-        let Some(handlers) = worker.handlers(&topic.entity) else { continue };
-        let names = handlers.command_names();
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        let numbered =
-            retried("the database", || store.number_command_types(&topic.name, &topic.entity, &names)).await?;
-        let number =
-            move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
-        topics.push(Arc::new(Topic {
-            name: topic.name.as_str().into(),
-            handlers: handlers.clone(),
-            type_ids: Arc::new(number),
-            partitioner: topic.partitioner,
-            start: topic.start,
-            partition_count,
-            publish_to,
-            outcome_bytes_max,
-        }));
-    }
-    Ok(topics)
-}
-
-/// The command topic is never made here: its partition count is a decision.
-async fn wait_for_topic(inspector: &Arc<Inspector>, bootstrap_servers: &str, topic: &str) -> i32 {
-    let mut waits = backoff(START_WAIT_MAX);
-    loop {
-        let (asked, name) = (inspector.clone(), topic.to_owned());
-        match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
-            Ok(Ok(count)) => return count,
-            Ok(Err(InspectError::NoTopic)) => {
-                let create = kafka::how_to_create(bootstrap_servers, topic);
-                tracing::warn!(topic, create, "waiting for the command topic: it does not exist");
-            }
-            Ok(Err(error)) => tracing::warn!(topic, %error, "waiting for the command topic"),
-            Err(error) => tracing::error!(topic, %error, "asking for the command topic"),
-        }
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
-}
-
-/// A topic to publish to: made if it is missing.
-async fn publish_topic(
-    admin: &Topics,
-    inspector: &Arc<Inspector>,
-    topic: &str,
-    partitions: i32,
-) -> Result<(Arc<str>, i32), RunError> {
-    let mut waits = backoff(START_WAIT_MAX);
-    loop {
-        let (asked, name) = (inspector.clone(), topic.to_owned());
-        let error: Box<dyn std::error::Error + Send + Sync> =
-            match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
-                Ok(Ok(count)) => return Ok((topic.into(), count)),
-                Ok(Err(InspectError::NoTopic)) => match admin.create(topic, partitions).await {
-                    Ok(()) => continue,
-                    Err(error) if error.is_refusal() => return Err(error.into()),
-                    Err(error) => error.into(),
-                },
-                Ok(Err(error)) => error.into(),
-                Err(error) => error.into(),
-            };
-        tracing::warn!(topic, %error, "waiting for the topic to publish to");
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
-}
-
-async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
-    let mut least = MESSAGE_BYTES_MAX;
-    let (asked, name) = (inspector.clone(), publish_to.outcomes.0.clone());
-    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
-        return least;
-    }
-    for (topic, _) in [&publish_to.outcomes, &publish_to.events] {
-        let setting = admin.setting(topic, "max.message.bytes").await;
-        if let Some(bytes) = setting.and_then(|value| value.parse().ok()) {
-            least = least.min(bytes);
-        }
-    }
-    least
 }

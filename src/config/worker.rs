@@ -34,6 +34,12 @@ pub struct Worker {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub database_backoff_max: Duration,
+    /// How long a command in SQL that waits for a foreign lock, or runs into
+    /// database.statement_timeout, is run again before it has failed on its own account, with its
+    /// unit. The topic's on_failure says what follows.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub timed_out_retry_max: Duration,
 }
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -48,6 +54,7 @@ impl Default for Worker {
             entity_cache_entries_max: const { NonZeroUsize::new(20_000).unwrap() },
             unpublished_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
             database_backoff_max: Duration::from_secs(5),
+            timed_out_retry_max: Duration::from_secs(30),
         }
     }
 }
@@ -61,9 +68,13 @@ impl Worker {
             );
             return Err(Invalid::new("worker.payload_bytes_max", problem));
         }
-        [("worker.drain_timeout", self.drain_timeout), ("worker.database_backoff_max", self.database_backoff_max)]
-            .into_iter()
-            .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
+        [
+            ("worker.drain_timeout", self.drain_timeout),
+            ("worker.database_backoff_max", self.database_backoff_max),
+            ("worker.timed_out_retry_max", self.timed_out_retry_max),
+        ]
+        .into_iter()
+        .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::sql::{Write, Writes};
 use crate::outcome::Event;
 
 /// What a handler may know and do beside changing its state.
@@ -18,13 +19,17 @@ pub struct Context<'a> {
     version: i64,
     uuids: u32,
     events: Vec<Event>,
+    declared: &'a Writes,
+    writes: Vec<Write>,
     failed: Option<String>,
 }
 
 impl<'a> Context<'a> {
     /// The context of one command on one entity. `record_time_ms` counts from 1970.
-    pub fn new(entity_id: &'a str, command_id: Uuid, record_time_ms: i64, version: i64) -> Self {
-        Self { entity_id, command_id, record_time_ms, version, uuids: 0, events: Vec::new(), failed: None }
+    /// `declared` are the writes that it may name.
+    pub fn new(entity_id: &'a str, command_id: Uuid, record_time_ms: i64, version: i64, declared: &'a Writes) -> Self {
+        let (events, writes, failed) = (Vec::new(), Vec::new(), None);
+        Self { entity_id, command_id, record_time_ms, version, uuids: 0, events, declared, writes, failed }
     }
 
     /// The entity's id: the record's key.
@@ -51,7 +56,7 @@ impl<'a> Context<'a> {
     /// command id, another one at each call.
     pub fn new_uuid(&mut self) -> Uuid {
         self.uuids += 1;
-        Uuid::new_v5(&self.command_id, format!("uuid:{}", self.uuids).as_bytes())
+        nth_uuid(&self.command_id, self.uuids)
     }
 
     /// Publishes an event on the topic's events topic, after the commit, if the
@@ -64,11 +69,30 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Runs a declared SQL step (`[[write]]` in a file of `commands`) inside the commit of this
+    /// command, if it is applied. `params` is an object with the step's fields. Nothing happens
+    /// now: a write is a value, so handlers stay pure. A name or a field that the declaration does
+    /// not know fails the command; a violated constraint rejects it, and its effects are undone.
+    pub fn write(&mut self, name: &str, params: &impl Serialize) {
+        match self.declared.get(name).ok_or("no file of `commands` declares it".to_owned()).and_then(|call| {
+            let params = serde_json::to_vec(params).map_err(|error| error.to_string())?;
+            Ok(Write { function: call.function, arguments: call.fields.arguments(&params)? })
+        }) {
+            Ok(write) => self.writes.push(write),
+            Err(why) => self.failed = Some(format!("write {name}: {why}")),
+        }
+    }
+
     pub(crate) fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
     }
 
-    pub(crate) fn into_events(self) -> Vec<Event> {
-        self.events
+    pub(crate) fn into_effects(self) -> (Vec<Event>, Vec<Write>) {
+        (self.events, self.writes)
     }
+}
+
+/// The n-th UUID that is made of a command's id, from 1.
+pub(super) fn nth_uuid(command_id: &Uuid, n: u32) -> Uuid {
+    Uuid::new_v5(command_id, format!("uuid:{n}").as_bytes())
 }

@@ -1,8 +1,9 @@
 //! Handlers: the business rules of a team, behind one contract.
 //!
-//! [`rust`] turns plain methods into that contract. Types are erased once, at
-//! registration; the erased state lives in the writer's cache, so a warm entity
-//! is never decoded.
+//! [`rust`] turns plain methods into that contract: they decide in this process,
+//! over a state. Types are erased once, at registration; the erased state lives in
+//! the writer's cache, so a warm entity is never decoded. Commands in [`sql`] decide
+//! in the database, inside the commit.
 
 pub mod rejection;
 pub mod rust;
@@ -58,7 +59,16 @@ pub type Handle = dyn Fn(&dyn State, &[u8], &mut Context<'_>) -> Result<Applied,
 pub struct CommandType {
     /// Its name, such as `account.withdraw`.
     pub name: Arc<str>,
-    handle: Arc<Handle>,
+    /// What runs it.
+    pub handler: Handler,
+}
+
+/// What runs a command: the two front ends.
+pub enum Handler {
+    /// A method, in this process.
+    Rust(Box<Handle>),
+    /// A function, in the database.
+    Sql(sql::Call),
 }
 
 impl fmt::Debug for CommandType {
@@ -68,12 +78,22 @@ impl fmt::Debug for CommandType {
 }
 
 impl CommandType {
-    /// Runs the handler on a copy of `state`.
-    ///
-    /// # Errors
-    /// See [`HandlerError`]; the state is untouched then.
-    pub fn handle(&self, state: &dyn State, data: &[u8], cx: &mut Context<'_>) -> Result<Applied, HandlerError> {
-        (self.handle)(state, data, cx)
+    /// It runs in the database, at isolation level serializable: in batches of its own.
+    pub fn is_serializable(&self) -> bool {
+        matches!(&self.handler, Handler::Sql(call) if call.serializable)
+    }
+}
+
+/// Nothing: commands in SQL keep what they know in a team's own tables.
+struct NoState;
+
+impl State for NoState {
+    fn encode(&self) -> Result<String, String> {
+        Ok("null".to_owned())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 
@@ -85,9 +105,29 @@ pub struct EntityHandlers {
     initial: fn() -> Box<dyn State>,
     decode: fn(&str) -> Result<Box<dyn State>, String>,
     commands: HashMap<Arc<str>, Arc<CommandType>>,
+    /// What of it runs in the database.
+    pub in_database: sql::InDatabase,
 }
 
 impl EntityHandlers {
+    /// The handlers of an entity type whose commands run in the database: it has no state here.
+    pub fn in_sql(compiled: sql::compile::CompiledEntity) -> Self {
+        let command =
+            |(name, call): (Arc<str>, _)| (name.clone(), Arc::new(CommandType { name, handler: Handler::Sql(call) }));
+        Self {
+            entity_type: compiled.entity,
+            initial: || Box::new(NoState),
+            decode: |_| Err("its commands run in the database".to_owned()),
+            commands: compiled.commands.into_iter().map(command).collect(),
+            in_database: compiled.in_database,
+        }
+    }
+
+    /// Whether its commands run in the database.
+    pub fn are_in_sql(&self) -> bool {
+        self.commands.values().any(|command| matches!(command.handler, Handler::Sql(_)))
+    }
+
     /// The state of an entity to which no command has been applied.
     pub fn initial(&self) -> Box<dyn State> {
         (self.initial)()

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Applied, CommandType, Context, EntityHandlers, HandlerError, Rejection, State};
+use super::{Applied, CommandType, Context, EntityHandlers, Handler, HandlerError, Rejection, State, sql};
 
 #[cfg(panic = "abort")]
 compile_error!("solewriter catches a handler's panic: build with panic = \"unwind\"");
@@ -73,6 +73,7 @@ impl<E: Entity> EntityBuilder<E> {
                 Ok(Box::new(Typed(state)))
             },
             commands: HashMap::new(),
+            in_database: sql::InDatabase::default(),
         };
         Self { handlers, entity: PhantomData }
     }
@@ -104,7 +105,7 @@ impl<E: Entity> EntityBuilder<E> {
             Ok(Applied { state: Box::new(Typed(next)), reply })
         };
         let name: Arc<str> = command_type.into();
-        let command = CommandType { name: name.clone(), handle: Arc::new(handle) };
+        let command = CommandType { name: name.clone(), handler: Handler::Rust(Box::new(handle)) };
         let before = self.handlers.commands.insert(name, Arc::new(command));
         assert!(before.is_none(), "command type {command_type} is registered twice");
         self
@@ -165,8 +166,9 @@ mod tests {
             })
             .into_handlers();
         let state = handlers.decode(&state.to_string()).unwrap();
-        let mut cx = Context::new("c", Uuid::nil(), 0, 0);
-        handlers.command("add").unwrap().handle(&*state, data.as_bytes(), &mut cx)
+        let mut cx = Context::new("c", Uuid::nil(), 0, 0, &handlers.in_database.writes);
+        let Handler::Rust(handle) = &handlers.command("add").unwrap().handler else { panic!("not in Rust") };
+        handle(&*state, data.as_bytes(), &mut cx)
     }
 
     #[test]

@@ -28,18 +28,22 @@ impl Store {
         let options = options.application_name(application_name).statement_cache_capacity(64);
         // the worker says itself what is slow, and a settlement's text says nothing
         let options = options.disable_statement_logging();
-        let session = Session::of(database);
-        let pool = PgPoolOptions::new()
-            .max_connections(database.connections_max.get())
-            .acquire_timeout(database.connect_timeout)
-            // a ping before each call would double the round trips
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { session.prepare(connection).await })
-            })
-            .connect_lazy_with(options);
-        Ok(Self { pool, schema: database.schema.clone() })
+        let pool = |isolation| {
+            let session = Session::of(database, isolation);
+            PgPoolOptions::new()
+                .max_connections(database.connections_max.get())
+                .acquire_timeout(database.connect_timeout)
+                // a ping before each call would double the round trips
+                .test_before_acquire(false)
+                .after_connect(move |connection, _| {
+                    let session = session.clone();
+                    Box::pin(async move { session.prepare(connection).await })
+                })
+                .connect_lazy_with(options.clone())
+        };
+        // a level cannot be set inside the one call that settles a batch
+        let (pool, serializable) = (pool("read committed"), pool("serializable"));
+        Ok(Self { pool, serializable, schema: database.schema.clone() })
     }
     /// Asks the database for an answer.
     ///
@@ -55,13 +59,15 @@ impl Store {
 #[derive(Clone)]
 struct Session {
     search_path: String,
+    isolation: &'static str,
     statement_timeout: String,
     lock_timeout: String,
 }
 
 impl Session {
-    fn of(database: &Database) -> Self {
+    fn of(database: &Database, isolation: &'static str) -> Self {
         Self {
+            isolation,
             search_path: format!("\"{}\", pg_temp", database.schema),
             statement_timeout: database.statement_timeout.as_millis().to_string(),
             lock_timeout: database.lock_timeout.as_millis().to_string(),
@@ -72,7 +78,7 @@ impl Session {
         let (port,): (Option<i32>,) = sqlx::query_as(
             "select inet_client_port() from (select
                  set_config('search_path', $1, false),
-                 set_config('default_transaction_isolation', 'read committed', false),
+                 set_config('default_transaction_isolation', $4, false),
                  -- only ever raised: a server that waits for its standbys goes on doing so
                  set_config('synchronous_commit', case when current_setting('synchronous_commit')
                      in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
@@ -83,6 +89,13 @@ impl Session {
                  set_config('enable_seqscan', 'off', false),
                  -- short statements, and a scan that has no index costs 10^10 now
                  set_config('jit', 'off', false),
+                 -- a reply is the same text wherever it is made, and a literal means the same
+                 set_config('standard_conforming_strings', 'on', false),
+                 set_config('timezone', 'UTC', false),
+                 set_config('datestyle', 'ISO, YMD', false),
+                 set_config('intervalstyle', 'iso_8601', false),
+                 set_config('extra_float_digits', '1', false),
+                 set_config('bytea_output', 'hex', false),
                  set_config('idle_in_transaction_session_timeout', '5000', false),
                  set_config('client_connection_check_interval', '1000', false),
                  set_config('tcp_keepalives_idle', '10', false),
@@ -93,6 +106,7 @@ impl Session {
         .bind(&self.search_path)
         .bind(&self.statement_timeout)
         .bind(&self.lock_timeout)
+        .bind(self.isolation)
         .fetch_one(connection)
         .await?;
         if let Some(port) = port.and_then(|port| u16::try_from(port).ok()) {

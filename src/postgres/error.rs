@@ -1,6 +1,9 @@
 //! What the database's errors mean, by SQLSTATE.
 
+use serde::Deserialize;
 use sqlx::postgres::PgDatabaseError;
+
+use crate::dead_letter::DeadCode;
 
 /// An error of the adapter. Each says what happens next.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +54,46 @@ pub enum Refusal {
     /// A lock or a statement took too long: retry some times.
     #[error("{0}")]
     TimedOut(String),
+    /// These commands of the batch must be decided otherwise.
+    #[error("{} commands are to be decided otherwise", .0.len())]
+    Judged(Vec<Refused>),
     /// A value that the database does not take: it belongs to one command.
     #[error("{0}")]
     Data(String),
     /// Nothing that a retry mends (a missing table or permission): halt.
     #[error("{0}")]
     Broken(String),
+}
+
+/// A command of a batch, or a write, that the database refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Refused {
+    /// Its place among what runs in the database, from 1.
+    pub at: usize,
+    /// Why its delivery is dead, if it is: the code.
+    #[serde(default)]
+    pub dead: Option<DeadCode>,
+    /// The payload's field that is malformed, from 0, if that is why.
+    #[serde(default)]
+    pub field: Option<usize>,
+    /// The code that it is rejected with, if it is.
+    #[serde(default)]
+    pub reject: Option<String>,
+    /// For a person.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+impl Refused {
+    /// What `settle_batch` says in an error's detail.
+    fn read(detail: Option<&str>) -> Refusal {
+        match serde_json::from_str(detail.unwrap_or_default()) {
+            Ok(refused) => Refusal::Judged(refused),
+            Err(error) => {
+                Refusal::Broken(format!("settle_batch says which commands it refuses in no known way: {error}"))
+            }
+        }
+    }
 }
 
 impl Error {
@@ -90,6 +127,9 @@ impl From<sqlx::Error> for Error {
         match &error {
             sqlx::Error::Database(database) => {
                 let database = database.downcast_ref::<PgDatabaseError>();
+                if database.code() == "SW009" {
+                    return Refused::read(database.detail()).into();
+                }
                 match classify(database.code(), database.table(), describe(database)) {
                     Some(refusal) => refusal.into(),
                     None => Self::Unavailable { why: describe(database), source: Some(error) },
@@ -116,6 +156,8 @@ fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal>
         "SW004" => Refusal::WrongHome(message),
         "SW005" => Refusal::BelowHorizon,
         "SW006" => Refusal::AnotherGroup(message),
+        // a command that has to be undone by itself, and one whose outcome is too large
+        "SW008" | "SW010" => Refusal::Data(message),
         "23505" if table.is_some_and(|t| t.starts_with("processed_")) => Refusal::Duplicate,
         "23514" if table == Some("processed_timed") => Refusal::DayMissing,
         "40001" | "40P01" => Refusal::Contended(message),
@@ -125,7 +167,7 @@ fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal>
         // 28: the server is there but refuses the login; 3D: no such database
         _ => match &code[..2] {
             "08" | "40" | "53" | "57" | "58" | "28" | "3D" => return None,
-            "22" | "23" | "54" | "P0" => Refusal::Data(message),
+            "21" | "22" | "23" | "27" | "44" | "54" | "P0" => Refusal::Data(message),
             _ => Refusal::Broken(message),
         },
     })

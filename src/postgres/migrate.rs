@@ -135,13 +135,7 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn migrate(&self, window_ms: i64) -> std::result::Result<Migrated, MigrateError> {
-        // taken out of the pool: its time-outs are wrong for a migration, and what
-        // is set here must not come back into the pool
-        let mut connection: PgConnection = self.pool.acquire().await?.detach();
-        let connection = &mut connection;
-        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
-            .execute(&mut *connection)
-            .await?;
+        let connection = &mut self.patient_connection().await?;
         let exists: (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
             .bind(&self.schema)
             .fetch_one(&mut *connection)

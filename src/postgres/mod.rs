@@ -5,6 +5,7 @@ mod catalog;
 mod claim;
 mod connect;
 mod error;
+mod functions;
 mod history;
 mod lookup;
 mod migrate;
@@ -24,7 +25,7 @@ mod watch;
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
-pub use error::{Error, Refusal};
+pub use error::{Error, Refusal, Refused};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};
 pub use lookup::{CommandTypeRow, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
@@ -48,6 +49,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// Connections whose transactions are serializable; none, unless a batch asks.
+    serializable: PgPool,
     /// The schema that holds solewriter's tables.
     schema: String,
 }
@@ -55,6 +58,6 @@ pub struct Store {
 impl Store {
     /// Ends all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.serializable.close());
     }
 }

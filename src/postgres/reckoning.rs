@@ -1,6 +1,6 @@
 //! What `dev` reads when it checks its books, and how it leaves no schema behind.
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::{Result, Store};
@@ -82,11 +82,8 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn drop_schema(&self) -> Result<()> {
-        // out of the pool, as its lock time-out is too short for a predecessor's last statement
-        let mut connection: PgConnection = self.pool.acquire().await?.detach();
-        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
-            .execute(&mut connection)
-            .await?;
+        // the pool's lock time-out is too short for a predecessor's last statement
+        let mut connection = self.patient_connection().await?;
         // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
         let drop = format!("drop schema if exists \"{}\" cascade", self.schema);
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;

@@ -1,14 +1,15 @@
 //! The commit: one call of `settle_batch_v1`, in autocommit.
 
 use sqlx::FromRow;
+use sqlx::postgres::PgDatabaseError;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Error, Refusal, Result, Store};
 use crate::cursor::{Cursor, Published};
 use crate::fencing_token::FencingToken;
 use crate::outcome::{ENCODING, Ending, FinalOutcome};
 use crate::steps::commit::{Answer, Held, Settlement};
-use crate::steps::decide::{Decision, Owed};
+use crate::steps::decide::{Called, Decision, Owed};
 use crate::steps::fence::Claimed;
 
 /// What rides along with a settlement, or is recorded while there is none.
@@ -38,10 +39,34 @@ struct AnswerRow {
     decision_id: Option<Uuid>,
     dead_letter_ids: Option<Vec<i64>>,
     database_time_ms: i64,
+    r_applied: Option<Vec<bool>>,
+    r_version: Option<Vec<i64>>,
+    r_code: Option<Vec<Option<String>>>,
+    r_detail: Option<Vec<Option<String>>>,
+    r_reply: Option<Vec<Option<Vec<u8>>>>,
+    r_events: Option<Vec<Option<Vec<u8>>>>,
 }
 
 impl AnswerRow {
-    fn into_answer(self) -> Answer {
+    /// How the commands ended that the database decided. `None`: not as they should.
+    fn take_ended(&mut self) -> Option<Vec<(i64, Ending)>> {
+        let columns = self.r_applied.take()?.into_iter().zip(self.r_version.take()?).zip(self.r_code.take()?);
+        let columns = columns.zip(self.r_detail.take()?).zip(self.r_reply.take()?).zip(self.r_events.take()?);
+        columns
+            .map(|(((((applied, version), code), detail), reply), events)| {
+                let ending = match applied {
+                    true => Ending::Applied {
+                        reply: serde_json::from_slice(reply.as_deref().unwrap_or(b"null")).ok()?,
+                        events: events.map_or(Some(Vec::new()), |events| serde_json::from_slice(&events).ok())?,
+                    },
+                    false => Ending::Rejected { code: code?.into(), detail },
+                };
+                Some((version, ending))
+            })
+            .collect()
+    }
+
+    fn into_answer(mut self) -> Answer {
         let held = Held {
             token: FencingToken(self.fencing_token.unwrap_or(0)),
             cursor: Cursor {
@@ -51,7 +76,10 @@ impl AnswerRow {
             },
         };
         match self.status.as_str() {
-            "committed" => Answer::Committed { dead_letter_ids: self.dead_letter_ids.unwrap_or_default() },
+            "committed" => Answer::Committed {
+                ended: self.take_ended().unwrap_or_default(),
+                dead_letter_ids: self.dead_letter_ids.unwrap_or_default(),
+            },
             "halted" => Answer::Halted,
             "superseded" => Answer::Superseded(held),
             "behind" => Answer::Behind(held),
@@ -62,6 +90,8 @@ impl AnswerRow {
 
 /// The final outcomes of a batch, a column each, sorted by command id: inserted
 /// in index order, and in one order by all, so that no two batches deadlock.
+/// Those that the database decides are as they run. (Ids made by time are nearly
+/// sorted then, and two batches meet only in ids that came on two partitions.)
 #[derive(Default)]
 struct Commands<'a> {
     id: Vec<Uuid>,
@@ -87,7 +117,20 @@ impl<'a> Commands<'a> {
         for outcome in outcomes {
             columns.push(outcome, type_id(&outcome.command_type));
         }
+        for called in &decision.called {
+            columns.push_called(called, type_id(&called.command_type));
+        }
         columns
+    }
+
+    fn push_called(&mut self, called: &'a Called, type_id: i16) {
+        self.id.push(called.command_id);
+        self.fingerprint.push(Uuid::from_bytes(called.fingerprint.0));
+        self.type_id.push(type_id);
+        self.entity_id.push(&called.entity_id);
+        self.offset.push(called.offset);
+        self.record_time_ms.push(called.record_time_ms);
+        self.traceparent.push(called.traceparent.as_deref());
     }
 
     fn push(&mut self, outcome: &'a FinalOutcome, type_id: i16) {
@@ -118,6 +161,37 @@ impl<'a> Commands<'a> {
     }
 }
 
+/// What runs in the database, a column each, in order. Of commands that it decides
+/// the rest stands in [`Commands`].
+#[derive(Default)]
+struct Calls<'a> {
+    function: Vec<i16>,
+    arguments: Vec<&'a str>,
+    offset: Vec<i64>,
+    entity_id: Vec<&'a str>,
+    command_id: Vec<Uuid>,
+    record_time_ms: Vec<i64>,
+}
+
+impl<'a> Calls<'a> {
+    fn of(decision: &'a Decision) -> Self {
+        let mut columns = Self::default();
+        for called in &decision.called {
+            columns.function.push(called.function);
+            columns.arguments.push(&called.arguments);
+        }
+        for own in &decision.writes {
+            columns.function.push(own.write.function);
+            columns.arguments.push(&own.write.arguments);
+            columns.offset.push(own.offset);
+            columns.entity_id.push(&own.entity_id);
+            columns.command_id.push(own.command_id);
+            columns.record_time_ms.push(own.record_time_ms);
+        }
+        columns
+    }
+}
+
 /// What owes a publication, as the batch's row keeps it.
 #[derive(Default)]
 struct OwedColumns {
@@ -136,6 +210,11 @@ impl OwedColumns {
                     columns.command_ids.push(outcome.command_id);
                     columns.repeats.push(columns.command_ids.len() as i32);
                 }
+                Owed::Called(n) => columns.command_ids.push(decision.called[*n].command_id),
+                Owed::CalledRepeat(n) => {
+                    columns.command_ids.push(decision.called[*n].command_id);
+                    columns.repeats.push(columns.command_ids.len() as i32);
+                }
                 Owed::Dead(_) => columns.dead_after.push(columns.command_ids.len() as i32),
             }
         }
@@ -145,7 +224,8 @@ impl OwedColumns {
 
 const SETTLE: &str = "select * from settle_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
      $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, \
-     $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50)";
+     $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, \
+     $60)";
 
 impl Store {
     /// Settles one batch in one round trip: everything or nothing.
@@ -159,7 +239,8 @@ impl Store {
         progress: Progress,
         type_id: impl Fn(&str) -> i16,
     ) -> Result<Settling> {
-        let Settlement { claimed, cursor, decision, .. } = settlement;
+        let Settlement { claimed, cursor, decision, running, .. } = settlement;
+        let calls = Calls::of(decision);
         let commands = Commands::of(decision, type_id);
         let owed = OwedColumns::of(decision);
         let entities = &decision.entities;
@@ -182,6 +263,17 @@ impl Store {
             .bind(progress.published.batch_seq)
             .bind(progress.published.next_offset)
             .bind(progress.log_time_ms)
+            // (b)
+            .bind(running.runner.as_deref())
+            .bind(!decision.called.is_empty())
+            .bind(running.careful)
+            .bind(running.part_bytes_max)
+            .bind(&calls.function)
+            .bind(&calls.arguments)
+            .bind(&calls.offset)
+            .bind(&calls.entity_id)
+            .bind(&calls.command_id)
+            .bind(&calls.record_time_ms)
             // (c)
             .bind(&*settlement.entity_type)
             .bind(entities.iter().map(|e| &*e.entity_id).collect::<Vec<_>>())
@@ -219,9 +311,22 @@ impl Store {
             .bind(&owed.command_ids)
             .bind(&owed.repeats)
             .bind(&owed.dead_after)
-            .fetch_one(&self.pool)
-            .await?;
+            .fetch_one(if decision.serializable { &self.serializable } else { &self.pool })
+            .await
+            .map_err(|error| self.refusal_of_settlement(error))?;
         Ok(Settling { database_time_ms: row.database_time_ms, answer: row.into_answer() })
+    }
+
+    /// A team's own table may have the name of one of ours.
+    fn refusal_of_settlement(&self, error: sqlx::Error) -> Error {
+        let schema = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()?.schema());
+        let is_foreign = schema.is_some_and(|schema| *schema != *self.schema);
+        match Error::from(error) {
+            Error::Refused(Refusal::Duplicate | Refusal::DayMissing) if is_foreign => {
+                Refusal::Data("a constraint of another schema's table is violated".into()).into()
+            }
+            error => error,
+        }
     }
 
     /// Records the publisher's watermark and the log time while there is no batch

@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::decide::Decision;
+use super::decide::{Decision, Owed};
 use super::fence::Claimed;
 use crate::cursor::Cursor;
+use crate::dead_letter::DeadLetter;
 use crate::fencing_token::FencingToken;
+use crate::outcome::{Ending, FinalOutcome};
 
 /// A decision on its way to the database. Cheap to clone: sent again as it is.
 #[derive(Clone, Debug)]
@@ -31,6 +33,20 @@ pub struct Settlement {
     pub entity_type: Arc<str>,
     /// What to write.
     pub decision: Arc<Decision>,
+    /// How what runs in the database is run.
+    pub running: Running,
+}
+
+/// How a team's own statements are run in the commit.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// The function that runs the numbered functions, in order; `None`: nothing runs.
+    pub runner: Option<Arc<str>>,
+    /// Each command that raises is undone by itself and named, instead of the batch
+    /// being undone. A subtransaction, so it is done only after a batch that raised.
+    pub careful: bool,
+    /// The longest reply, event or detail: bytes.
+    pub part_bytes_max: i32,
 }
 
 /// What the row held when it did not hold what the writer believed.
@@ -43,13 +59,15 @@ pub struct Held {
 }
 
 /// The database's answer to a settlement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Answer {
     /// This decision is durable, by this sending or an earlier one.
     Committed {
         /// The numbers of its dead letters, in order.
         dead_letter_ids: Vec<i64>,
+        /// How the commands ended that the database decided, in order: version and ending.
+        ended: Vec<(i64, Ending)>,
     },
     /// The token or the claim is stale.
     Fenced(Held),
@@ -79,7 +97,7 @@ pub enum Answer {
 /// ```compile_fail
 /// # use solewriter::steps::commit::{Durable, Settlement};
 /// fn forge(settlement: Settlement) -> Durable {
-///     Durable { settlement }
+///     Durable { settlement, called: Vec::new() }
 /// }
 /// ```
 /// And with the proof, both compile:
@@ -93,6 +111,19 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Durable {
     settlement: Settlement,
+    /// The outcomes of the commands that the database decided, in order.
+    called: Vec<Arc<FinalOutcome>>,
+}
+
+/// What a settled batch owes for one record.
+#[derive(Clone, Copy, Debug)]
+pub enum Due<'d> {
+    /// A final outcome, with its events.
+    Outcome(&'d FinalOutcome),
+    /// A stored outcome again, without the events.
+    Repeat(&'d FinalOutcome),
+    /// The outcome of a dead delivery.
+    Dead(&'d DeadLetter),
 }
 
 /// What an answer means for the settlement.
@@ -115,7 +146,16 @@ impl Settlement {
     /// What the database's answer means.
     pub fn answered(self, answer: Answer) -> Settled {
         match answer {
-            Answer::Committed { .. } => Settled::Durable(Durable { settlement: self }),
+            Answer::Committed { ended, .. } if ended.len() == self.decision.called.len() => {
+                let called = self.decision.called.iter().zip(ended);
+                let called =
+                    called.map(|(called, (version, ending))| Arc::new(called.ended(version, ending))).collect();
+                Settled::Durable(Durable { settlement: self, called })
+            }
+            // it stands, and how its commands ended is in the database only
+            Answer::Committed { .. } => {
+                Settled::Superseded(Held { token: self.claimed.token(), cursor: self.next_cursor() })
+            }
             Answer::Fenced(held) => Settled::Fenced(held),
             Answer::Superseded(held) => Settled::Superseded(held),
             Answer::Behind(held) => Settled::Behind(held),
@@ -137,6 +177,18 @@ impl Durable {
     /// What was settled.
     pub fn decision(&self) -> &Decision {
         &self.settlement.decision
+    }
+
+    /// What it owes, in order of settlement.
+    pub fn due(&self) -> impl Iterator<Item = Due<'_>> {
+        let decision = &self.settlement.decision;
+        decision.owed.iter().map(|owed| match owed {
+            Owed::Outcome(outcome) => Due::Outcome(outcome),
+            Owed::Repeat(outcome) => Due::Repeat(outcome),
+            Owed::Called(n) => Due::Outcome(&self.called[*n]),
+            Owed::CalledRepeat(n) => Due::Repeat(&self.called[*n]),
+            Owed::Dead(n) => Due::Dead(&decision.dead[*n]),
+        })
     }
 
     /// The partition's entity type.

@@ -1,23 +1,27 @@
 //! Step 5, decide: handlers run in offset order over prefetched state.
-//! Synchronous, deterministic, no I/O.
+//! Synchronous, deterministic, no I/O. A command in SQL is decided as *in the
+//! database*: a function and its arguments, which the commit completes.
+
+mod encode;
+mod handle;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
+pub use self::encode::part_bytes_max;
+use self::encode::storable;
+use self::handle::{Handled, handle};
 use super::Rules;
 use super::deduplicate::{Deduplicator, Verdict};
-use super::receive::Fault;
-use crate::command::Command;
+use crate::command::{Command, Fingerprint};
 use crate::cursor::LastSettled;
 use crate::dead_letter::{DeadCode, DeadLetter};
-use crate::handlers::{Context, HandlerError, Rejection, State};
-use crate::outcome::{ENCODING, Ending, FinalOutcome, escaped_detail};
-use crate::record::Record;
-
-/// What an outcome's envelope takes beside its parts, generously: bytes. An entity
-/// id alone is up to 512 bytes in the key and in `ce_subject`, and six times that
-/// in JSON, if all of it must be escaped.
-const OUTCOME_OVERHEAD_BYTES: usize = 8192;
+use crate::handlers::State;
+use crate::handlers::sql::Write;
+use crate::outcome::{ENCODING, Ending, FinalOutcome};
+use crate::record::{Record, TopicPartition};
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
@@ -33,7 +37,8 @@ pub struct Entity {
     pub state: Result<Box<dyn State>, String>,
 }
 
-/// The entities that a batch's commands address, by id.
+/// The entities that a batch's commands address, by id. Empty for commands in
+/// SQL: the database counts their versions.
 pub type Entities = HashMap<Arc<str>, Entity>;
 
 /// What a batch does to one entity, or rests on.
@@ -47,6 +52,68 @@ pub struct EntityChange {
     pub change: Option<(i64, String)>,
 }
 
+/// A command that the database decides inside the commit.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// The command's id.
+    pub command_id: Uuid,
+    /// The command's type.
+    pub command_type: Arc<str>,
+    /// The entity's type.
+    pub entity_type: Arc<str>,
+    /// The entity's id.
+    pub entity_id: Arc<str>,
+    /// Tells a repeat from a reuse of the id.
+    pub fingerprint: Fingerprint,
+    /// Where the delivery came from.
+    pub source: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// Its time, milliseconds since 1970.
+    pub record_time_ms: i64,
+    /// W3C trace context of the delivery.
+    pub traceparent: Option<String>,
+    /// The number of the function that decides.
+    pub function: i16,
+    /// The function's arguments: a JSON array of texts.
+    pub arguments: String,
+}
+
+impl Called {
+    /// The final outcome, once the database has decided.
+    pub fn ended(&self, version: i64, ending: Ending) -> FinalOutcome {
+        FinalOutcome {
+            command_id: self.command_id,
+            command_type: self.command_type.clone(),
+            entity_type: self.entity_type.clone(),
+            entity_id: self.entity_id.clone(),
+            fingerprint: self.fingerprint,
+            source: self.source.clone(),
+            offset: self.offset,
+            record_time_ms: self.record_time_ms,
+            version,
+            ending,
+            traceparent: self.traceparent.clone(),
+            encoding: ENCODING,
+        }
+    }
+}
+
+/// A write that a handler in Rust asked for, with the command that it belongs to.
+#[derive(Clone, Debug)]
+pub struct OwnWrite {
+    /// The function and its arguments.
+    pub write: Write,
+    /// The command's id.
+    pub command_id: Uuid,
+    /// The entity's id.
+    pub entity_id: Arc<str>,
+    /// The command's offset.
+    pub offset: i64,
+    /// Its record's time, milliseconds since 1970.
+    pub record_time_ms: i64,
+}
+
 /// A record of the batch that owes a publication, in order of settlement.
 #[derive(Clone, Debug)]
 pub enum Owed {
@@ -54,6 +121,10 @@ pub enum Owed {
     Outcome(Arc<FinalOutcome>),
     /// A stored outcome again, without the events.
     Repeat(Arc<FinalOutcome>),
+    /// The outcome of the n-th command that the database decides, with its events.
+    Called(usize),
+    /// The same again, without the events: a repeat in the batch.
+    CalledRepeat(usize),
     /// The outcome of the n-th dead letter of the batch.
     Dead(usize),
 }
@@ -65,8 +136,14 @@ pub struct Decision {
     pub first_offset: i64,
     /// The record that the cursor will stand behind.
     pub last: LastSettled,
-    /// The new final outcomes, in order.
+    /// The new final outcomes, in order. Empty, or else `called` is.
     pub outcomes: Vec<Arc<FinalOutcome>>,
+    /// The commands that the database decides, in order.
+    pub called: Vec<Called>,
+    /// What handlers write in the commit, in order.
+    pub writes: Vec<OwnWrite>,
+    /// What runs in the database runs at isolation level serializable.
+    pub serializable: bool,
     /// The dead letters, in order.
     pub dead: Vec<DeadLetter>,
     /// What is to be published, in order.
@@ -75,15 +152,42 @@ pub struct Decision {
     pub entities: Vec<EntityChange>,
 }
 
+impl Decision {
+    /// Whether a team's own statements run in its commit.
+    pub fn runs_in_database(&self) -> bool {
+        !self.called.is_empty() || !self.writes.is_empty()
+    }
+
+    /// The offset of the n-th command, or write, that runs in the database.
+    pub fn offset_in_database(&self, n: usize) -> Option<i64> {
+        let called = self.called.get(n).map(|called| called.offset);
+        called.or_else(|| self.writes.get(n).map(|write| write.offset))
+    }
+
+    /// The ids of its final outcomes.
+    pub fn final_ids(&self) -> impl Iterator<Item = Uuid> {
+        let outcomes = self.outcomes.iter().map(|outcome| outcome.command_id);
+        outcomes.chain(self.called.iter().map(|called| called.command_id))
+    }
+}
+
+/// What only the database could tell of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Its delivery is dead.
+    Dead(DeadCode, String),
+    /// One of its writes broke a rule: rejected, with code and detail.
+    Rejected(String, Option<String>),
+}
+
 /// How carefully to decide.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
     /// Encode the state after each command, to find the one whose state cannot
     /// be stored. Ordinarily it is encoded once per entity and batch.
     pub encode_each: bool,
-    /// The record at this offset is dead for a reason that only the database
-    /// could tell.
-    pub condemned: Option<(i64, String)>,
+    /// What the database has told of commands, by offset.
+    pub judged: HashMap<i64, Judgement>,
 }
 
 /// An entity's new state cannot be stored: decide again, carefully.
@@ -101,36 +205,26 @@ pub fn decide(
     entities: &mut Entities,
     caution: &Caution,
 ) -> Result<Decision, Unstorable> {
-    let mut outcomes = Vec::with_capacity(batch.len());
-    let mut owed = Vec::with_capacity(batch.len());
-    let mut dead: Vec<DeadLetter> = Vec::new();
-    for routed in batch {
-        let verdict = match routed {
-            Ok(command) => judge(command, rules, deduplicator, entities, caution),
-            Err(letter) => Judged::Dead((**letter).clone()),
-        };
-        match verdict {
-            Judged::Fresh(outcome) => {
-                deduplicator.settled(outcome.clone());
-                owed.push(Owed::Outcome(outcome.clone()));
-                outcomes.push(outcome);
-            }
-            Judged::Repeat(outcome) => owed.push(Owed::Repeat(outcome)),
-            Judged::Dead(letter) => {
-                owed.push(Owed::Dead(dead.len()));
-                dead.push(letter);
-            }
-        }
-    }
     let last = record_of(batch.last().expect("a batch is not empty"));
-    Ok(Decision {
+    let mut decision = Decision {
         first_offset: record_of(&batch[0]).offset,
         last: LastSettled { offset: last.offset, timestamp_ms: last.timestamp_ms, checksum: last.checksum() },
-        outcomes,
-        dead,
-        owed,
-        entities: changes(entities)?,
-    })
+        outcomes: Vec::with_capacity(batch.len()),
+        called: Vec::new(),
+        writes: Vec::new(),
+        serializable: batch.iter().flatten().any(|command| command.command_type.is_serializable()),
+        dead: Vec::new(),
+        owed: Vec::with_capacity(batch.len()),
+        entities: Vec::new(),
+    };
+    for routed in batch {
+        match routed {
+            Ok(command) => decision.judge(command, rules, deduplicator, entities, caution),
+            Err(letter) => decision.die((**letter).clone()),
+        }
+    }
+    decision.entities = changes(entities)?;
+    Ok(decision)
 }
 
 /// The record behind a received item.
@@ -141,114 +235,41 @@ pub fn record_of(routed: &Routed) -> &Record {
     }
 }
 
-enum Judged {
-    Fresh(Arc<FinalOutcome>),
-    Repeat(Arc<FinalOutcome>),
-    Dead(DeadLetter),
-}
-
-fn judge(
-    command: &Command,
-    rules: &Rules,
-    deduplicator: &Deduplicator,
-    entities: &mut Entities,
-    caution: &Caution,
-) -> Judged {
-    match deduplicator.judge(command) {
-        Verdict::Duplicate(outcome) => return Judged::Repeat(outcome),
-        Verdict::Dead(fault) => return Judged::Dead(command.dead(fault)),
-        Verdict::Fresh => {}
+impl Decision {
+    fn judge(
+        &mut self,
+        command: &Command,
+        rules: &Rules,
+        deduplicator: &mut Deduplicator,
+        entities: &mut Entities,
+        caution: &Caution,
+    ) {
+        match deduplicator.judge(command) {
+            Verdict::Duplicate(outcome) => return self.owed.push(Owed::Repeat(outcome)),
+            Verdict::DuplicateOfCalled(n) => return self.owed.push(Owed::CalledRepeat(n)),
+            Verdict::Dead(fault) => return self.die(command.dead(fault)),
+            Verdict::Fresh => {}
+        }
+        match handle(command, rules, entities, caution) {
+            Ok(Handled::Decided(outcome, writes)) => {
+                self.writes.extend(writes);
+                let outcome = Arc::new(outcome);
+                deduplicator.settled(outcome.clone());
+                self.owed.push(Owed::Outcome(outcome.clone()));
+                self.outcomes.push(outcome);
+            }
+            Ok(Handled::InDatabase(called)) => {
+                deduplicator.called(called.command_id, called.fingerprint, called.offset, self.called.len());
+                self.owed.push(Owed::Called(self.called.len()));
+                self.called.push(called);
+            }
+            Err(fault) => self.die(command.dead(fault)),
+        }
     }
-    if let Some((_, why)) = caution.condemned.as_ref().filter(|(offset, _)| *offset == command.record.offset) {
-        return Judged::Dead(command.dead((DeadCode::DataError, why.clone())));
-    }
-    let Some((entity_id, entity)) = touched(entities, command.entity_id()) else {
-        // the driver loads every entity of a batch: a bug of ours, but no reason
-        // to lose the record
-        return Judged::Dead(command.dead((DeadCode::HandlerFailed, "its entity was not loaded".into())));
-    };
-    match run(command, rules, entity, caution) {
-        Ok(ending) => Judged::Fresh(Arc::new(final_outcome(command, rules, entity_id, entity.version, ending))),
-        Err(fault) => Judged::Dead(command.dead(fault)),
-    }
-}
 
-fn touched<'e>(entities: &'e mut Entities, entity_id: &str) -> Option<(Arc<str>, &'e mut Entity)> {
-    let (id, _) = entities.get_key_value(entity_id)?;
-    let id = id.clone();
-    entities.get_mut(entity_id).map(|entity| (id, entity))
-}
-
-/// Runs the handler on a copy of the state, which replaces it only if the
-/// command is applied.
-fn run(command: &Command, rules: &Rules, entity: &mut Entity, caution: &Caution) -> Result<Ending, Fault> {
-    let data = object(command.data())?;
-    let state = entity.state.as_ref().map_err(|why| {
-        (DeadCode::HandlerFailed, format!("the stored state of {:?} does not decode: {why}", command.entity_id()))
-    })?;
-    let mut cx = Context::new(command.entity_id(), command.id, command.record.time_ms(), entity.version);
-    let handled = command.command_type.handle(&**state, data, &mut cx);
-    if let Some(why) = cx.failed() {
-        return Err((DeadCode::HandlerFailed, why.to_owned()));
-    }
-    let applied = match handled {
-        Ok(applied) => applied,
-        Err(HandlerError::Rejected(rejection)) => return rejected(rejection, rules.outcome_bytes_max),
-        Err(HandlerError::Malformed(why)) => return Err((DeadCode::MalformedPayload, why)),
-        Err(HandlerError::Failed(why)) => return Err((DeadCode::HandlerFailed, why)),
-    };
-    let events = cx.into_events();
-    let longest = events.iter().map(|event| event.data.get().len()).chain([applied.reply.get().len()]).max();
-    fits(longest.unwrap_or(0), rules.outcome_bytes_max)?;
-    if caution.encode_each {
-        storable(&*applied.state).map_err(|why| (DeadCode::HandlerFailed, why))?;
-    }
-    entity.state = Ok(applied.state);
-    entity.version += 1;
-    Ok(Ending::Applied { reply: applied.reply, events })
-}
-
-/// The payload, if it is a JSON object at all. (serde would also read a struct
-/// from an array, and skips text that is no UTF-8 in fields that it ignores.)
-fn object(data: Option<&[u8]>) -> Result<&[u8], Fault> {
-    let malformed = |why: &str| (DeadCode::MalformedPayload, why.to_owned());
-    let data = data.ok_or_else(|| malformed("there is no payload"))?;
-    let text = std::str::from_utf8(data).map_err(|_| malformed("the payload is not UTF-8"))?;
-    let is_object = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
-    is_object.then_some(data).ok_or_else(|| malformed("the payload is not a JSON object"))
-}
-
-fn rejected(rejection: Rejection, outcome_bytes_max: usize) -> Result<Ending, Fault> {
-    let code = rejection.code().into();
-    let detail = rejection.into_detail().map(|detail| escaped_detail(&detail));
-    fits(detail.as_ref().map_or(0, String::len), outcome_bytes_max)?;
-    Ok(Ending::Rejected { code, detail })
-}
-
-/// An outcome that the broker would refuse would block the partition's
-/// publications for ever; so it is refused here, before it is durable.
-fn fits(part_bytes: usize, outcome_bytes_max: usize) -> Result<(), Fault> {
-    if part_bytes + OUTCOME_OVERHEAD_BYTES <= outcome_bytes_max {
-        return Ok(());
-    }
-    let why = format!("its outcome or an event has {part_bytes} bytes; the outcomes topic takes {outcome_bytes_max}");
-    Err((DeadCode::HandlerFailed, why))
-}
-
-fn final_outcome(command: &Command, rules: &Rules, entity_id: Arc<str>, version: i64, ending: Ending) -> FinalOutcome {
-    FinalOutcome {
-        command_id: command.id,
-        command_type: command.command_type.name.clone(),
-        entity_type: rules.handlers.entity_type.clone(),
-        entity_id,
-        fingerprint: command.fingerprint,
-        source: rules.source.clone(),
-        offset: command.record.offset,
-        record_time_ms: command.record.time_ms(),
-        version,
-        ending,
-        traceparent: command.traceparent.clone(),
-        encoding: ENCODING,
+    fn die(&mut self, letter: DeadLetter) {
+        self.owed.push(Owed::Dead(self.dead.len()));
+        self.dead.push(letter);
     }
 }
 
@@ -268,24 +289,6 @@ fn changes(entities: &Entities) -> Result<Vec<EntityChange>, Unstorable> {
     Ok(changes)
 }
 
-/// The state as Postgres will store it. jsonb cannot hold U+0000.
-fn storable(state: &dyn State) -> Result<String, String> {
-    let encoded = state.encode().map_err(|why| format!("its state cannot be encoded: {why}"))?;
-    if holds_nul(&encoded) {
-        return Err("its state holds U+0000, which Postgres cannot store".into());
-    }
-    Ok(encoded)
-}
-
-/// Whether JSON text has the escape `\u0000` (and not an escaped backslash
-/// before `u0000`).
-fn holds_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        let backslashes = json[..at].bytes().rev().take_while(|b| *b == b'\\').count();
-        backslashes % 2 == 0
-    })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
@@ -295,6 +298,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::config::Partitioner;
     use crate::handlers::rust::EntityBuilder;
+    use crate::handlers::{Context, Rejection};
     use crate::horizon::Horizon;
     use crate::record::TopicPartition;
     use crate::steps::receive::receive;
@@ -397,7 +401,7 @@ pub(crate) mod tests {
         // the second command's state replaces the first's, so the batch as a whole is storable
         assert!(decided(&batch, &Caution::default()).is_ok());
         assert!(decided(&batch[..1], &Caution::default()).is_err());
-        let careful = Caution { encode_each: true, condemned: None };
+        let careful = Caution { encode_each: true, ..Caution::default() };
         let decision = decided(&batch, &careful).unwrap();
         assert_eq!(decision.dead[0].code, DeadCode::HandlerFailed);
         assert_eq!(decision.outcomes.len(), 1);

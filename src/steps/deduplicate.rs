@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::receive::Fault;
-use crate::command::Command;
+use crate::command::{Command, Fingerprint};
 use crate::dead_letter::DeadCode;
 use crate::horizon::{self, Horizon};
 use crate::outcome::FinalOutcome;
@@ -20,8 +20,17 @@ use crate::outcome::FinalOutcome;
 #[derive(Debug)]
 pub struct Deduplicator {
     known: HashMap<Uuid, Arc<FinalOutcome>>,
+    called: HashMap<Uuid, CalledBefore>,
     horizon: Horizon,
     database_time_ms: i64,
+}
+
+/// A command of the batch that the database will decide.
+#[derive(Clone, Copy, Debug)]
+struct CalledBefore {
+    fingerprint: Fingerprint,
+    offset: i64,
+    n: usize,
 }
 
 /// What to do with a command.
@@ -31,6 +40,8 @@ pub enum Verdict {
     Fresh,
     /// It is settled: publish its outcome again.
     Duplicate(Arc<FinalOutcome>),
+    /// It repeats the n-th command of the batch that the database decides.
+    DuplicateOfCalled(usize),
     /// This delivery is dead.
     Dead(Fault),
 }
@@ -38,7 +49,7 @@ pub enum Verdict {
 impl Deduplicator {
     /// Starts a batch. `database_time_ms` counts from 1970.
     pub fn new(known: HashMap<Uuid, Arc<FinalOutcome>>, horizon: Horizon, database_time_ms: i64) -> Self {
-        Self { known, horizon, database_time_ms }
+        Self { known, called: HashMap::new(), horizon, database_time_ms }
     }
 
     /// Judges a command.
@@ -47,6 +58,14 @@ impl Deduplicator {
         if horizon::is_from_future(id, self.database_time_ms) {
             let detail = "the id's time lies more than 24 h ahead of the database's clock";
             return Verdict::Dead((DeadCode::IdFromFuture, detail.into()));
+        }
+        match self.called.get(id) {
+            Some(first) if first.fingerprint == command.fingerprint => return Verdict::DuplicateOfCalled(first.n),
+            Some(first) => {
+                let detail = format!("the id belongs to another command, of the record at offset {}", first.offset);
+                return Verdict::Dead((DeadCode::IdReuse, detail));
+            }
+            None => {}
         }
         match self.known.get(id) {
             Some(outcome) if outcome.fingerprint == command.fingerprint => Verdict::Duplicate(outcome.clone()),
@@ -63,6 +82,11 @@ impl Deduplicator {
     /// dead leaves no trace: the next copy is decided anew.)
     pub fn settled(&mut self, outcome: Arc<FinalOutcome>) {
         self.known.insert(outcome.command_id, outcome);
+    }
+
+    /// The same for the n-th command that the database decides, at this offset.
+    pub fn called(&mut self, command_id: Uuid, fingerprint: Fingerprint, offset: i64, n: usize) {
+        self.called.insert(command_id, CalledBefore { fingerprint, offset, n });
     }
 }
 

@@ -1,13 +1,14 @@
 //! A batch: whatever has queued up for the partition, received and routed.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use crate::dead_letter::DeadCode;
 use crate::record::Record;
 use crate::steps::Rules;
-use crate::steps::decide::{Caution, Routed, record_of};
+use crate::steps::decide::{Caution, Decision, Routed, record_of};
 use crate::steps::receive::receive;
 use crate::steps::route::route;
 
@@ -37,11 +38,38 @@ impl Batch {
         self.items.iter().flatten().map(|command| &command.id)
     }
 
+    /// Whether some of its commands cannot be settled with the others.
+    pub fn is_mixed(&self) -> bool {
+        alike(self.items.iter()) < self.items.len()
+    }
+
+    /// Whether it repeats a command that the database is deciding.
+    pub fn repeats(&self, before: &Decision) -> bool {
+        if before.called.is_empty() {
+            return false;
+        }
+        let called: HashSet<&Uuid> = before.called.iter().map(|called| &called.command_id).collect();
+        self.ids().any(|id| called.contains(id))
+    }
+
     /// Whether the partition count should be asked again before these records
     /// are called misrouted.
     pub fn has_misrouted(&self) -> bool {
         self.items.iter().any(|item| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted))
     }
+}
+
+/// How many of these may be settled together: a command that runs at isolation level serializable
+/// only with its like.
+fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
+    let mut level = None;
+    let like_the_first = |item: &&Routed| match item {
+        Ok(command) => {
+            *level.get_or_insert(command.command_type.is_serializable()) == command.command_type.is_serializable()
+        }
+        Err(_) => true,
+    };
+    items.take_while(like_the_first).count()
 }
 
 /// Batches whose decision did not commit, to be decided again before anything
@@ -52,6 +80,8 @@ pub(super) struct Again {
     /// Look every id up: the commit has found one that was settled before.
     pub look_up_all: bool,
     pub caution: Caution,
+    /// The command that times out alone: its offset, and since when.
+    pub timed_out: Option<(i64, Instant)>,
 }
 
 impl Again {
@@ -83,7 +113,7 @@ impl Again {
 
     /// The next batch to decide again, if there is one.
     pub fn take(&mut self, commands_max: usize) -> Option<Batch> {
-        let count = self.items.len().min(commands_max);
+        let count = alike(self.items.iter()).min(commands_max);
         (count > 0).then(|| Batch { items: self.items.drain(..count).collect() })
     }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch::{Again, Batch};
+use super::batch_size::BatchSize;
 use super::cache::{Cache, RecentIds};
 use super::clock::DatabaseClock;
 use super::publisher::Publisher;
@@ -29,8 +30,8 @@ use crate::kafka::Lane;
 use crate::postgres::{Progress, Refusal};
 use crate::record::Record;
 use crate::steps::Rules;
-use crate::steps::commit::Settlement;
-use crate::steps::decide::{Decision, Unstorable, decide};
+use crate::steps::commit::{Running, Settlement};
+use crate::steps::decide::{Decision, Unstorable, decide, part_bytes_max};
 use crate::telemetry::{PartitionState, metrics};
 
 /// How often the watermark is recorded while no batch carries it.
@@ -38,6 +39,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// The log time is recorded by an idle writer when it has moved this far:
 /// milliseconds.
 const LOG_TIME_STEP_MS: i64 = 60_000;
+
+/// So many batches after one that raised are run carefully: where one command broke a rule, more
+/// do. It costs a subtransaction per batch.
+const CAREFUL_BATCHES: u32 = 64;
 
 /// Why a writer stopped.
 #[derive(Debug)]
@@ -78,7 +83,9 @@ pub struct Writer<'p> {
     recent: RecentIds,
     clock: DatabaseClock,
     again: Again,
-    batch_commands_max: usize,
+    batch_size: BatchSize,
+    /// So many of the next batches name the commands that raise.
+    careful_batches: u32,
     publisher: Publisher,
     looks: Looks,
     log_time_ms: Option<i64>,
@@ -127,6 +134,7 @@ impl<'p> Writer<'p> {
         stop: Stop,
     ) -> Self {
         let worker = &partition.worker;
+        let commands_max = worker.limits.batch_commands_max.get();
         let published = claim.row.published;
         let publisher = Publisher::start(partition, published);
         publisher.publish_through(claim.row.cursor);
@@ -141,7 +149,8 @@ impl<'p> Writer<'p> {
             recent: RecentIds::default(),
             clock: DatabaseClock::read(claim.database_time_ms),
             again: Again::default(),
-            batch_commands_max: if claim.careful { 1 } else { worker.limits.batch_commands_max.get() },
+            batch_size: BatchSize::new(if claim.careful { 1 } else { commands_max }, commands_max),
+            careful_batches: 0,
             publisher,
             looks: Looks::default(),
             log_time_ms: None,
@@ -207,7 +216,7 @@ impl<'p> Writer<'p> {
             return Err(Ended::Stopped);
         }
         if in_flight.is_none()
-            && let Some(batch) = self.again.take(self.batch_commands_max)
+            && let Some(batch) = self.again.take(self.batch_size.commands_max())
         {
             return Ok(Some(batch));
         }
@@ -220,7 +229,7 @@ impl<'p> Writer<'p> {
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
                 self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await;
-                self.records.recv_many(&mut self.received, self.batch_commands_max).await
+                self.records.recv_many(&mut self.received, self.batch_size.commands_max()).await
             }, if may_receive => match count {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
                 _ => self.receive().await,
@@ -247,6 +256,10 @@ impl<'p> Writer<'p> {
         if batch.has_misrouted() {
             self.check_partition_count().await?;
         }
+        if batch.is_mixed() {
+            self.again.push_back(batch);
+            return Ok(None);
+        }
         Ok(Some(batch))
     }
 
@@ -267,6 +280,11 @@ impl<'p> Writer<'p> {
     /// Steps 3 to 5. `None`: it can be decided only after the batch before.
     async fn decide(&mut self, batch: Batch, in_flight: Option<&InFlight>) -> Step<Option<Decided>> {
         let before = in_flight.map(|in_flight| &*in_flight.decided.decision);
+        if before.is_some_and(|before| batch.repeats(before)) {
+            // how the first copy ends is known when that is durable
+            self.again.push_back(batch);
+            return Ok(None);
+        }
         loop {
             let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
             match decide(&batch.items, &self.rules, &mut deduplicator, &mut entities, &self.again.caution) {
@@ -279,8 +297,8 @@ impl<'p> Writer<'p> {
                 }
                 Ok(decision) => {
                     self.cache.put_back(entities);
-                    for outcome in &decision.outcomes {
-                        self.recent.insert(&outcome.command_id);
+                    for id in decision.final_ids() {
+                        self.recent.insert(&id);
                     }
                     return Ok(Some(Decided { batch, decision: Arc::new(decision) }));
                 }
@@ -297,6 +315,16 @@ impl<'p> Writer<'p> {
         }
     }
 
+    /// How what the decision leaves to the database is run.
+    fn running(&self, decision: &Decision) -> Running {
+        let runner = decision.runs_in_database().then(|| self.rules.handlers.in_database.runner(decision.serializable));
+        Running {
+            runner: runner.flatten().cloned(),
+            careful: self.careful_batches > 0,
+            part_bytes_max: i32::try_from(part_bytes_max(self.rules.outcome_bytes_max)).unwrap_or(i32::MAX),
+        }
+    }
+
     /// Step 6: sent by a task of its own, which is never aborted.
     fn commit(&mut self, decided: Decided) -> InFlight {
         let worker = &self.partition.worker;
@@ -305,6 +333,7 @@ impl<'p> Writer<'p> {
             cursor: self.cursor,
             decision_id: Uuid::new_v4(),
             entity_type: self.rules.handlers.entity_type.clone(),
+            running: self.running(&decided.decision),
             decision: decided.decision.clone(),
         };
         let sending = Sending {

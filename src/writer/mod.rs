@@ -5,6 +5,7 @@
 //! batches (`cache`) and what follows it (`publisher`).
 
 mod batch;
+mod batch_size;
 mod cache;
 mod clock;
 mod drive;

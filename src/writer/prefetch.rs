@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use super::batch::Batch;
 use super::cache::{Cache, RecentIds};
+use crate::command::Command;
+use crate::handlers::Handler;
 use crate::horizon::Horizon;
 use crate::outcome::FinalOutcome;
 use crate::postgres::{Refusal, Result, Store, StoredEntity};
@@ -62,7 +64,8 @@ pub(super) async fn entities(
 ) -> Result<Entities> {
     let mut entities = Entities::with_capacity(batch.items.len().min(1024));
     let mut missing: Vec<&str> = Vec::new();
-    for command in batch.items.iter().flatten() {
+    let in_rust = |command: &&Command| matches!(command.command_type.handler, Handler::Rust(_));
+    for command in batch.items.iter().flatten().filter(in_rust) {
         let id = command.entity_id();
         if entities.contains_key(id) {
             continue;

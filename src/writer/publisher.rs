@@ -72,7 +72,7 @@ impl Publisher {
 
     /// Hands over a batch that is durable.
     pub fn publish(&self, durable: Durable) {
-        let waiting = self.unpublished.hold(settled_bytes(durable.decision()));
+        let waiting = self.unpublished.hold(settled_bytes(&durable));
         // the task ends only with this handle
         let _ = self.orders.send(Order::Batch(Box::new(durable), waiting));
     }

@@ -3,31 +3,32 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::dead_letter::DeadLetter;
 use crate::outcome::{Ending, FinalOutcome};
 use crate::steps::Rules;
-use crate::steps::decide::{Decision, Owed};
+use crate::steps::commit::{Due, Durable};
 use crate::telemetry::metrics::{self, Settled, UNKNOWN_COMMAND_TYPE};
 
 /// A batch is durable.
-pub(super) fn settled(rules: &Rules, decision: &Decision, now_ms: i64) {
+pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     let topic = &rules.source.topic;
     let mut counts: HashMap<(&str, Settled), u64> = HashMap::new();
-    for owed in &decision.owed {
-        let key = match owed {
-            Owed::Outcome(outcome) => {
+    for due in durable.due() {
+        let key = match due {
+            Due::Outcome(outcome) => {
                 let age_ms = u64::try_from(now_ms - outcome.record_time_ms).unwrap_or(0);
                 metrics::command_age(Duration::from_millis(age_ms));
                 (&*outcome.command_type, ending(outcome))
             }
-            Owed::Repeat(outcome) => (&*outcome.command_type, Settled::Duplicate),
-            Owed::Dead(n) => (known_type(rules, decision, *n), Settled::Dead),
+            Due::Repeat(outcome) => (&*outcome.command_type, Settled::Duplicate),
+            Due::Dead(letter) => (known_type(rules, letter), Settled::Dead),
         };
         *counts.entry(key).or_default() += 1;
     }
     for ((command_type, settled), n) in counts {
         metrics::commands(topic, command_type, settled, n);
     }
-    for letter in &decision.dead {
+    for letter in &durable.decision().dead {
         let at = format_args!("{}:{}", rules.source, letter.record.offset);
         let command_id = letter.command_id.map(tracing::field::display);
         let command_type = letter.command_type.as_deref();
@@ -43,7 +44,7 @@ fn ending(outcome: &FinalOutcome) -> Settled {
 }
 
 /// A label must not be chosen by whoever sends a record.
-fn known_type<'d>(rules: &Rules, decision: &'d Decision, n: usize) -> &'d str {
-    let name = decision.dead[n].command_type.as_deref();
+fn known_type<'d>(rules: &Rules, letter: &'d DeadLetter) -> &'d str {
+    let name = letter.command_type.as_deref();
     name.filter(|name| rules.handlers.command(name).is_some()).unwrap_or(UNKNOWN_COMMAND_TYPE)
 }

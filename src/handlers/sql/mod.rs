@@ -1,17 +1,22 @@
 //! Handlers in SQL: commands that files of `commands` declare, run in the database inside the
 //! commit. See `docs/sql-commands.md`.
 //!
-//! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
-//! [`diagnostic`] what is wrong and where; [`examine`] asks the database about all of it and keeps
-//! to the [`rules`]; [`typed`] is what comes out, the base of what is run.
+//! [`declaration`] is what the files say; [`examine`] asks the database about all of it and keeps to
+//! the [`rules`]; [`typed`] is what comes out, [`compile`] the functions that are made of that.
+//! [`statement`] is one statement with its `:named` parameters, [`diagnostic`] what is wrong and
+//! where. The data path knows a command in SQL as a [`Call`]: a function's number and its arguments.
 
+pub mod arguments;
+mod call;
+pub mod compile;
 pub mod declaration;
 pub mod diagnostic;
 pub mod examine;
 pub mod parameter;
 pub mod rules;
 pub mod statement;
-pub mod typed;
-
 mod tokens;
+pub mod typed;
 mod words;
+
+pub use call::{Call, InDatabase, Write, Writes};

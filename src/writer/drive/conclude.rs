@@ -2,13 +2,17 @@
 //! and 8 if it is durable, deciding again if it was refused, the end if the
 //! claim is stale.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Decided, Ended, InFlight, Step, Writer, halt_for};
-use crate::postgres::{Refusal, Settling};
+use super::{CAREFUL_BATCHES, Decided, Ended, InFlight, Step, Writer, halt_for};
+use crate::config::OnFailure;
+use crate::dead_letter::DeadCode;
+use crate::halt::{Halt, HaltCode};
+use crate::handlers::Handler;
+use crate::postgres::{Refusal, Refused, Settling};
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled};
-use crate::steps::decide::{Decision, record_of};
+use crate::steps::decide::{Called, Decision, Judgement, record_of};
 use crate::steps::fence;
 use crate::telemetry::metrics;
 use crate::writer::batch::Batch;
@@ -43,13 +47,16 @@ impl Writer<'_> {
         self.cursor = durable.cursor();
         self.partition.oldest_unsettled(None);
         self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
-        report::settled(&self.rules, durable.decision(), self.clock.now_ms());
+        report::settled(&self.rules, &durable, self.clock.now_ms());
         self.partition.worker.consumer.acknowledge(acknowledge(&durable));
+        let durable_runs = durable.decision().runs_in_database();
         self.publisher.publish(durable);
         self.lane.give_back(decided.batch.size_bytes());
         self.again.settled();
-        let most = self.partition.worker.limits.batch_commands_max.get();
-        self.batch_commands_max = (self.batch_commands_max * 2).min(most);
+        self.batch_size.settled(decided.batch.items.len());
+        if durable_runs {
+            self.careful_batches = self.careful_batches.saturating_sub(1);
+        }
         Ok(())
     }
 
@@ -98,12 +105,20 @@ impl Writer<'_> {
                 self.partition.worker.look_at_horizon();
                 self.pause().await;
             }
-            // with handlers in Rust no command waits on its own account: it is never
-            // condemned for a lock that somebody else holds
-            Refusal::Contended(_) | Refusal::TimedOut(_) => {
-                self.batch_commands_max = (batch.items.len() / 2).max(1);
+            Refusal::Contended(_) => {
+                self.batch_size.collided(batch.items.len());
                 self.pause().await;
             }
+            Refusal::TimedOut(why) => {
+                self.batch_size.collided(batch.items.len());
+                self.timed_out(&batch, &decision, why)?;
+                self.pause().await;
+            }
+            // found by name, not by trial
+            Refusal::Data(_) if decision.runs_in_database() && self.careful_batches == 0 => {
+                self.careful_batches = CAREFUL_BATCHES;
+            }
+            Refusal::Judged(refused) => self.judged(&decision, refused),
             Refusal::Data(why) => self.narrow(&batch, why),
             refusal => return Err(Ended::Halted(halt_for(refusal))),
         }
@@ -119,12 +134,68 @@ impl Writer<'_> {
         }
     }
 
+    /// A handler in Rust waits for nobody, so its command is never condemned for a lock that
+    /// somebody else holds. A command in SQL may wait for long on its own account.
+    fn timed_out(&mut self, batch: &Batch, decision: &Decision, why: String) -> Step<()> {
+        let [item] = batch.items.as_slice() else { return Ok(()) };
+        if !decision.runs_in_database() {
+            return Ok(());
+        }
+        let offset = record_of(item).offset;
+        let since = match self.again.timed_out {
+            Some((before, since)) if before == offset => since,
+            _ => {
+                self.again.timed_out = Some((offset, Instant::now()));
+                return Ok(());
+            }
+        };
+        let waited = since.elapsed();
+        if waited < self.partition.worker.limits.timed_out_retry_max {
+            return Ok(());
+        }
+        let why = format!("its statements timed out for {} s: {why}", waited.as_secs());
+        if self.partition.topic.on_failure == OnFailure::HaltPartition {
+            let detail = format!("the command at {}:{offset}: {why}", self.partition.source);
+            return Err(Ended::Halted(Halt::new(HaltCode::HandlerFailed, detail)));
+        }
+        self.condemn(offset, DeadCode::HandlerFailed, why);
+        Ok(())
+    }
+
+    /// Only the database could tell what is wrong with these commands.
+    fn judged(&mut self, decision: &Decision, refused: Vec<Refused>) {
+        for refused in refused {
+            let Some(offset) = refused.at.checked_sub(1).and_then(|n| decision.offset_in_database(n)) else { continue };
+            let judgement = match refused {
+                Refused { reject: Some(code), why, .. } => Judgement::Rejected(code, why),
+                Refused { dead, field, why, at, .. } => {
+                    let why = why.unwrap_or_default();
+                    let field = field.and_then(|n| self.field_name(decision.called.get(at - 1)?, n));
+                    let why = field.map_or(why.clone(), |field| format!("field {field}: {why}"));
+                    Judgement::Dead(dead.unwrap_or(DeadCode::DataError), why)
+                }
+            };
+            self.again.caution.judged.insert(offset, judgement);
+        }
+    }
+
+    fn field_name(&self, called: &Called, n: usize) -> Option<&str> {
+        match &self.rules.handlers.command(&called.command_type)?.handler {
+            Handler::Sql(call) => call.fields.name(n),
+            Handler::Rust(_) => None,
+        }
+    }
+
+    fn condemn(&mut self, offset: i64, code: DeadCode, why: String) {
+        self.again.caution.judged.insert(offset, Judgement::Dead(code, why));
+    }
+
     /// A value that the database does not take belongs to one command: halve the
     /// batch until that one is alone, then condemn it.
     pub(super) fn narrow(&mut self, batch: &Batch, why: String) {
         match batch.items.as_slice() {
-            [item] => self.again.caution.condemned = Some((record_of(item).offset, why)),
-            items => self.batch_commands_max = items.len() / 2,
+            [item] => self.condemn(record_of(item).offset, DeadCode::DataError, why),
+            items => self.batch_size.halve(items.len()),
         }
     }
 

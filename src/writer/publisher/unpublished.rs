@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use crate::outcome::{Ending, Publication};
-use crate::steps::decide::{Decision, Owed};
+use crate::steps::commit::{Due, Durable};
 
 /// What a record costs beside its value while it waits: bytes.
 const PUBLICATION_OVERHEAD_BYTES: usize = 1500;
@@ -51,19 +51,19 @@ impl Drop for Waiting {
 }
 
 /// What a settled batch costs until it is delivered, in bytes.
-pub(super) fn settled_bytes(decision: &Decision) -> usize {
-    let bytes = |owed: &Owed| match owed {
-        Owed::Outcome(outcome) => match &outcome.ending {
+pub(super) fn settled_bytes(durable: &Durable) -> usize {
+    let bytes = |due: Due<'_>| match due {
+        Due::Outcome(outcome) => match &outcome.ending {
             Ending::Applied { reply, events } => {
                 let events = events.iter().map(|event| event.data.get().len() + PUBLICATION_OVERHEAD_BYTES);
                 reply.get().len() + PUBLICATION_OVERHEAD_BYTES + events.sum::<usize>()
             }
             Ending::Rejected { .. } => PUBLICATION_OVERHEAD_BYTES,
         },
-        Owed::Repeat(_) => PUBLICATION_OVERHEAD_BYTES,
-        Owed::Dead(n) => decision.dead[*n].record.size_bytes() + PUBLICATION_OVERHEAD_BYTES,
+        Due::Repeat(_) => PUBLICATION_OVERHEAD_BYTES,
+        Due::Dead(letter) => letter.record.size_bytes() + PUBLICATION_OVERHEAD_BYTES,
     };
-    decision.owed.iter().map(bytes).sum()
+    durable.due().map(bytes).sum()
 }
 
 /// The same for one that was read back from the database.

@@ -37,6 +37,22 @@ impl Bank {
     pub async fn open_on(cluster: Cluster, database: Database, name: &str, partitions: i32) -> Self {
         let topic = topics::fresh(&cluster, name, partitions).await;
         let options = WorkerOptions::new(&cluster, &database, &topic);
+        Self::with(cluster, database, topic, options)
+    }
+
+    /// An example of commands in SQL, on the shared broker and the shared Postgres.
+    pub async fn in_sql(example: &str, file: &str, entity: &str, partitions: i32) -> Self {
+        let name = format!("{example}-{entity}");
+        let database = Database::fresh(&name.replace('-', "_")).await;
+        let cluster = kafka::shared();
+        let topic = topics::fresh(&cluster, &name, partitions).await;
+        let options = WorkerOptions::new(&cluster, &database, &topic);
+        let options = options.in_sql(entity, &[super::example(example).join(file)]);
+        Self::with(cluster, database, topic, options)
+    }
+
+    /// With these options, migrated.
+    pub fn with(cluster: Cluster, database: Database, topic: String, options: WorkerOptions) -> Self {
         let migrated = options.run_verb(&["migrate"]);
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
         let producer = Producer::new(&cluster);

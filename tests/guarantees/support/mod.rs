@@ -25,3 +25,8 @@ pub mod turn;
 pub mod worker;
 
 pub use turn::heavy;
+
+/// The folder of an example of commands in SQL.
+pub fn example(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sql").join(name)
+}

@@ -48,7 +48,7 @@ impl Worker {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = write_config(options, address, scratch.path());
         let log = scratch.path().join("worker.log");
-        let command = [bank(), "run".into(), "--config".into(), config];
+        let command = [options.program.clone(), "run".into(), "--config".into(), config];
         let program = Program { stdout: log.clone(), stderr: log, ..bank_program(&command, options) };
         let process = program.spawn().expect("run the bank");
         Self { process, address, options: options.clone(), scratch }
@@ -148,7 +148,7 @@ impl WorkerOptions {
     fn run_verb_in(&self, scratch: &Scratch, arguments: &[&str], more: &[PathBuf], input: &str) -> Said {
         let file = |name: &str| scratch.path().join(name);
         fs::write(file("stdin"), input).expect("write the verb's input");
-        let mut command = vec![bank()];
+        let mut command = vec![self.program.clone()];
         command.extend(arguments.iter().map(PathBuf::from));
         command.extend_from_slice(more);
         let program = Program {
@@ -175,6 +175,11 @@ fn write_config(options: &WorkerOptions, listen: SocketAddr, directory: &Path) -
     let path = directory.join("solewriter.toml");
     fs::write(&path, options.to_toml(listen)).expect("write the worker's configuration");
     path
+}
+
+/// The binary without handlers of its own.
+pub fn stock_binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_solewriter").into()
 }
 
 /// Cargo builds the examples before it runs the tests, into the folder beside that of the tests.

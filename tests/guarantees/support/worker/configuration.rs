@@ -1,6 +1,7 @@
 //! The configuration file that a test's worker gets.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use toml::{Table, Value};
 
@@ -11,6 +12,8 @@ use crate::support::scratch::unique;
 /// What a worker is started with. Two workers of one test share it: same group, same schema.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
+    /// The bank in Rust, or the stock binary.
+    pub program: PathBuf,
     pub cluster: Cluster,
     pub database_url: String,
     pub schema: String,
@@ -29,6 +32,7 @@ impl WorkerOptions {
     /// Accounts on one topic, a fresh group.
     pub fn new(cluster: &Cluster, database: &Database, topic: &str) -> Self {
         Self {
+            program: super::bank(),
             cluster: cluster.clone(),
             database_url: database.url.clone(),
             schema: database.schema.clone(),
@@ -38,6 +42,23 @@ impl WorkerOptions {
             settings: Table::new(),
             environment: Vec::new(),
         }
+    }
+
+    /// The stock binary with commands in SQL on this entity type; their tables are in the schema of
+    /// the test.
+    pub fn in_sql(mut self, entity: &str, files: &[PathBuf]) -> Self {
+        self.program = super::stock_binary();
+        self.topics[0].1 = entity.to_owned();
+        self.declared(files)
+    }
+
+    /// Files of commands, or of writes for handlers in Rust.
+    pub fn declared(mut self, files: &[PathBuf]) -> Self {
+        let files = files.iter().map(|file| Value::String(file.display().to_string())).collect();
+        self.settings.insert("commands".to_owned(), Value::Array(files));
+        let database = table([("tables_schema", &*self.schema.clone())]);
+        merge(&mut self.settings, Table::from_iter([("database".to_owned(), Value::Table(database))]));
+        self
     }
 
     /// By way of a proxy, or to another database.

@@ -1,0 +1,156 @@
+//! Makes functions of typed declarations: one for each command type and write, and one for each
+//! entity type that runs them in a batch's order. A name carries a hash of the function's text, so
+//! that workers of two versions run side by side, and nobody runs what he does not know.
+
+mod command;
+mod runner;
+mod text;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use self::command::{Body, command, write};
+use self::runner::{Numbered, runner};
+use super::arguments::Fields;
+use super::call::{Call, InDatabase};
+use super::typed::{Typed, TypedCommand, TypedWrite};
+
+/// Postgres' limit on names is 63 bytes: what is left for the readable part beside prefix and hash.
+const READABLE_BYTES_MAX: usize = 38;
+
+/// A function to be made in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name: readable, with a hash of everything else.
+    pub name: String,
+    /// `create or replace function …`
+    pub create: String,
+    /// What the catalog holds of it (`pg_proc.prosrc`).
+    pub body: String,
+}
+
+/// An entity type whose commands, or writes, run in the database.
+#[derive(Clone, Debug)]
+pub struct CompiledEntity {
+    /// Its name.
+    pub entity: Arc<str>,
+    /// Its functions, those that others call first.
+    pub functions: Vec<Function>,
+    /// Its command types.
+    pub commands: Vec<(Arc<str>, Call)>,
+    /// What the data path calls.
+    pub in_database: InDatabase,
+}
+
+/// Where the functions live and what they see.
+#[derive(Clone, Copy, Debug)]
+pub struct Schemas<'a> {
+    /// solewriter's own schema: the functions'.
+    pub own: &'a str,
+    /// The schema of the tables that statements name.
+    pub tables: &'a str,
+}
+
+/// Makes the functions of everything that is declared, an entity type each.
+///
+/// # Errors
+/// What is wrong with a payload's JSON Schema.
+pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Result<Vec<CompiledEntity>, String> {
+    let mut entities: Vec<Arc<str>> = Vec::new();
+    let commands = typed.commands.iter().map(|command| &command.declaration.entity);
+    for entity in commands.chain(typed.writes.iter().map(|write| &write.declaration.entity)) {
+        if !entities.contains(entity) {
+            entities.push(entity.clone());
+        }
+    }
+    entities.into_iter().map(|entity| compile_entity(typed, &entity, schemas)).collect()
+}
+
+fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Result<CompiledEntity, String> {
+    let mut compiled = CompiledEntity {
+        entity: entity.clone(),
+        functions: Vec::new(),
+        commands: Vec::new(),
+        in_database: InDatabase::default(),
+    };
+    let mut numbered = Vec::new();
+    for declared in typed.commands.iter().filter(|command| command.declaration.entity == *entity) {
+        let function = finish("command", &declared.declaration.command_type, command(declared), schemas.own);
+        let call = Call {
+            function: next_number(&numbered),
+            fields: command_fields(declared)?,
+            uuids: command::uuids(declared),
+            serializable: declared.declaration.serializable,
+        };
+        numbered.push(Numbered::of_command(&call, &function.name, &declared.declaration));
+        compiled.commands.push((declared.declaration.command_type.clone(), call));
+        compiled.functions.push(function);
+    }
+    let mut writes = HashMap::new();
+    for declared in typed.writes.iter().filter(|write| write.declaration.entity == *entity) {
+        let function = finish("write", &declared.declaration.name, write(declared), schemas.own);
+        let call =
+            Call { function: next_number(&numbered), fields: write_fields(declared)?, uuids: 0, serializable: false };
+        numbered.push(Numbered::of_write(&call, &function.name, &declared.declaration));
+        writes.insert(declared.declaration.name.clone(), call);
+        compiled.functions.push(function);
+    }
+    compiled.in_database.writes = writes;
+    for serializable in [false, true] {
+        let of_level: Vec<&Numbered> = numbered.iter().filter(|one| one.serializable == serializable).collect();
+        if of_level.is_empty() {
+            continue;
+        }
+        let prefix = if serializable { "run_serializable" } else { "run" };
+        let function = finish(prefix, entity, runner(&of_level, schemas, serializable), schemas.own);
+        let name: Arc<str> = function.name.as_str().into();
+        compiled.functions.push(function);
+        match serializable {
+            true => compiled.in_database.serializable_runner = Some(name),
+            false => compiled.in_database.runner = Some(name),
+        }
+    }
+    Ok(compiled)
+}
+
+fn next_number(numbered: &[Numbered]) -> i16 {
+    i16::try_from(numbered.len() + 1).unwrap_or(i16::MAX)
+}
+
+fn command_fields(typed: &TypedCommand) -> Result<Fields, String> {
+    let declaration = &typed.declaration;
+    let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
+    Fields::new(fields, &declaration.optional, declaration.schema.as_deref())
+}
+
+fn write_fields(typed: &TypedWrite) -> Result<Fields, String> {
+    let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
+    Fields::new(fields, &typed.declaration.optional, None)
+}
+
+/// Names a function by what it is.
+fn finish(prefix: &str, readable: &str, body: Body, schema: &str) -> Function {
+    let Body { signature, settings, source } = body;
+    let mut hasher = Sha256::new();
+    for part in [schema, prefix, readable, &signature, &settings, &source] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let hash = hasher.finalize().iter().take(6).fold(String::new(), |mut hash, byte| {
+        // writing to a String cannot fail
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    });
+    let name = format!("{prefix}_{}_{hash}", text::identifier(readable, READABLE_BYTES_MAX - prefix.len()));
+    let tag = text::dollar_tag(&source);
+    let create = format!(
+        "create or replace function \"{schema}\".\"{name}\"({signature})\nlanguage plpgsql\n{settings}as {tag}{source}{tag};\n"
+    );
+    Function { name, create, body: source }
+}
+
+#[cfg(test)]
+mod tests;

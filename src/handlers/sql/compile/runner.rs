@@ -1,0 +1,184 @@
+//! The function that runs an entity type's functions in a batch's order.
+//!
+//! Ordinarily it opens no subtransaction: each that writes would consume a transaction id, and
+//! 30,000 of them a second bring the wrap-around in a day. A batch that raised is run again
+//! carefully: under one handler whose counter names the command that raises. That one then runs
+//! alone under the handler, those before it are run again together, and so on behind it: at most
+//! two runs for each command, two subtransactions for each that raises.
+
+use std::collections::BTreeMap;
+
+use super::Schemas;
+use super::command::{Body, FIRST_FIELD_LINE};
+use super::text::{literal, quoted};
+use crate::handlers::sql::call::Call;
+use crate::handlers::sql::declaration::{Command, Write};
+
+/// A function with its number.
+pub(super) struct Numbered {
+    number: i16,
+    name: String,
+    constraints: BTreeMap<String, String>,
+    pub(super) serializable: bool,
+}
+
+impl Numbered {
+    pub(super) fn of_command(call: &Call, name: &str, command: &Command) -> Self {
+        Self::new(call, name, &command.constraints)
+    }
+
+    pub(super) fn of_write(call: &Call, name: &str, write: &Write) -> Self {
+        Self::new(call, name, &write.constraints)
+    }
+
+    fn new(call: &Call, name: &str, constraints: &BTreeMap<String, String>) -> Self {
+        let (number, serializable) = (call.function, call.serializable);
+        Self { number, name: name.to_owned(), constraints: constraints.clone(), serializable }
+    }
+}
+
+const SIGNATURE: &str = "
+    p_function smallint[], p_args text[], p_offset bigint[], p_entity_id text[], p_command_id uuid[],
+    p_record_time_ms bigint[], p_part_bytes_max int, p_careful boolean,
+    -- code null: applied
+    out code text[], out detail text[], out reply text[], out events text[], out refused jsonb
+";
+
+/// The runner of these functions.
+pub(super) fn runner(functions: &[&Numbered], schemas: Schemas<'_>, serializable: bool) -> Body {
+    let own = quoted(schemas.own);
+    let settings = format!(
+        "set search_path = {}, pg_temp\n\
+         -- off where worker and serializable transactions rest on it: a scan of a whole table would\n\
+         -- make transactions that have nothing in common abort each other\n\
+         set enable_seqscan = {}\n",
+        quoted(schemas.tables),
+        if serializable { "off" } else { "on" },
+    );
+    let source = SOURCE
+        .replace("{FIRST_FIELD_LINE}", &FIRST_FIELD_LINE.to_string())
+        .replace("{REJECTIONS}", &literal(&rejections(functions)))
+        .replace("{RUN}", &RUN.replace("{CALL}", &calls(functions, &own)))
+        .replace("{OWN}", &own);
+    Body { signature: SIGNATURE.to_owned(), settings, source }
+}
+
+fn calls(functions: &[&Numbered], own: &str) -> String {
+    let call = |one: &&Numbered| {
+        format!(
+            "                when {} then ran := {own}.{}(item.entity_id, item.command_id,\n                    \
+             {own}.time_of(item.record_time_ms), item.args::jsonb);\n",
+            one.number,
+            quoted(&one.name)
+        )
+    };
+    functions.iter().map(call).collect()
+}
+
+/// Rejection codes by function and constraint, as JSON.
+fn rejections(functions: &[&Numbered]) -> String {
+    let named = functions.iter().filter(|one| !one.constraints.is_empty());
+    let codes: BTreeMap<String, &BTreeMap<String, String>> =
+        named.map(|one| (one.number.to_string(), &one.constraints)).collect();
+    serde_json::to_string(&codes).unwrap_or_default()
+}
+
+/// One command, and what became of it.
+const RUN: &str = "\
+            case item.function
+{CALL}            end case;
+            code[item.n] := ran.sw_code;
+            if ran.sw_code is not null then
+                detail[item.n] := {OWN}.escaped_detail_v1(ran.sw_detail);
+            else
+                reply[item.n] := ran.sw_reply;
+                events[item.n] := ran.sw_events;
+                if greatest(octet_length(ran.sw_reply), octet_length(ran.sw_events)) > p_part_bytes_max then
+                    raise exception 'its outcome or an event is larger than the outcomes topic takes (% bytes)',
+                        p_part_bytes_max using errcode = 'SW010';
+                end if;
+            end if;
+";
+
+const SOURCE: &str = "declare
+    total      constant int := cardinality(p_function);
+    rejections constant jsonb := {REJECTIONS};
+    item       record;
+    ran        record;
+    -- the next to run, the last of those that run together, the one that raised
+    next       int := 1;
+    last       int;
+    raised     int := 0;
+    running    int;
+    state      text;
+    message    text;
+    said       text;
+    violated   text;
+    context    text;
+    rejection  text;
+begin
+    code := array_fill(null::text, array[total]);
+    detail := code;
+    reply := code;
+    events := code;
+    -- or an outcome would depend on where a batch ends
+    set constraints all immediate;
+    if not p_careful then
+        for item in
+            select * from unnest(p_function, p_args, p_entity_id, p_command_id, p_record_time_ms)
+                          with ordinality as t (function, args, entity_id, command_id, record_time_ms, n)
+        loop
+{RUN}        end loop;
+        return;
+    end if;
+    while next <= total loop
+        last := case when raised > next then raised - 1 when raised = next then next else total end;
+        begin
+        for item in
+            select * from unnest(p_function[next:last], p_args[next:last], p_entity_id[next:last],
+                                 p_command_id[next:last], p_record_time_ms[next:last])
+                          with ordinality as t (function, args, entity_id, command_id, record_time_ms, n)
+        loop
+            item.n := item.n + next - 1;
+            running := item.n;
+{RUN}        end loop;
+        next := last + 1;
+        exception when others then
+            get stacked diagnostics state = returned_sqlstate, message = message_text,
+                said = pg_exception_detail, violated = constraint_name, context = pg_exception_context;
+            if state = '23502' then
+                get stacked diagnostics violated = table_name, rejection = column_name;
+                violated := violated || '_' || rejection || '_not_null';
+            end if;
+            -- what is not the command's own fault ends the batch: locks, resources, permissions
+            if left(state, 2) not in ('21', '22', '23', '27', '44', '54', 'P0') and state not in ('SW008', 'SW010') then
+                raise;
+            end if;
+            if raised <> running then
+                raised := running;
+            else
+                -- it ran alone
+                next := running + 1;
+                code[running] := null;
+                detail[running] := null;
+                reply[running] := null;
+                events[running] := null;
+                if context ~ '^PL/pgSQL function [^\\n]* line \\d+ during statement block local variable initialization' then
+                    refused := coalesce(refused, '[]') || jsonb_build_object(
+                        'at', running, 'dead', 'malformed-payload', 'why', message,
+                        'field', substring(context from ' line (\\d+) during')::int - {FIRST_FIELD_LINE});
+                elsif state = 'SW008' then
+                    code[running] := message;
+                    detail[running] := {OWN}.escaped_detail_v1(nullif(said, ''));
+                elsif state like '23%' and violated <> '' then
+                    code[running] := coalesce(rejections -> p_function[running]::text ->> violated,
+                        'constraint-' || trim(both '-' from lower(regexp_replace(violated, '[^a-zA-Z0-9]+', '-', 'g'))));
+                else
+                    refused := coalesce(refused, '[]') || jsonb_build_object(
+                        'at', running, 'why', message || ' (SQLSTATE ' || state || ')',
+                        'dead', case state when 'SW010' then 'handler-failed' else 'data-error' end);
+                end if;
+            end if;
+        end;
+    end loop;
+end";

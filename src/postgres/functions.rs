@@ -1,0 +1,85 @@
+//! The functions that are made of commands in SQL, and the scripts that make a team's tables.
+
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+use super::{Result, Store};
+use crate::handlers::sql::compile::Function;
+
+impl Store {
+    /// A connection for what may take long and changes the schema; not out of the pool again.
+    pub(super) async fn patient_connection(&self) -> Result<PgConnection> {
+        // taken out of the pool: its time-outs are wrong for a migration, and what
+        // is set here must not come back into the pool
+        let mut connection: PgConnection = self.pool.acquire().await?.detach();
+        sqlx::query("select set_config('lock_timeout', '60s', false), set_config('statement_timeout', '0', false)")
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
+    }
+
+    /// Runs a team's script that makes tables in `tables_schema`, which is made if it is not there:
+    /// all of it or nothing.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn make_tables(&self, tables_schema: &str, script: &str) -> Result<()> {
+        let mut connection = self.patient_connection().await?;
+        let (exists,): (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
+            .bind(tables_schema)
+            .fetch_one(&mut connection)
+            .await?;
+        let mut transaction = connection.begin().await?;
+        if !exists {
+            // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
+            let create = format!("create schema if not exists \"{tables_schema}\"");
+            transaction.execute(AssertSqlSafe(create)).await?;
+        }
+        sqlx::query("select set_config('search_path', $1, true)")
+            .bind(format!("\"{tables_schema}\", pg_temp"))
+            .execute(&mut *transaction)
+            .await?;
+        // the operator's own file, as psql would run it
+        sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The names of those functions that are not in the database as they should be.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn absent_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
+        let names: Vec<&str> = functions.iter().map(|function| &*function.name).collect();
+        let bodies: Vec<&str> = functions.iter().map(|function| &*function.body).collect();
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "select wanted.name from unnest($1::text[], $2::text[]) as wanted (name, body)
+              where not exists (select from pg_proc p
+                                 where p.proname = wanted.name and p.prosrc = wanted.body
+                                   and p.pronamespace = current_schema()::regnamespace)",
+        )
+        .bind(names)
+        .bind(bodies)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(name,)| name).collect())
+    }
+
+    /// Makes those functions that are not there: all or none. Their names.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn make_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
+        let absent = self.absent_functions(functions).await?;
+        if absent.is_empty() {
+            return Ok(absent);
+        }
+        let mut connection = self.patient_connection().await?;
+        let mut transaction = connection.begin().await?;
+        for function in functions.iter().filter(|function| absent.contains(&function.name)) {
+            // made of declarations whose statements the database has examined
+            sqlx::raw_sql(AssertSqlSafe(function.create.clone())).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(absent)
+    }
+}
