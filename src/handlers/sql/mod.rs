@@ -2,12 +2,22 @@
 //! commit. See `docs/sql-commands.md`.
 //!
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
-//! [`diagnostic`] what is wrong and where.
+//! [`template`] what replies, events and details are made of; [`diagnostic`] what is wrong and where.
 
 pub mod declaration;
 pub mod diagnostic;
+pub mod expect;
 pub mod parameter;
+pub mod scope;
 pub mod statement;
+pub mod template;
 
+mod files;
+mod load;
+mod read_command;
+mod read_step;
+mod read_write;
+mod reader;
+mod schema;
 mod tokens;
 mod words;
