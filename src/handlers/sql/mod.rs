@@ -3,8 +3,9 @@
 //!
 //! [`declaration`] is what the files say; [`examine`] asks the database about all of it and keeps to
 //! the [`rules`]; [`typed`] is what comes out, [`compile`] the functions that are made of that.
-//! [`statement`] is one statement with its `:named` parameters, [`diagnostic`] what is wrong and
-//! where. The data path knows a command in SQL as a [`Call`]: a function's number and its arguments.
+//! [`statement`] is one statement with its `:named` parameters, [`template`] what replies, events
+//! and details are made of, [`diagnostic`] what is wrong and where. The data path knows a command in
+//! SQL as a [`Call`]: a function's number and its arguments.
 
 pub mod arguments;
 mod call;
@@ -12,9 +13,19 @@ pub mod compile;
 pub mod declaration;
 pub mod diagnostic;
 pub mod examine;
+pub mod expect;
+mod files;
+mod load;
 pub mod parameter;
+mod read_command;
+mod read_step;
+mod read_write;
+mod reader;
 pub mod rules;
+mod schema;
+pub mod scope;
 pub mod statement;
+pub mod template;
 mod tokens;
 pub mod typed;
 mod words;
