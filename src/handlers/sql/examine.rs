@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use fields::Fields;
 
-use super::declaration::{Alternative, Command, Declarations, DetailPiece, Step, Write};
+use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::rules::{Catalog, Declared, Examined, constraints, refused, reproducible, rows, schemas, serializable};
 use super::statement::{Parameter, Statement};
@@ -129,7 +129,7 @@ impl<'d> Candidate<'d> {
                     candidate.step(step, examiner, catalog).await?;
                 }
                 candidate.problems.extend(rows::check_templates(command, &candidate.rows));
-                candidate.untyped_fields(command);
+                command.fields().into_iter().for_each(|field| candidate.fields.json(field));
             }
             Declared::Write(write) => {
                 candidate.statement(&write.statement, None, examiner, catalog).await?;
@@ -213,24 +213,6 @@ impl<'d> Candidate<'d> {
             _ => false,
         };
         matches!(sqlstate, "42P18" | "42P08") && parameters.iter().any(unknown)
-    }
-
-    /// Fields that no statement uses: any JSON value.
-    fn untyped_fields(&mut self, command: &Command) {
-        let mut parameters = Vec::new();
-        let details = command.steps.iter().flat_map(|step| &step.otherwise).filter_map(|a| a.detail.as_ref());
-        parameters.extend(details.flat_map(|detail| &detail.pieces).filter_map(|piece| match piece {
-            DetailPiece::Parameter(parameter) => Some(parameter),
-            DetailPiece::Text(_) => None,
-        }));
-        for template in command.reply.iter().chain(command.events.iter().map(|event| &event.data)) {
-            rows::collect(template, &mut parameters);
-        }
-        for parameter in parameters {
-            if let Parameter::Field(name) = parameter {
-                self.fields.json(name);
-            }
-        }
     }
 
     fn keep_to_rules(&mut self, catalog: &Catalog) {

@@ -1,8 +1,11 @@
 //! The database refuses a statement: its words, at their place, with what to do.
 
+use std::collections::BTreeSet;
+
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement, Word};
-use super::{Catalog, nearest};
+use super::Catalog;
+use crate::config::nearest;
 use crate::postgres::StatementError;
 
 const UNTYPED_PARAMETER: &str = "42P18";
@@ -42,7 +45,7 @@ fn cure(error: &StatementError, named: Option<&Parameter>, word: Option<&Word>, 
     if error.sqlstate == NO_FUNCTION
         && let Some(word) = word.filter(|word| word.called && !catalog.functions.contains(&word.text))
     {
-        return match nearest(&word.text, &catalog.functions) {
+        return match near(word, &catalog.functions) {
             Some(function) => format!("did you mean {function}?"),
             None => format!("correct the function's name, or make it in schema {}", catalog.tables_schema),
         };
@@ -59,10 +62,14 @@ fn table(word: Option<&Word>, catalog: &Catalog) -> String {
     if !catalog.schemas.contains(schema) {
         return format!("there is no schema {schema}: make it, or correct database.tables_schema");
     }
-    match word.and_then(|word| nearest(&word.text, &catalog.tables)) {
+    match word.and_then(|word| near(word, &catalog.tables)) {
         Some(table) => format!("did you mean {table}?"),
         None => format!("make the table in schema {schema} (solewriter migrate runs the scripts that `tables` names)"),
     }
+}
+
+fn near<'n>(word: &Word, names: &'n BTreeSet<String>) -> Option<&'n str> {
+    nearest(&word.text, &names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The parameter whose number the message has.
