@@ -81,11 +81,11 @@ fn tables(reads: &[&Relation], writes: &[&Relation]) -> String {
 }
 
 /// Nobody needs to change them: only that their name says otherwise.
-fn deferrable(constraints: &[(Relation, Deferrable)]) -> Option<Check> {
+fn deferrable(constraints: &[Deferrable]) -> Option<Check> {
     if constraints.is_empty() {
         return None;
     }
-    let names = constraints.iter().map(|(table, constraint)| format!("{} of {}", constraint.name, table.name));
+    let names = constraints.iter().map(|constraint| format!("{} of {}", constraint.name, constraint.table.name));
     Some(Check::ok("deferrable constraints", format!("checked at once: {}", listed(names))))
 }
 
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn a_deferrable_constraint_is_in_order_and_named() {
         assert_eq!(deferrable(&[]), None);
-        let key = Deferrable { name: "ledger_account_fkey".into(), initially_deferred: true };
-        let check = deferrable(&[(relation("ledger"), key)]);
+        let (name, table) = ("ledger_account_fkey".into(), relation("ledger"));
+        let check = deferrable(&[Deferrable { table, name, initially_deferred: true }]);
         let expected = "checked at once: ledger_account_fkey of ledger";
         assert_eq!(check, Some(Check::ok("deferrable constraints", expected)));
     }

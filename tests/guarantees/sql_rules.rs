@@ -19,6 +19,7 @@ const TABLES: &str = "
     create function watch() returns trigger language plpgsql as 'begin return new; end';
     create trigger watcher before insert on watched for each row execute function watch();
     create table ledger (account text references account deferrable initially deferred, amount numeric);
+    create table paid (amount numeric);
     create view lately as select id, clock_timestamp() as at from account;
     create function untouched() returns int language sql immutable as 'select 1';
     create sequence numbers;";
@@ -33,7 +34,7 @@ const BAD: [Bad; 23] = [
         STEP_BALANC,
         "balanc = 0",
         "column \"balanc\" of relation \"account\" does not exist",
-        "column's name",
+        "did you mean balance?",
     ),
     Bad(
         "misspelt-table",
@@ -58,15 +59,15 @@ const BAD: [Bad; 23] = [
     ),
     Bad(
         "unknown-parameter",
-        "[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = \"0..1\"\ninto = \"old\"\n[[command.step]]\nsql = \"update account set balance = :old.balanc where id = :entity_id\"",
+        "[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"old\"\n[[command.step]]\nsql = \"update account set balance = :old.balanc where id = :entity_id\"",
         ":old.balanc",
         "row old has no column balanc",
         "did you mean :old.balance?",
     ),
     Bad(
         "unknown-reply",
-        "reply = \":old.balanc\"\n[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = \"0..1\"\ninto = \"old\"",
-        "\":old.balanc\"",
+        "reply = \":old.balanc\"\n[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"old\"",
+        ":old.balanc\"",
         "row old has no column balanc",
         "did you mean :old.balance?",
     ),
@@ -79,7 +80,7 @@ const BAD: [Bad; 23] = [
     ),
     Bad(
         "two-types",
-        "[[command.step]]\nsql = \"update account set balance = balance + :amount\"\n[[command.step]]\nsql = \"insert into ledger (amount) values (:amount)\"",
+        "[[command.step]]\nsql = \"update account set balance = balance + :amount\"\n[[command.step]]\nsql = \"insert into paid values (:amount)\"",
         ":amount)",
         ":amount is bigint in line",
         "write :amount::numeric in both",
@@ -264,7 +265,7 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
         let [under, problem] = [under, problem].map(|text| text.replace("SCHEMA", &bank.database.schema));
         let file = scratch.path().join(format!("{name}.toml"));
         let text = fs::read_to_string(&file).expect("read a file");
-        let under = if under.is_empty() { format!("\"{name}\"") } else { under };
+        let under = if under.is_empty() { format!("{name}\"") } else { under };
         let at = text.find(&under).unwrap_or_else(|| panic!("{under:?} in {text}"));
         let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let place = format!("{}:{}:{}: ", file.display(), text[..at].matches('\n').count() + 1, at - line_start + 1);
@@ -313,7 +314,7 @@ async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() 
         let failed = checks.into_iter().filter(|check| check["name"] == "commands");
         failed.map(|check| check["detail"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
-    let at = |line: u32, text: &str| vec![format!("{}:{line}:8: {text}", file.display())];
+    let at = |line: u32, text: &str| vec![format!("{}:{line}:9: {text}", file.display())];
     assert_eq!(failed(&in_rust), at(6, "lock is declared in SQL, and entity account has handlers in Rust"));
     let stock = declared(&bank, &[file.clone()]);
     assert_eq!(failed(&stock), at(3, "nobody can name write note: entity account has no handlers in Rust"));

@@ -11,9 +11,7 @@ use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::rules::{Catalog, Declared, Examined, constraints, refused, reproducible, rows, schemas, serializable};
 use super::statement::{Parameter, Statement};
-use super::typed::{
-    Relation, Typed, TypedAlternative, TypedCommand, TypedParameter, TypedStatement, TypedStep, TypedWrite,
-};
+use super::typed::{Typed, TypedAlternative, TypedCommand, TypedParameter, TypedStatement, TypedStep, TypedWrite};
 use crate::postgres::{self, Deferrable, Examiner, Store};
 
 /// What examining the declarations has found.
@@ -24,7 +22,7 @@ pub struct Examination {
     /// What is wrong with the others, in order of files and lines.
     pub problems: Vec<Diagnostic>,
     /// Constraints of written tables that a transaction may put off; they are checked at once.
-    pub deferrable: Vec<(Relation, Deferrable)>,
+    pub deferrable: Vec<Deferrable>,
 }
 
 impl Examination {
@@ -52,6 +50,7 @@ pub async fn examine(store: &Store, tables_schema: &str, declarations: &Declarat
         schemas: examiner.schemas().await?,
         tables: examiner.tables().await?,
         functions: examiner.functions().await?,
+        columns: examiner.columns_of_tables().await?,
         ..Catalog::default()
     };
     let mut candidates = Vec::new();
@@ -100,12 +99,10 @@ fn judged(mut candidates: Vec<Candidate<'_>>, catalog: &Catalog) -> Examination 
     examination
 }
 
-fn deferrable(catalog: &Catalog) -> Vec<(Relation, Deferrable)> {
-    let of = |(table, written): (&Relation, &postgres::WrittenTable)| {
-        let constraints = written.deferrable.iter().cloned();
-        constraints.map(|constraint| (table.clone(), constraint)).collect::<Vec<_>>()
-    };
-    catalog.written.iter().flat_map(of).collect()
+/// Each once: a foreign key belongs to two tables.
+fn deferrable(catalog: &Catalog) -> Vec<Deferrable> {
+    let all: BTreeSet<_> = catalog.written.values().flat_map(|table| &table.deferrable).cloned().collect();
+    all.into_iter().collect()
 }
 
 /// A declaration while it is examined.
@@ -174,7 +171,9 @@ impl<'d> Candidate<'d> {
                 self.problems.extend(disagreements);
                 if let Some(into) = into {
                     self.problems.extend(rows::check_row(statement, into, &examined.columns));
-                    self.rows.push((into, Some(examined.columns.clone())));
+                    // a row of nothing is told above, and not with each column that is asked of it
+                    let columns = Some(examined.columns.clone()).filter(|columns| !columns.is_empty());
+                    self.rows.push((into, columns));
                 }
                 self.statements.push(typed(statement, sql, parameters, examined));
             }

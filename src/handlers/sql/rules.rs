@@ -31,6 +31,8 @@ pub(super) struct Catalog {
     pub(super) schemas: BTreeSet<String>,
     /// The tables that statements find.
     pub(super) tables: BTreeSet<String>,
+    /// Their columns.
+    pub(super) columns: BTreeSet<String>,
     /// The functions that statements find.
     pub(super) functions: BTreeSet<String>,
     /// Those of the functions that anything calls which are VOLATILE.

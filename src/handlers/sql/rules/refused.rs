@@ -11,6 +11,7 @@ use crate::postgres::StatementError;
 const UNTYPED_PARAMETER: &str = "42P18";
 const TWO_TYPES: &str = "42P08";
 const NO_TABLE: &str = "42P01";
+const NO_COLUMN: &str = "42703";
 const NO_FUNCTION: &str = "42883";
 const NO_PRIVILEGE: &str = "42501";
 
@@ -52,7 +53,7 @@ fn cure(error: &StatementError, named: Option<&Parameter>, word: Option<&Word>, 
     }
     match &error.hint {
         Some(hint) => hint.trim_end_matches('.').to_owned(),
-        None if error.sqlstate == "42703" => "correct the column's name".to_owned(),
+        None if error.sqlstate == NO_COLUMN => column(word, catalog),
         None => format!("correct the statement (SQLSTATE {})", error.sqlstate),
     }
 }
@@ -68,8 +69,17 @@ fn table(word: Option<&Word>, catalog: &Catalog) -> String {
     }
 }
 
+fn column(word: Option<&Word>, catalog: &Catalog) -> String {
+    match word.and_then(|word| near(word, &catalog.columns)) {
+        Some(column) => format!("did you mean {column}?"),
+        None => "correct the column's name".to_owned(),
+    }
+}
+
+/// Another name: the same one exists somewhere else.
 fn near<'n>(word: &Word, names: &'n BTreeSet<String>) -> Option<&'n str> {
-    nearest(&word.text, &names.iter().map(String::as_str).collect::<Vec<_>>())
+    let others = names.iter().map(String::as_str).filter(|name| *name != word.text);
+    nearest(&word.text, &others.collect::<Vec<_>>())
 }
 
 /// The parameter whose number the message has.
