@@ -109,7 +109,7 @@ const BAD: [Bad; 23] = [
     Bad(
         "random",
         "[[command.step]]\nsql = \"update account set balance = random() * 100\"",
-        "random",
+        "random()",
         "random() answers differently",
         "nondeterministic = true",
     ),
@@ -123,7 +123,7 @@ const BAD: [Bad; 23] = [
     Bad(
         "nextval",
         "[[command.step]]\nsql = \"select nextval('numbers')\"",
-        "nextval",
+        "nextval(",
         "nextval() answers differently",
         ":uuid1",
     ),
