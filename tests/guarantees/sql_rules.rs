@@ -308,7 +308,8 @@ async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() 
     let write = "[[write]]\nname = \"note\"\nsql = \"update account set note = :note where id = :entity_id\"\n";
     let command = format!("[[command]]\ntype = \"lock\"\n{STEP_BALANC}");
     fs::write(&file, format!("entity = \"account\"\n{write}{}", command.replace("balanc", "balance"))).expect("write");
-    let in_rust = WorkerOptions { program: bank.options.program.clone(), ..declared(&bank, &[file.clone()]) };
+    let in_rust =
+        WorkerOptions { program: bank.options.program.clone(), ..declared(&bank, std::slice::from_ref(&file)) };
     let failed = |options: &WorkerOptions| {
         let checks = checks(&options.run_verb(&["check", "-o", "json"]));
         let failed = checks.into_iter().filter(|check| check["name"] == "commands");
@@ -316,6 +317,6 @@ async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() 
     };
     let at = |line: u32, text: &str| vec![format!("{}:{line}:9: {text}", file.display())];
     assert_eq!(failed(&in_rust), at(6, "lock is declared in SQL, and entity account has handlers in Rust"));
-    let stock = declared(&bank, &[file.clone()]);
+    let stock = declared(&bank, std::slice::from_ref(&file));
     assert_eq!(failed(&stock), at(3, "nobody can name write note: entity account has no handlers in Rust"));
 }
