@@ -1,6 +1,7 @@
 //! The Postgres adapter: the only place with SQL. One function per statement,
 //! named as what it does.
 
+mod catalog;
 mod claim;
 mod connect;
 mod error;
@@ -11,14 +12,17 @@ mod migrate;
 mod nodelay;
 mod operate;
 mod owed;
+mod plan;
 mod prune;
 mod reach;
 #[cfg(feature = "dev")]
 mod reckoning;
 mod settings;
 mod settle;
+mod statements;
 mod watch;
 
+pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use error::{Error, Refusal, Refused};
@@ -27,6 +31,7 @@ pub use lookup::{CommandTypeRow, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
+pub use plan::Operation;
 pub use prune::HorizonRow;
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
@@ -34,6 +39,7 @@ pub use reckoning::{DeadCommand, EntityState, SettledCommand, Snapshot};
 pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
+pub use statements::{Examined, Examiner, StatementError};
 pub use watch::{PartitionStatus, Watched};
 
 /// What a value of this adapter returns.

@@ -15,5 +15,6 @@ mod outcomes_are_published;
 mod publishing;
 mod publishing_and_asking;
 mod secured;
+mod sql_rules;
 mod support;
 mod support_works;

@@ -85,7 +85,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
             uuids: command::uuids(declared),
             serializable: declared.declaration.serializable,
         };
-        numbered.push(Numbered::of_command(&call, &function.name, &declared.declaration));
+        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
         compiled.commands.push((declared.declaration.command_type.clone(), call));
         compiled.functions.push(function);
     }
@@ -94,7 +94,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
         let function = finish("write", &declared.declaration.name, write(declared), schemas.own);
         let call =
             Call { function: next_number(&numbered), fields: write_fields(declared)?, uuids: 0, serializable: false };
-        numbered.push(Numbered::of_write(&call, &function.name, &declared.declaration));
+        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
         writes.insert(declared.declaration.name.clone(), call);
         compiled.functions.push(function);
     }

@@ -1,17 +1,19 @@
 //! Handlers in SQL: commands that files of `commands` declare, run in the database inside the
 //! commit. See `docs/sql-commands.md`.
 //!
-//! [`declaration`] is what the files say, [`typed`] the same with what the database says of it,
-//! [`compile`] the functions that are made of that; [`statement`] is one statement with its
-//! `:named` parameters, [`diagnostic`] what is wrong and where. The data path knows a command in
-//! SQL as a [`Call`]: a function's number and its arguments.
+//! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
+//! [`diagnostic`] what is wrong and where. [`examine`] asks the database about all of it and keeps
+//! to the [`rules`]; [`typed`] is what comes out, and [`compile`] makes functions of that. The data
+//! path knows a command in SQL as a [`Call`]: a function's number and its arguments.
 
 pub mod arguments;
 mod call;
 pub mod compile;
 pub mod declaration;
 pub mod diagnostic;
+pub mod examine;
 pub mod parameter;
+pub mod rules;
 pub mod statement;
 mod tokens;
 pub mod typed;

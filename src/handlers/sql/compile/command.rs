@@ -2,8 +2,7 @@
 //! events.
 //!
 //! It opens no subtransaction. A command that is rejected after it has written raises `SW008`, and
-//! whoever called it undoes it by itself. Fields are cast in the declarations, a line each, so that
-//! an error there names the field.
+//! whoever called it undoes it by itself.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -25,9 +24,6 @@ pub(super) struct Body {
 
 const SIGNATURE: &str = "sw_entity_id text, sw_command_id uuid, sw_command_time timestamptz, sw_args jsonb, \
                          out sw_code text, out sw_detail text, out sw_reply text, out sw_events text";
-
-/// The line of the first field's declaration in a function's source; the next field's is the next.
-pub(super) const FIRST_FIELD_LINE: usize = 2;
 
 /// How many UUIDs a command takes.
 pub(super) fn uuids(command: &TypedCommand) -> u16 {

@@ -1,0 +1,120 @@
+//! What a declaration must keep to beyond being SQL: facts in, diagnostics out. Nothing here asks
+//! the database; [`examine`](super::examine) has asked it before.
+//!
+//! [`refused`] says what the database refused; [`reproducible`]: a command that is run again does
+//! the same; [`schemas`]: no schema is named; [`constraints`]: a rejection's constraint exists;
+//! [`rows`]: a row has the columns that are asked of it; [`serializable`]: whoever writes what a
+//! serializable command reads is serializable; [`entities`]: commands have a topic and one owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::declaration::{Command, Write};
+use super::diagnostic::Place;
+use super::statement::Statement;
+use super::typed::{Relation, TypedStatement};
+use crate::postgres::{Operation, WrittenTable};
+
+pub(super) mod constraints;
+pub mod entities;
+pub(super) mod refused;
+pub(super) mod reproducible;
+pub(super) mod rows;
+pub(super) mod schemas;
+pub(super) mod serializable;
+
+/// Two names closer than this are taken for a typo of each other (Jaro-Winkler, 0 to 1).
+const SIMILARITY_MIN: f64 = 0.8;
+
+/// What the catalog says, as far as the declarations need it.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// The schema that statements find their tables in.
+    pub(super) tables_schema: String,
+    /// All schemas.
+    pub(super) schemas: BTreeSet<String>,
+    /// The tables that statements find.
+    pub(super) tables: BTreeSet<String>,
+    /// The functions that statements find.
+    pub(super) functions: BTreeSet<String>,
+    /// Those of the functions that anything calls which are VOLATILE.
+    pub(super) volatile: BTreeSet<String>,
+    /// The tables that any statement writes.
+    pub(super) written: BTreeMap<Relation, WrittenTable>,
+}
+
+/// A command or a write.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Declared<'d> {
+    Command(&'d Command),
+    Write(&'d Write),
+}
+
+/// A statement that the database takes, with what it says.
+#[derive(Debug)]
+pub(super) struct Examined<'d> {
+    pub(super) statement: &'d Statement,
+    pub(super) typed: TypedStatement,
+    /// How the tables are written.
+    pub(super) how: Vec<(Relation, Operation)>,
+    /// The expressions of its plan.
+    pub(super) expressions: Vec<String>,
+}
+
+impl<'d> Declared<'d> {
+    /// As messages name it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Command(command) => command.command_type.to_string(),
+            Self::Write(write) => format!("write {}", write.name),
+        }
+    }
+
+    pub(super) fn place(self) -> &'d Place {
+        match self {
+            Self::Command(command) => &command.place,
+            Self::Write(write) => &write.place,
+        }
+    }
+
+    pub(super) fn nondeterministic(self) -> bool {
+        match self {
+            Self::Command(command) => command.nondeterministic,
+            Self::Write(write) => write.nondeterministic,
+        }
+    }
+
+    pub(super) fn serializable(self) -> bool {
+        matches!(self, Self::Command(command) if command.serializable)
+    }
+
+    pub(super) fn constraints(self) -> &'d BTreeMap<String, String> {
+        match self {
+            Self::Command(command) => &command.constraints,
+            Self::Write(write) => &write.constraints,
+        }
+    }
+
+    /// Where the declaration mentions `needle`; where it begins, if that cannot be told.
+    pub(super) fn place_of(self, needle: &str) -> Place {
+        let place = self.place();
+        let rest = place.file.text.get(place.at..).unwrap_or_default();
+        let own = rest.find("\n[[command]]").into_iter().chain(rest.find("\n[[write]]")).min().unwrap_or(rest.len());
+        let found = rest[..own].find(needle).unwrap_or(0);
+        Place { file: place.file.clone(), at: place.at + found }
+    }
+}
+
+/// The one of `candidates` that `name` looks like a misspelling of.
+pub(super) fn nearest<'n>(name: &str, candidates: impl IntoIterator<Item = &'n String>) -> Option<&'n str> {
+    let scored = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
+    let near = scored.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
+    near.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, candidate)| candidate.as_str())
+}
+
+/// Names for a message, with commas between them.
+pub(super) fn listed<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod support;
