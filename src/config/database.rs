@@ -25,6 +25,9 @@ pub struct Database {
     /// The schema that holds solewriter's tables: lower-case letters, digits and underscores, at
     /// most 63.
     pub schema: String,
+    /// The schema of the tables that SQL commands write, where a statement does not name another;
+    /// of the same form as schema.
+    pub tables_schema: String,
     /// Connections that one worker process opens at most.
     pub connections_max: NonZeroU32,
     /// How long to wait for a connection, with its unit.
@@ -46,6 +49,7 @@ impl Default for Database {
         Self {
             url: None,
             schema: "solewriter".to_owned(),
+            tables_schema: "public".to_owned(),
             connections_max: NonZeroU32::MIN.saturating_add(7),
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
@@ -68,12 +72,13 @@ impl Database {
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
-        if !is_schema_name(&self.schema) {
-            let problem = format!(
-                "{:?} is no schema name: lower-case letters, digits and underscores, not a digit first, at most {SCHEMA_LENGTH_MAX}",
-                self.schema
-            );
-            return Err(Invalid::new("database.schema", problem));
+        for (key, name) in [("database.schema", &self.schema), ("database.tables_schema", &self.tables_schema)] {
+            if !is_schema_name(name) {
+                let problem = format!(
+                    "{name:?} is no schema name: lower-case letters, digits and underscores, not a digit first, at most {SCHEMA_LENGTH_MAX}"
+                );
+                return Err(Invalid::new(key, problem));
+            }
         }
         [
             ("database.connect_timeout", self.connect_timeout),
@@ -103,6 +108,15 @@ mod tests {
         for refused in ["", "1st", "Sole", "a-b", "a;drop", &"s".repeat(64)] {
             assert!(!is_schema_name(refused), "{refused}");
         }
+    }
+
+    #[test]
+    fn both_schemas_are_checked() {
+        let wrong = || "a;drop".to_owned();
+        let schema = Database { schema: wrong(), ..Database::default() };
+        assert_eq!(schema.validate().expect_err("no name").key, "database.schema");
+        let tables_schema = Database { tables_schema: wrong(), ..Database::default() };
+        assert_eq!(tables_schema.validate().expect_err("no name").key, "database.tables_schema");
     }
 
     #[test]

@@ -143,7 +143,8 @@ fn names(schema: &Json) -> Vec<&str> {
     keys.map_or_else(Vec::new, |keys| keys.keys().map(String::as_str).collect())
 }
 
-fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+/// The candidate of which `name` is probably a typo.
+pub(crate) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))

@@ -1,6 +1,6 @@
 //! Lays the sources over each other in one table, and remembers who wrote what.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use toml::{Table, Value};
@@ -18,6 +18,8 @@ const CONVENTIONAL_VARIABLES: [(&str, &str, &str); 2] =
 pub(super) struct Layers {
     pub(super) table: Table,
     pub(super) origins: Origins,
+    /// The directory of the file; empty, the working directory, if there is none.
+    pub(super) directory: PathBuf,
 }
 
 pub(super) fn collect(sources: &Sources) -> Result<Layers, Error> {
@@ -36,18 +38,22 @@ pub(super) fn collect(sources: &Sources) -> Result<Layers, Error> {
 
 fn read_file(sources: &Sources) -> Result<Layers, Error> {
     let (path, has_to_exist) = sources.file();
+    let mut directory = path.parent().map(Path::to_owned).unwrap_or_default();
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && has_to_exist => {
             return Err(Error::FileMissing { path });
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            directory = PathBuf::new();
+            String::new()
+        }
         Err(source) => return Err(Error::FileUnreadable { path, source }),
     };
     let table: Table = text.parse().map_err(|error| syntax(&path, &text, &error))?;
     let mut origins = Origins::default();
     record_values(&table, "", &Origin::File(path), &mut origins);
-    Ok(Layers { table, origins })
+    Ok(Layers { table, origins, directory })
 }
 
 /// Rebuilds the location from the span: the parser's own message quotes the line, and the line that

@@ -35,10 +35,10 @@ pub use self::database::Database;
 pub use self::database_url::{DatabaseUrl, DatabaseUrlError};
 pub use self::deduplication::Deduplication;
 pub use self::error::Error;
-use self::error::Invalid;
 pub use self::http::Http;
 pub use self::kafka::Kafka;
 pub use self::kafka_properties::KafkaProperties;
+pub(crate) use self::keys::nearest;
 pub use self::origin::{Origin, Origins};
 pub use self::reference::reference_file;
 pub use self::sources::{DEFAULT_FILE, Sources};
@@ -52,7 +52,8 @@ pub use self::worker::Worker;
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Files of declarative SQL commands. Not part of this version: leave it empty.
+    /// Files that declare commands in SQL (docs/sql-commands.md), as paths or patterns such as
+    /// "commands/*.toml", relative to this file.
     pub commands: Vec<String>,
     /// The Postgres that holds entities, idempotency table and cursors.
     pub database: Database,
@@ -69,6 +70,10 @@ pub struct Config {
     /// Where each value came from; empty for a configuration that was built in code.
     #[serde(skip)]
     pub origins: Origins,
+    /// The directory of the file, to which paths in it are relative; empty, the working directory,
+    /// if there was no file.
+    #[serde(skip)]
+    pub directory: PathBuf,
 }
 
 impl Config {
@@ -88,11 +93,12 @@ impl Config {
     ///
     /// Whatever is wrong with a source: see [`Error`].
     pub fn from_sources(sources: &Sources) -> Result<Self, Error> {
-        let layers::Layers { table, origins } = layers::collect(sources)?;
+        let layers::Layers { table, origins, directory } = layers::collect(sources)?;
         keys::check(&table, &origins)?;
         let mut config: Self =
             serde_path_to_error::deserialize(table).map_err(|error| Error::malformed(&error, &origins))?;
         config.origins = origins;
+        config.directory = directory;
         config.topics.iter_mut().for_each(Topic::resolve);
         config.validate()?;
         Ok(config)
@@ -111,7 +117,6 @@ impl Config {
             .and_then(|()| topics::validate(&self.topics))
             .and_then(|()| self.worker.validate())
             .and_then(|()| self.deduplication.validate())
-            .and_then(|()| self.validate_commands())
             .map_err(|invalid| invalid.found_in(&self.origins))
     }
 
@@ -139,13 +144,6 @@ impl Config {
     #[must_use]
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(Self).to_value()
-    }
-
-    fn validate_commands(&self) -> Result<(), Invalid> {
-        if self.commands.is_empty() {
-            return Ok(());
-        }
-        Err(Invalid::new("commands", "declarative SQL commands are not part of this version"))
     }
 }
 

@@ -201,11 +201,12 @@ fn a_property_that_solewriter_owns_is_refused_with_the_reason() {
 }
 
 #[test]
-fn declarative_commands_are_not_part_of_this_version() {
-    assert_eq!(
-        refusal_of("commands = [\"commands/*.toml\"]"),
-        "commands in FILE: declarative SQL commands are not part of this version"
-    );
+fn files_are_looked_for_beside_the_configuration_file() {
+    let file = File::with("commands = [\"commands/*.toml\"]");
+    let config = load(&file.sources());
+    assert_eq!(config.directory, env::temp_dir());
+    assert_eq!(config.commands, ["commands/*.toml"]);
+    assert_eq!(Config::default().directory, PathBuf::new());
 }
 
 #[test]

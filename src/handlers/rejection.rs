@@ -49,7 +49,8 @@ impl Rejection {
     }
 }
 
-const fn is_kebab_case(code: &[u8]) -> bool {
+/// Whether this is a rejection's code: lower-case words joined by hyphens.
+pub(crate) const fn is_kebab_case(code: &[u8]) -> bool {
     let mut previous = b'-';
     let mut i = 0;
     while i < code.len() {

@@ -6,12 +6,8 @@ pub struct Fields;
 
 impl Fields {
     /// New.
-    pub fn new<'a>(
-        _: impl Iterator<Item = (&'a str, &'a str)>,
-        _: &[String],
-        _: Option<&serde_json::Value>,
-    ) -> Result<Self, String> {
-        Ok(Self)
+    pub fn new<'a>(_: impl Iterator<Item = (&'a str, &'a str)>, _: &[String], _: Option<&serde_json::Value>) -> Self {
+        Self
     }
     /// Name.
     pub fn name(&self, _n: usize) -> Option<&str> {

@@ -55,10 +55,7 @@ pub struct Schemas<'a> {
 }
 
 /// Makes the functions of everything that is declared, an entity type each.
-///
-/// # Errors
-/// What is wrong with a payload's JSON Schema.
-pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Result<Vec<CompiledEntity>, String> {
+pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Vec<CompiledEntity> {
     let mut entities: Vec<Arc<str>> = Vec::new();
     let commands = typed.commands.iter().map(|command| &command.declaration.entity);
     for entity in commands.chain(typed.writes.iter().map(|write| &write.declaration.entity)) {
@@ -69,7 +66,7 @@ pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Result<Vec<CompiledEntity
     entities.into_iter().map(|entity| compile_entity(typed, &entity, schemas)).collect()
 }
 
-fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Result<CompiledEntity, String> {
+fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> CompiledEntity {
     let mut compiled = CompiledEntity {
         entity: entity.clone(),
         functions: Vec::new(),
@@ -81,7 +78,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
         let function = finish("command", &declared.declaration.command_type, command(declared), schemas.own);
         let call = Call {
             function: next_number(&numbered),
-            fields: command_fields(declared)?,
+            fields: command_fields(declared),
             uuids: command::uuids(declared),
             serializable: declared.declaration.serializable,
         };
@@ -93,7 +90,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
     for declared in typed.writes.iter().filter(|write| write.declaration.entity == *entity) {
         let function = finish("write", &declared.declaration.name, write(declared), schemas.own);
         let call =
-            Call { function: next_number(&numbered), fields: write_fields(declared)?, uuids: 0, serializable: false };
+            Call { function: next_number(&numbered), fields: write_fields(declared), uuids: 0, serializable: false };
         numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
         writes.insert(declared.declaration.name.clone(), call);
         compiled.functions.push(function);
@@ -113,20 +110,20 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
             false => compiled.in_database.runner = Some(name),
         }
     }
-    Ok(compiled)
+    compiled
 }
 
 fn next_number(numbered: &[Numbered]) -> i16 {
     i16::try_from(numbered.len() + 1).unwrap_or(i16::MAX)
 }
 
-fn command_fields(typed: &TypedCommand) -> Result<Fields, String> {
+fn command_fields(typed: &TypedCommand) -> Fields {
     let declaration = &typed.declaration;
     let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
     Fields::new(fields, &declaration.optional, declaration.schema.as_deref())
 }
 
-fn write_fields(typed: &TypedWrite) -> Result<Fields, String> {
+fn write_fields(typed: &TypedWrite) -> Fields {
     let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
     Fields::new(fields, &typed.declaration.optional, None)
 }

@@ -4,8 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostic::Place;
+use super::diagnostic::{Diagnostics, Place};
+pub use super::expect::Expect;
+pub use super::scope::ParameterUse;
 use super::statement::{Parameter, Statement};
+pub use super::template::{Detail, DetailPiece, Template};
+use super::{files, load};
+use crate::config::Config;
 
 /// Everything that the files of a configuration declare.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +21,44 @@ pub struct Declarations {
     pub writes: Vec<Write>,
     /// Scripts that make the tables, for `migrate` and `dev`.
     pub tables: Vec<TablesScript>,
+}
+
+impl Declarations {
+    /// Reads the files of the configuration's `commands`, and checks what needs no database.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes of all files.
+    pub fn load(config: &Config) -> Result<Self, Diagnostics> {
+        load::declarations(config, files::find(config))
+    }
+}
+
+impl Command {
+    /// The payload's fields that the command uses, each once, in the order of their first use.
+    #[must_use]
+    pub fn fields(&self) -> Vec<&str> {
+        distinct_fields(self.uses.iter().map(|used| &used.parameter))
+    }
+}
+
+impl Write {
+    /// The fields that the statement uses, each once, in the order of their first use.
+    #[must_use]
+    pub fn fields(&self) -> Vec<&str> {
+        distinct_fields(self.statement.uses().map(|(parameter, _)| parameter))
+    }
+}
+
+fn distinct_fields<'p>(parameters: impl Iterator<Item = &'p Parameter>) -> Vec<&'p str> {
+    let mut fields = Vec::new();
+    for parameter in parameters {
+        match parameter {
+            Parameter::Field(name) if !fields.contains(&name.as_str()) => fields.push(name.as_str()),
+            _ => {}
+        }
+    }
+    fields
 }
 
 /// A script that makes tables; it can be run again.
@@ -55,6 +98,8 @@ pub struct Command {
     /// It may call functions, or rest on defaults and triggers, whose result differs when it is
     /// run again.
     pub nondeterministic: bool,
+    /// Every use of a parameter: in the steps, then in the reply and in the events.
+    pub uses: Vec<ParameterUse>,
 }
 
 /// A step that a handler in Rust may name: `cx.write("ledger", …)`.
@@ -92,15 +137,6 @@ pub struct Step {
     pub into: Option<String>,
 }
 
-/// A row count that a step expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expect {
-    /// At least so many rows.
-    pub least: u32,
-    /// At most so many rows; `None`: any number.
-    pub most: Option<u32>,
-}
-
 /// What a row count that was not expected means.
 #[derive(Clone, Debug)]
 pub struct Alternative {
@@ -121,35 +157,4 @@ pub struct Event {
     pub event_type: String,
     /// Its data.
     pub data: Template,
-}
-
-/// A JSON value with parameters in it. Objects keep the order of the file.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Template {
-    /// JSON as it is.
-    Literal(serde_json::Value),
-    /// A parameter's value: the whole string was `":name"`.
-    Parameter(Parameter),
-    /// An array.
-    Array(Vec<Template>),
-    /// An object.
-    Object(Vec<(String, Template)>),
-}
-
-/// A text with `{name}` parameters in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detail {
-    /// In order.
-    pub pieces: Vec<DetailPiece>,
-    /// Where the text stands.
-    pub place: Place,
-}
-
-/// A piece of a [`Detail`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DetailPiece {
-    /// Text as it is.
-    Text(String),
-    /// A parameter's value as text.
-    Parameter(Parameter),
 }

@@ -2,9 +2,10 @@
 //! commit. See `docs/sql-commands.md`.
 //!
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
-//! [`diagnostic`] what is wrong and where. [`examine`] asks the database about all of it and keeps
-//! to the [`rules`]; [`typed`] is what comes out, and [`compile`] makes functions of that. The data
-//! path knows a command in SQL as a [`Call`]: a function's number and its arguments.
+//! [`template`] what replies, events and details are made of; [`diagnostic`] what is wrong and
+//! where. [`examine`] asks the database about all of it and keeps to the [`rules`]; [`typed`] is
+//! what comes out, and [`compile`] makes functions of that. The data path knows a command in SQL as
+//! a [`Call`]: a function's number and its arguments.
 
 pub mod arguments;
 mod call;
@@ -12,9 +13,20 @@ pub mod compile;
 pub mod declaration;
 pub mod diagnostic;
 pub mod examine;
+pub mod expect;
 pub mod parameter;
 pub mod rules;
+pub mod scope;
 pub mod statement;
+pub mod template;
+
+mod files;
+mod load;
+mod read_command;
+mod read_step;
+mod read_write;
+mod reader;
+mod schema;
 mod tokens;
 pub mod typed;
 mod words;

@@ -89,7 +89,7 @@ fn withdraw() -> TypedCommand {
 
 fn compiled(command: TypedCommand) -> CompiledEntity {
     let typed = Typed { commands: vec![command], writes: Vec::new() };
-    compile(&typed, OWN).expect("compiled").remove(0)
+    compile(&typed, OWN).remove(0)
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! `[[write]]`: a step that handlers in Rust may name.
+
+use std::sync::Arc;
+
+use super::declaration::Write;
+use super::read_command::check_optional;
+use super::read_step::{check_built_ins, read_expect, read_statement};
+use super::reader::{Reader, Value};
+use super::scope::Scope;
+
+const WRITE_KEYS: [&str; 6] = ["name", "sql", "expect", "constraints", "optional", "nondeterministic"];
+
+/// One write; `None` if something is wrong with it.
+pub(super) fn read_write(reader: &mut Reader, value: &Value<'_>, entity: &Arc<str>) -> Option<Write> {
+    let section = reader.section(value, "write", &WRITE_KEYS)?;
+    let name = reader.required_text(section, "name", "name = \"ledger\"");
+    let mut scope = Scope::default();
+    let statement = read_statement(reader, &mut scope, section, "sql");
+    let expect = read_expect(reader, section);
+    let constraints = reader.codes(section, "constraints");
+    let optional = reader.names(section, "optional");
+    check_optional(reader, &optional, &scope);
+    check_built_ins(reader, &scope.uses, |_| false);
+    let nondeterministic = reader.flag(section, "nondeterministic");
+    let name = name?;
+    Some(Write {
+        place: name.place,
+        entity: entity.clone(),
+        name: name.value.into(),
+        statement: statement?,
+        expect: expect?,
+        constraints,
+        optional: optional.into_iter().map(|name| name.value).collect(),
+        nondeterministic,
+    })
+}
