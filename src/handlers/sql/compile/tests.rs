@@ -75,6 +75,7 @@ fn withdraw() -> TypedCommand {
         schema: None,
         serializable: false,
         nondeterministic: false,
+        uses: Vec::new(),
     };
     TypedCommand {
         declaration,

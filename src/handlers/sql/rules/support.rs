@@ -34,6 +34,7 @@ pub(super) fn command(name: &str, sql: &str) -> Command {
         schema: None,
         serializable: false,
         nondeterministic: false,
+        uses: Vec::new(),
     }
 }
 
