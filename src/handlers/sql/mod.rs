@@ -3,7 +3,8 @@
 //!
 //! [`declaration`] is what the files say; [`statement`] one statement with its `:named` parameters;
 //! [`template`] what replies, events and details are made of; [`diagnostic`] what is wrong and
-//! where. [`examine`] asks the database about all of it and keeps to the [`rules`]; [`typed`] is
+//! where; [`arguments`] turns a payload into what a function is given, each value judged by the type
+//! of its [`field`]. [`examine`] asks the database about all of it and keeps to the [`rules`]; [`typed`] is
 //! what comes out, and [`compile`] makes functions of that. The data path knows a command in SQL as
 //! a [`Call`]: a function's number and its arguments.
 
@@ -14,6 +15,7 @@ pub mod declaration;
 pub mod diagnostic;
 pub mod examine;
 pub mod expect;
+pub mod field;
 pub mod parameter;
 pub mod rules;
 pub mod scope;
@@ -21,7 +23,9 @@ pub mod statement;
 pub mod template;
 
 mod files;
+mod json_text;
 mod load;
+mod numeric;
 mod read_command;
 mod read_step;
 mod read_write;

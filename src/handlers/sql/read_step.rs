@@ -164,7 +164,7 @@ fn check_otherwise(reader: &mut Reader, step: Section<'_, '_>, expect: Expect, o
         }
         None if !expect.is_any() => {
             let at = step.table.get("expect").map_or(step.at, |expect| expect.span().start);
-            reader.refuse(at, format!("nothing says what it means if there are not {expect}"), OTHERWISE);
+            reader.refuse(at, format!("{expect} expected, and nothing says what another number means"), OTHERWISE);
         }
         _ => {}
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::handlers::sql::declaration::{Alternative, Command, Detail, DetailPiece, Event, Expect, Step, Template};
 use crate::handlers::sql::diagnostic::Place;
 use crate::handlers::sql::statement::{Parameter, Statement};
-use crate::handlers::sql::typed::{Column, Field, TypedAlternative, TypedStatement, TypedStep};
+use crate::handlers::sql::typed::{Column, Field, TypedAlternative, TypedCommand, TypedStatement, TypedStep};
 
 const OWN: Schemas<'_> = Schemas { own: "solewriter", tables: "public" };
 
@@ -126,11 +126,4 @@ fn what_a_file_says_is_never_part_of_a_statement_s_structure() {
     sly.declaration.events[0].event_type = "'; drop table account; --".to_owned();
     let body = &compiled(sly).functions[0].body;
     assert!(body.contains(r#"'[{"type":"''; drop table account; --""#), "{body}");
-}
-
-#[test]
-fn print_it() {
-    for function in &compiled(withdraw()).functions {
-        println!("{}", function.create);
-    }
 }
