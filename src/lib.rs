@@ -77,6 +77,7 @@ pub mod command;
 pub mod config;
 pub mod cursor;
 pub mod dead_letter;
+pub mod declared;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod fencing_token;

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::start::start;
 use crate::config::{self, Config};
+use crate::declared::{Declared, DeclaredError};
 use crate::handlers::EntityHandlers;
 use crate::handlers::rust::{Entity, EntityBuilder};
+use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::kafka::TopicError;
 use crate::postgres::{self, ReachError};
 use crate::telemetry::Health;
@@ -61,6 +63,9 @@ pub enum RunError {
         /// The entity types that there are.
         known: String,
     },
+    /// Commands in SQL cannot be used as they are declared.
+    #[error("{0}")]
+    Declared(#[from] DeclaredError),
     /// The schema does not fit this worker.
     #[error("{0}")]
     Schema(String),
@@ -201,8 +206,9 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
         config.validate_for_run()?;
-        self.check_handlers(&config)?;
-        let starting = start(&self, &config, health);
+        let declared = self.declared(&config).map_err(DeclaredError::from)?;
+        self.check_handlers(&config, &declared)?;
+        let starting = start(&self, &config, &declared, health);
         let Some(started) = shutdown.run_until_cancelled(starting).await else { return Ok(()) };
         let (worker, notices) = started?;
         let failed = worker.failed.clone();
@@ -213,11 +219,19 @@ impl Worker {
         }
     }
 
+    /// What the configuration's files of commands declare.
+    pub(crate) fn declared(&self, config: &Config) -> Result<Declared, Diagnostics> {
+        Declared::load(config, &self.entity_types().collect::<Vec<_>>())
+    }
+
     /// Every topic's entity type has handlers.
-    fn check_handlers(&self, config: &Config) -> Result<(), RunError> {
+    fn check_handlers(&self, config: &Config, declared: &Declared) -> Result<(), RunError> {
         for topic in &config.topics {
-            if self.handlers(&topic.entity).is_none() {
-                let known: Vec<&str> = self.entity_types().collect();
+            let in_sql = declared.entity_types().any(|entity| **entity == *topic.entity);
+            if self.handlers(&topic.entity).is_none() && !in_sql {
+                let mut known: Vec<&str> = self.entity_types().collect();
+                known.extend(declared.entity_types().map(|entity| &**entity));
+                known.dedup();
                 let known =
                     if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) };
                 let (topic, entity) = (topic.name.clone(), topic.entity.clone());

@@ -43,11 +43,15 @@ pub(super) fn migration_sql(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Creates or upgrades the schema.
-pub(super) async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
+pub(super) async fn migrate(worker: &Worker, config: &Config) -> anyhow::Result<Migrated> {
+    let declared = worker.declared(config)?;
     let store = Store::new(&config.database, "solewriter migrate")?;
     store.reach().await?;
     let done = store.migrate(config.deduplication.window_ms()).await.context("the schema was not migrated")?;
-    Ok(Migrated { schema: config.database.schema.clone(), version: done.version, applied: done.applied })
+    declared.make_tables(&store).await.context("a script of `tables` failed")?;
+    let functions = declared.compile(&store).await?.make(&store).await.context("functions were not made")?;
+    let schema = config.database.schema.clone();
+    Ok(Migrated { schema, version: done.version, applied: done.applied, functions })
 }
 
 /// Looks at every dependency, topic, partition count, permission and handler. A dependency that

@@ -2,6 +2,7 @@
 
 use super::check::Check;
 use crate::config::Config;
+use crate::declared::Compiled;
 use crate::handlers::sql::declaration::Declarations;
 use crate::handlers::sql::diagnostic::{Diagnostic, Place};
 use crate::handlers::sql::examine::{Examination, examine};
@@ -26,10 +27,30 @@ pub(super) async fn checks(
     }
     let store = Store::new(&config.database, "solewriter check")?;
     let examination = examine(&store, &config.database.tables_schema, declarations).await?;
+    let functions = functions(config, &store, &examination).await?;
     store.close().await;
     let topics: Vec<_> = config.topics.iter().map(|topic| topic.entity.as_str()).collect();
     let rust: Vec<_> = worker.entity_types().collect();
-    Ok(said(&examination, &entities::check(declarations, &topics, &rust)))
+    let mut checks = said(&examination, &entities::check(declarations, &topics, &rust));
+    checks.extend(functions);
+    Ok(checks)
+}
+
+/// What `migrate` has made is what the files say. Nothing is said while the files have mistakes.
+async fn functions(config: &Config, store: &Store, examination: &Examination) -> anyhow::Result<Option<Check>> {
+    const NAME: &str = "functions of commands in SQL";
+    if !examination.problems.is_empty() {
+        return Ok(None);
+    }
+    let compiled = Compiled::of(&config.database, &examination.typed);
+    let absent = compiled.absent(store).await?;
+    Ok(Some(match absent.as_slice() {
+        [] => Check::ok(NAME, format!("{} in the database, as the files say", compiled.functions().len())),
+        absent => {
+            let detail = format!("missing, or not what the files say: {}", absent.join(", "));
+            Check::failed(NAME, detail, "type: solewriter migrate")
+        }
+    }))
 }
 
 fn said(examination: &Examination, misplaced: &[Diagnostic]) -> Vec<Check> {

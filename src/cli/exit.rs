@@ -8,6 +8,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config;
+use crate::declared::DeclaredError;
+use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::postgres::ReachError;
 use crate::worker::RunError;
 
@@ -78,6 +80,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<config::Error>() || cause.is::<config::DatabaseUrlError>() {
         return Some(Exit::Usage);
     }
+    if cause.is::<Diagnostics>()
+        || matches!(cause.downcast_ref(), Some(DeclaredError::Mistakes(_) | DeclaredError::NotMigrated(_)))
+    {
+        return Some(Exit::Usage);
+    }
     if let Some(exit) = cause.downcast_ref::<RunError>().and_then(of_run) {
         return Some(exit);
     }
@@ -90,9 +97,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
 /// Those that carry no cause of their own.
 fn of_run(error: &RunError) -> Option<Exit> {
     match error {
-        RunError::NoHandlers { .. } | RunError::Schema(_) | RunError::AnotherGroup(_) | RunError::Topic(_) => {
-            Some(Exit::Usage)
-        }
+        RunError::NoHandlers { .. }
+        | RunError::Schema(_)
+        | RunError::AnotherGroup(_)
+        | RunError::Topic(_)
+        | RunError::Declared(DeclaredError::Mistakes(_) | DeclaredError::NotMigrated(_)) => Some(Exit::Usage),
         RunError::Fatal(_) => Some(Exit::Fatal),
         _ => None,
     }

@@ -6,6 +6,7 @@ use super::backend;
 use super::exit::Exit;
 use super::output::Output;
 use crate::config::Config;
+use crate::worker::Worker;
 
 /// Create or upgrade the schema in Postgres
 ///
@@ -31,6 +32,8 @@ pub(super) struct Migrated {
     pub(super) version: i64,
     /// Names of the migrations that were applied now, in order.
     pub(super) applied: Vec<String>,
+    /// Names of the functions of commands in SQL that were made now.
+    pub(super) functions: Vec<String>,
 }
 
 /// What a migration would do.
@@ -39,13 +42,13 @@ struct Printed {
     sql: String,
 }
 
-pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     if args.print {
         let sql = backend::migration_sql(config)?;
         output.print(&Printed { sql }, |printed| printed.sql.clone())?;
         return Ok(Exit::Done);
     }
-    let migrated = backend::migrate(config).await?;
+    let migrated = backend::migrate(worker, config).await?;
     output.print(&migrated, Migrated::text)?;
     Ok(Exit::Done)
 }
@@ -53,7 +56,9 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
 impl Migrated {
     fn text(&self) -> String {
         let mut text: String = self.applied.iter().map(|name| format!("applied {name}\n")).collect();
-        let end = if self.applied.is_empty() { "already up to date" } else { "up to date" };
+        text.extend(self.functions.iter().map(|name| format!("made function {name}\n")));
+        let end =
+            if self.applied.is_empty() && self.functions.is_empty() { "already up to date" } else { "up to date" };
         text += &format!("schema {} is {end} (version {})\n", self.schema, self.version);
         text
     }
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn running_it_again_says_that_nothing_changed() {
-        let again = Migrated { schema: "solewriter".into(), version: 3, applied: Vec::new() };
+        let again = Migrated { schema: "solewriter".into(), version: 3, applied: Vec::new(), functions: Vec::new() };
         assert_eq!(again.text(), "schema solewriter is already up to date (version 3)\n");
     }
 }

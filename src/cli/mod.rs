@@ -134,7 +134,7 @@ impl Cli {
             Verb::Run(_) => wait_for(run::run(worker, load()?)),
             #[cfg(feature = "dev")]
             Verb::Dev(args) => wait_for(dev::run(args, output, worker, load)),
-            Verb::Migrate(args) => wait_for(migrate::run(&args, output, &load()?)),
+            Verb::Migrate(args) => wait_for(migrate::run(&args, output, &worker, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
             Verb::Publish(args) => wait_for(publish::run(args, output, load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),

@@ -123,6 +123,11 @@ impl EntityHandlers {
         }
     }
 
+    /// The same handlers, in Rust, which may name these writes.
+    pub fn with_writes(&self, in_database: sql::InDatabase) -> Self {
+        Self { in_database, ..self.clone() }
+    }
+
     /// Whether its commands run in the database.
     pub fn are_in_sql(&self) -> bool {
         self.commands.values().any(|command| matches!(command.handler, Handler::Sql(_)))

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{RunError, Worker};
 use crate::config::Config;
+use crate::declared::{Compiled, Declared, DeclaredError};
 use crate::horizon::Horizon;
 use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, Topics};
 use crate::postgres::{self, ReachError, SchemaState, Store};
@@ -25,7 +26,12 @@ const MESSAGE_BYTES_MAX: usize = 1_000_000;
 type Started = (Arc<Runtime>, tokio::sync::mpsc::UnboundedReceiver<Notice>);
 
 /// Waits for database, broker and topics, in this order, and joins the group.
-pub(super) async fn start(worker: &Worker, config: &Config, health: Arc<Health>) -> Result<Started, RunError> {
+pub(super) async fn start(
+    worker: &Worker,
+    config: &Config,
+    declared: &Declared,
+    health: Arc<Health>,
+) -> Result<Started, RunError> {
     let owner = owner();
     let client = kafka::Client::new(&config.kafka, &owner)?;
     let store = Store::new(&config.database, &owner)?;
@@ -34,7 +40,8 @@ pub(super) async fn start(worker: &Worker, config: &Config, health: Arc<Health>)
     health.set_schema_ok(true);
     health.set_database_ok(true);
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
-    let topics = topics(worker, config, &client, &store, &inspector).await?;
+    let compiled = wait_for_functions(declared, &store).await?;
+    let topics = topics(worker, &compiled, config, &client, &store, &inspector).await?;
     // after the topics: a client that has asked for metadata knows it at once,
     // a fresh one waits a second
     let cluster_id = wait_for_cluster(&inspector, &client.bootstrap_servers).await;
@@ -95,6 +102,24 @@ async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError>
     Err(RunError::Schema(message))
 }
 
+/// The functions of commands in SQL, which `migrate` has made: nobody runs what he does not know.
+async fn wait_for_functions(declared: &Declared, store: &Store) -> Result<Compiled, RunError> {
+    let mut waits = backoff(START_WAIT_MAX);
+    loop {
+        match declared.compile(store).await {
+            Ok(compiled) => {
+                let absent = retried("the database", || compiled.absent(store)).await?;
+                return if absent.is_empty() { Ok(compiled) } else { Err(DeclaredError::NotMigrated(absent).into()) };
+            }
+            Err(DeclaredError::Database(error @ postgres::Error::Unavailable { .. })) if !error.is_lasting() => {
+                tracing::warn!(%error, "waiting for the database");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
+    }
+}
+
 /// Repeats a question to the database until it is answered.
 async fn retried<T, F>(what: &str, ask: impl Fn() -> F) -> postgres::Result<T>
 where
@@ -124,6 +149,7 @@ async fn wait_for_cluster(inspector: &Arc<Inspector>, bootstrap_servers: &str) -
 
 async fn topics(
     worker: &Worker,
+    compiled: &Compiled,
     config: &Config,
     client: &kafka::Client,
     store: &Store,
@@ -138,7 +164,7 @@ async fn topics(
             events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
         };
         let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
-        let Some(handlers) = worker.handlers(&topic.entity) else { continue };
+        let Some(handlers) = compiled.handlers(&topic.entity, worker.handlers(&topic.entity)) else { continue };
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered =
@@ -147,7 +173,7 @@ async fn topics(
             move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
         topics.push(Arc::new(Topic {
             name: topic.name.as_str().into(),
-            handlers: handlers.clone(),
+            handlers,
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
             start: topic.start,

@@ -15,7 +15,7 @@ pub struct Call {
     /// Its number among the entity type's functions, from 1.
     pub function: i16,
     /// What it takes of the payload.
-    pub fields: Fields,
+    pub fields: Arc<Fields>,
     /// How many UUIDs it takes: `:uuid1` to `:uuidN`.
     pub uuids: u16,
     /// It runs at isolation level serializable.

@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 
 use self::command::{Body, command, write};
 use self::runner::{Numbered, runner};
-use super::arguments::Fields;
+use super::arguments::{Field, Fields};
 use super::call::{Call, InDatabase};
-use super::typed::{Typed, TypedCommand, TypedWrite};
+use super::field::FieldType;
+use super::typed::{self, Typed};
 
 /// Postgres' limit on names is 63 bytes: what is left for the readable part beside prefix and hash.
 const READABLE_BYTES_MAX: usize = 38;
@@ -55,10 +56,7 @@ pub struct Schemas<'a> {
 }
 
 /// Makes the functions of everything that is declared, an entity type each.
-///
-/// # Errors
-/// What is wrong with a payload's JSON Schema.
-pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Result<Vec<CompiledEntity>, String> {
+pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Vec<CompiledEntity> {
     let mut entities: Vec<Arc<str>> = Vec::new();
     let commands = typed.commands.iter().map(|command| &command.declaration.entity);
     for entity in commands.chain(typed.writes.iter().map(|write| &write.declaration.entity)) {
@@ -69,7 +67,7 @@ pub fn compile(typed: &Typed, schemas: Schemas<'_>) -> Result<Vec<CompiledEntity
     entities.into_iter().map(|entity| compile_entity(typed, &entity, schemas)).collect()
 }
 
-fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Result<CompiledEntity, String> {
+fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> CompiledEntity {
     let mut compiled = CompiledEntity {
         entity: entity.clone(),
         functions: Vec::new(),
@@ -81,20 +79,24 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
         let function = finish("command", &declared.declaration.command_type, command(declared), schemas.own);
         let call = Call {
             function: next_number(&numbered),
-            fields: command_fields(declared)?,
+            fields: fields(&declared.fields, &declared.declaration.optional, declared.declaration.schema.as_deref()),
             uuids: command::uuids(declared),
             serializable: declared.declaration.serializable,
         };
-        numbered.push(Numbered::of_command(&call, &function.name, &declared.declaration));
+        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
         compiled.commands.push((declared.declaration.command_type.clone(), call));
         compiled.functions.push(function);
     }
     let mut writes = HashMap::new();
     for declared in typed.writes.iter().filter(|write| write.declaration.entity == *entity) {
         let function = finish("write", &declared.declaration.name, write(declared), schemas.own);
-        let call =
-            Call { function: next_number(&numbered), fields: write_fields(declared)?, uuids: 0, serializable: false };
-        numbered.push(Numbered::of_write(&call, &function.name, &declared.declaration));
+        let call = Call {
+            function: next_number(&numbered),
+            fields: fields(&declared.fields, &declared.declaration.optional, None),
+            uuids: 0,
+            serializable: false,
+        };
+        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
         writes.insert(declared.declaration.name.clone(), call);
         compiled.functions.push(function);
     }
@@ -113,22 +115,21 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Res
             false => compiled.in_database.runner = Some(name),
         }
     }
-    Ok(compiled)
+    compiled
 }
 
 fn next_number(numbered: &[Numbered]) -> i16 {
     i16::try_from(numbered.len() + 1).unwrap_or(i16::MAX)
 }
 
-fn command_fields(typed: &TypedCommand) -> Result<Fields, String> {
-    let declaration = &typed.declaration;
-    let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
-    Fields::new(fields, &declaration.optional, declaration.schema.as_deref())
-}
-
-fn write_fields(typed: &TypedWrite) -> Result<Fields, String> {
-    let fields = typed.fields.iter().map(|field| (&*field.name, &*field.data_type));
-    Fields::new(fields, &typed.declaration.optional, None)
+fn fields(typed: &[typed::Field], optional: &[String], schema: Option<&serde_json::Value>) -> Arc<Fields> {
+    let field = |field: &typed::Field| Field {
+        field_type: FieldType::of_postgres(&field.data_type),
+        optional: optional.contains(&field.name),
+        name: field.name.clone(),
+    };
+    let fields = Fields::new(typed.iter().map(field).collect(), schema);
+    Arc::new(fields.expect("whoever read the declaration has compiled its schema"))
 }
 
 /// Names a function by what it is.

@@ -181,7 +181,7 @@ impl Writer<'_> {
 
     fn field_name(&self, called: &Called, n: usize) -> Option<&str> {
         match &self.rules.handlers.command(&called.command_type)?.handler {
-            Handler::Sql(call) => call.fields.name(n),
+            Handler::Sql(call) => call.fields.fields().get(n).map(|field| &*field.name),
             Handler::Rust(_) => None,
         }
     }

@@ -2,8 +2,7 @@
 //! events.
 //!
 //! It opens no subtransaction. A command that is rejected after it has written raises `SW008`, and
-//! whoever called it undoes it by itself. Fields are cast in the declarations, a line each, so that
-//! an error there names the field.
+//! whoever called it undoes it by itself.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,51 +25,13 @@ pub(super) struct Body {
 const SIGNATURE: &str = "sw_entity_id text, sw_command_id uuid, sw_command_time timestamptz, sw_args jsonb, \
                          out sw_code text, out sw_detail text, out sw_reply text, out sw_events text";
 
-/// The line of the first field's declaration in a function's source; the next field's is the next.
-pub(super) const FIRST_FIELD_LINE: usize = 2;
-
 /// How many UUIDs a command takes.
 pub(super) fn uuids(command: &TypedCommand) -> u16 {
-    let mut highest = 0;
-    let mut see = |parameter: &Parameter| {
-        if let Parameter::Uuid(n) = parameter {
-            highest = highest.max(*n);
-        }
+    let number = |parameter: &Parameter| match parameter {
+        Parameter::Uuid(n) => *n,
+        _ => 0,
     };
-    for step in &command.declaration.steps {
-        let whens = step.otherwise.iter().filter_map(|alternative| alternative.when.as_ref());
-        for statement in std::iter::once(&step.statement).chain(whens) {
-            parameters_of(statement).for_each(&mut see);
-        }
-        for detail in step.otherwise.iter().filter_map(|alternative| alternative.detail.as_ref()) {
-            for piece in &detail.pieces {
-                if let DetailPiece::Parameter(parameter) = piece {
-                    see(parameter);
-                }
-            }
-        }
-    }
-    let events = command.declaration.events.iter().map(|event| &event.data);
-    for template in command.declaration.reply.iter().chain(events) {
-        each_parameter(template, &mut see);
-    }
-    highest
-}
-
-fn parameters_of(statement: &Statement) -> impl Iterator<Item = &Parameter> {
-    statement.pieces.iter().filter_map(|piece| match piece {
-        Piece::Parameter(parameter, _) => Some(parameter),
-        Piece::Sql(_) => None,
-    })
-}
-
-fn each_parameter(template: &Template, see: &mut impl FnMut(&Parameter)) {
-    match template {
-        Template::Literal(_) => {}
-        Template::Parameter(parameter) => see(parameter),
-        Template::Array(items) => items.iter().for_each(|item| each_parameter(item, see)),
-        Template::Object(members) => members.iter().for_each(|(_, member)| each_parameter(member, see)),
-    }
+    command.declaration.uses.iter().map(|used| number(&used.parameter)).max().unwrap_or(0)
 }
 
 /// The function of a command.

@@ -9,31 +9,30 @@
 use std::collections::BTreeMap;
 
 use super::Schemas;
-use super::command::{Body, FIRST_FIELD_LINE};
+use super::command::Body;
 use super::text::{literal, quoted};
 use crate::handlers::sql::call::Call;
-use crate::handlers::sql::declaration::{Command, Write};
+use crate::handlers::sql::typed::Field;
 
 /// A function with its number.
 pub(super) struct Numbered {
     number: i16,
     name: String,
     constraints: BTreeMap<String, String>,
+    /// The types of its fields.
+    fields: Vec<String>,
     pub(super) serializable: bool,
 }
 
 impl Numbered {
-    pub(super) fn of_command(call: &Call, name: &str, command: &Command) -> Self {
-        Self::new(call, name, &command.constraints)
-    }
-
-    pub(super) fn of_write(call: &Call, name: &str, write: &Write) -> Self {
-        Self::new(call, name, &write.constraints)
-    }
-
-    fn new(call: &Call, name: &str, constraints: &BTreeMap<String, String>) -> Self {
-        let (number, serializable) = (call.function, call.serializable);
-        Self { number, name: name.to_owned(), constraints: constraints.clone(), serializable }
+    pub(super) fn new(call: &Call, name: &str, constraints: &BTreeMap<String, String>, fields: &[Field]) -> Self {
+        Self {
+            number: call.function,
+            name: name.to_owned(),
+            constraints: constraints.clone(),
+            fields: fields.iter().map(|field| field.data_type.clone()).collect(),
+            serializable: call.serializable,
+        }
     }
 }
 
@@ -56,7 +55,7 @@ pub(super) fn runner(functions: &[&Numbered], schemas: Schemas<'_>, serializable
         if serializable { "off" } else { "on" },
     );
     let source = SOURCE
-        .replace("{FIRST_FIELD_LINE}", &FIRST_FIELD_LINE.to_string())
+        .replace("{CASTS}", &casts(functions))
         .replace("{REJECTIONS}", &literal(&rejections(functions)))
         .replace("{RUN}", &RUN.replace("{CALL}", &calls(functions, &own)))
         .replace("{OWN}", &own);
@@ -73,6 +72,21 @@ fn calls(functions: &[&Numbered], own: &str) -> String {
         )
     };
     functions.iter().map(call).collect()
+}
+
+/// Casts the fields of the command that raised, one after the other.
+fn casts(functions: &[&Numbered]) -> String {
+    let of_one = |one: &&Numbered| {
+        let casts = one.fields.iter().enumerate().map(|(n, data_type)| {
+            format!("                    field := {n};\n                    said := (item.args::jsonb->>{n})::{data_type};\n")
+        });
+        format!(
+            "                when {} then\n                    field := null;\n{}",
+            one.number,
+            casts.collect::<String>()
+        )
+    };
+    functions.iter().map(of_one).collect()
 }
 
 /// Rejection codes by function and constraint, as JSON.
@@ -114,7 +128,7 @@ const SOURCE: &str = "declare
     message    text;
     said       text;
     violated   text;
-    context    text;
+    field      int;
     rejection  text;
 begin
     code := array_fill(null::text, array[total]);
@@ -141,11 +155,17 @@ begin
         loop
             item.n := item.n + next - 1;
             running := item.n;
+            if raised = running then
+                -- it runs alone: is it a field of the payload?
+                case item.function
+{CASTS}                end case;
+                field := null;
+            end if;
 {RUN}        end loop;
         next := last + 1;
         exception when others then
             get stacked diagnostics state = returned_sqlstate, message = message_text,
-                said = pg_exception_detail, violated = constraint_name, context = pg_exception_context;
+                said = pg_exception_detail, violated = constraint_name;
             if state = '23502' then
                 get stacked diagnostics violated = table_name, rejection = column_name;
                 violated := violated || '_' || rejection || '_not_null';
@@ -163,10 +183,9 @@ begin
                 detail[running] := null;
                 reply[running] := null;
                 events[running] := null;
-                if context ~ '^PL/pgSQL function [^\\n]* line \\d+ during statement block local variable initialization' then
+                if field is not null then
                     refused := coalesce(refused, '[]') || jsonb_build_object(
-                        'at', running, 'dead', 'malformed-payload', 'why', message,
-                        'field', substring(context from ' line (\\d+) during')::int - {FIRST_FIELD_LINE});
+                        'at', running, 'dead', 'malformed-payload', 'why', message, 'field', field);
                 elsif state = 'SW008' then
                     code[running] := message;
                     detail[running] := {OWN}.escaped_detail_v1(nullif(said, ''));

@@ -154,9 +154,9 @@ fn all_mistakes_of_all_files_are_found_in_one_go() {
         ]
     );
     assert!(diagnostics.0[6].place.to_string().ends_with("c/b.toml:1:5"), "{diagnostics}");
-    assert!(diagnostics.0[7].problem.contains("no file matches"), "{diagnostics}");
-    assert!(diagnostics.0[8].problem.contains("there is no such file"), "{diagnostics}");
-    assert_eq!(diagnostics.0.len(), 9, "{diagnostics}");
+    assert!(diagnostics.0[8].problem.contains("no file matches"), "{diagnostics}");
+    assert!(diagnostics.0[9].problem.contains("there is no such file"), "{diagnostics}");
+    assert_eq!(diagnostics.0.len(), 10, "{diagnostics}");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_row_count_is_a_number_or_a_range() {
 #[test]
 fn what_was_not_expected_has_a_meaning_and_only_then() {
     let step = |rest: &str| format!("[[command.step]]\nsql = \"select 1\"\n{rest}");
-    one_mistake_in(&step("expect = 1"), "3:10 nothing says what it means if there are not 1 row");
+    one_mistake_in(&step("expect = 1"), "3:10 1 row expected, and nothing says what another number means");
     one_mistake_in(&step("otherwise = { reject = \"no\" }"), "3:13 otherwise never happens");
     one_mistake_in(&step("expect = \">=0\"\notherwise = { reject = \"no\" }"), "4:13 otherwise never happens");
     one_mistake_in(&step("expect = 1\notherwise = []"), "4:13 otherwise is empty");
@@ -245,7 +245,7 @@ fn what_was_not_expected_has_a_meaning_and_only_then() {
     );
     one_mistake_in(
         &step("expect = 1\notherwise = [{ reject = \"no\" }, { reject = \"never\" }]"),
-        "4:34 this entry can never be reached",
+        "4:33 this entry can never be reached",
     );
     one_mistake_in(
         &step("expect = 1\notherwise = { reject = \"No Funds\" }"),
@@ -300,8 +300,8 @@ fn the_row_of_a_when_is_for_its_own_detail() {
             "[[command.step]]\nsql = \"select 1\"\nexpect = 1\notherwise = [{{ when = \"select 1\", into = \"seen\", reject = \"no\", detail = \"{detail}\" }}, {{ reject = \"x\", detail = \"{rest}\" }}]"
         )
     };
-    one_mistake_in(&step("x", "x"), "4:42 into = \"seen\" is never used");
-    one_mistake_in(&step("{seen.x}", "{seen.x}"), "4:112 :seen.x: there is no row seen");
+    one_mistake_in(&step("x", "x"), "4:43 into = \"seen\" is never used");
+    one_mistake_in(&step("{seen.x}", "{seen.x}"), "4:114 :seen.x: there is no row seen");
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_misspelt_built_in_is_no_field_of_the_payload() {
 fn a_schema_and_the_command_agree_about_the_fields() {
     let step = "step = [{ sql = \"select :amount, :note\" }]\n";
     let schema = |schema: &str| format!("{step}schema = {schema}");
-    one_mistake_in(&schema("{ properties = { amount = {}, note = {}, more = {} } }"), "2:42 unused parameter more");
+    one_mistake_in(&schema("{ properties = { amount = {}, note = {}, more = {} } }"), "2:51 unused parameter more");
     one_mistake_in(
         &schema("{ properties = { amount = {}, nota = {} }, additionalProperties = false }"),
         "1:34 unknown parameter :note: the schema forbids it (did you mean :nota?)",
@@ -374,5 +374,5 @@ fn a_script_of_tables_is_read_beside_its_file() {
 fn a_statement_that_cannot_be_read_hides_no_use() {
     let command =
         "optional = [\"a\"]\nschema = { properties = { a = {} } }\nstep = [{ sql = \"select :a; select 1\" }]";
-    one_mistake_in(command, "3:28 a second statement");
+    one_mistake_in(command, "3:29 a second statement");
 }

@@ -1,0 +1,5 @@
+create table if not exists document (
+    id      text primary key,
+    version bigint not null,
+    body    text not null
+);

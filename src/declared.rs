@@ -1,0 +1,145 @@
+//! From the files of `commands` to functions in the database: what `migrate` makes, and `run`
+//! finds there.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Database};
+use crate::handlers::EntityHandlers;
+use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile};
+use crate::handlers::sql::declaration::Declarations;
+use crate::handlers::sql::diagnostic::Diagnostics;
+use crate::handlers::sql::examine::examine;
+use crate::handlers::sql::rules::entities;
+use crate::handlers::sql::typed::Typed;
+use crate::postgres::{self, Store};
+
+/// The declarations cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeclaredError {
+    /// Mistakes in the files, all of them.
+    #[error("{0}")]
+    Mistakes(#[from] Diagnostics),
+    /// The functions of these names are missing, or are not what the files say.
+    #[error(
+        "commands in SQL have changed since the last migration, or somebody has changed what it made ({}); \
+         type: solewriter migrate", .0.join(", ")
+    )]
+    NotMigrated(Vec<String>),
+    /// The database does not answer.
+    #[error(transparent)]
+    Database(#[from] postgres::Error),
+}
+
+/// What the files declare, with the configuration that names them.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    declarations: Declarations,
+    database: Database,
+}
+
+impl Declared {
+    /// Reads the files and checks what needs no database. `rust` are the entity types that have
+    /// handlers in Rust.
+    ///
+    /// # Errors
+    /// All mistakes of all files.
+    pub fn load(config: &Config, rust: &[&str]) -> Result<Self, Diagnostics> {
+        let declarations = Declarations::load(config)?;
+        let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.entity).collect();
+        let mistakes = entities::check(&declarations, &topics, rust);
+        if !mistakes.is_empty() {
+            return Err(Diagnostics(mistakes));
+        }
+        Ok(Self { declarations, database: config.database.clone() })
+    }
+
+    /// Whether nothing is declared.
+    pub fn is_empty(&self) -> bool {
+        self.declarations.commands.is_empty() && self.declarations.writes.is_empty()
+    }
+
+    /// The entity types whose commands are declared.
+    pub fn entity_types(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.declarations.commands.iter().map(|command| &command.entity)
+    }
+
+    /// What is declared, as the files say it.
+    pub fn declarations(&self) -> &Declarations {
+        &self.declarations
+    }
+
+    /// Runs the scripts that make the tables.
+    ///
+    /// # Errors
+    /// If the database refuses one, or cannot be reached.
+    pub async fn make_tables(&self, store: &Store) -> postgres::Result<()> {
+        for script in &self.declarations.tables {
+            store.make_tables(&self.database.tables_schema, &script.sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Examines every statement and makes functions of all, in memory.
+    ///
+    /// # Errors
+    /// All mistakes, or a database that does not answer.
+    pub async fn compile(&self, store: &Store) -> Result<Compiled, DeclaredError> {
+        if self.is_empty() {
+            return Ok(Compiled::default());
+        }
+        let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
+        Ok(Compiled::of(&self.database, &examination.into_typed()?))
+    }
+}
+
+/// The functions of all that is declared, and how the data path calls them.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    entities: Vec<CompiledEntity>,
+}
+
+impl Compiled {
+    /// Makes functions of what the database has said, in memory.
+    pub fn of(database: &Database, typed: &Typed) -> Self {
+        let schemas = Schemas { own: &database.schema, tables: &database.tables_schema };
+        Self { entities: compile(typed, schemas) }
+    }
+
+    /// All functions, those that others call first.
+    pub fn functions(&self) -> Vec<&Function> {
+        self.entities.iter().flat_map(|entity| &entity.functions).collect()
+    }
+
+    /// Makes those that are not in the database. Their names.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn make(&self, store: &Store) -> postgres::Result<Vec<String>> {
+        store.make_functions(&self.functions()).await
+    }
+
+    /// Those that are not in the database as they should be.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
+        store.absent_functions(&self.functions()).await
+    }
+
+    /// The statements that make them, for people who run them by hand.
+    pub fn script(&self) -> String {
+        self.functions().into_iter().map(|function| function.create.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The handlers of an entity type: those in Rust with the writes that they may name, or those in
+    /// SQL.
+    pub fn handlers(&self, entity: &str, rust: Option<&Arc<EntityHandlers>>) -> Option<Arc<EntityHandlers>> {
+        let compiled = self.entities.iter().find(|compiled| *compiled.entity == *entity);
+        match (rust, compiled) {
+            (Some(rust), Some(compiled)) => Some(Arc::new(rust.with_writes(compiled.in_database.clone()))),
+            (Some(rust), None) => Some(rust.clone()),
+            (None, compiled) => Some(Arc::new(EntityHandlers::in_sql(compiled?.clone()))),
+        }
+    }
+}
