@@ -88,8 +88,16 @@ impl Declared {
         if self.is_empty() {
             return Ok(Compiled::default());
         }
+        Ok(Compiled::of(&self.database, &self.typed(store).await?))
+    }
+
+    /// Examines every statement.
+    ///
+    /// # Errors
+    /// All mistakes, or a database that does not answer.
+    pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
         let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
-        Ok(Compiled::of(&self.database, &examination.into_typed()?))
+        Ok(examination.into_typed()?)
     }
 }
 
@@ -109,6 +117,12 @@ impl Compiled {
     /// All functions, those that others call first.
     pub fn functions(&self) -> Vec<&Function> {
         self.entities.iter().flat_map(|entity| &entity.functions).collect()
+    }
+
+    /// Those of an entity type.
+    pub fn functions_of(&self, entity: &str) -> Vec<&Function> {
+        let compiled = self.entities.iter().filter(|compiled| *compiled.entity == *entity);
+        compiled.flat_map(|compiled| &compiled.functions).collect()
     }
 
     /// Makes those that are not in the database. Their names.
