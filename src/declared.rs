@@ -45,13 +45,9 @@ impl Declared {
     /// # Errors
     /// All mistakes of all files.
     pub fn load(config: &Config, rust: &[&str]) -> Result<Self, Diagnostics> {
-        let declarations = Declarations::load(config)?;
-        let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.entity).collect();
-        let mistakes = entities::check(&declarations, &topics, rust);
-        if !mistakes.is_empty() {
-            return Err(Diagnostics(mistakes));
-        }
-        Ok(Self { declarations, database: config.database.clone() })
+        let (declarations, mut mistakes) = Declarations::load(config);
+        mistakes.0.extend(entities::check(config, &declarations, rust));
+        mistakes.or(Self { declarations, database: config.database.clone() })
     }
 
     /// Whether nothing is declared.

@@ -198,10 +198,7 @@ async fn changes(connection: &mut PgConnection, trial: &Trial<'_>) -> Result<Vec
     let (schemas, names): (Vec<_>, Vec<_>) = trial.writes.iter().map(|table| (&*table.schema, &*table.name)).unzip();
     let tables: Vec<(String, String, bool, i64)> =
         sqlx::query_as(CHANGED_TABLES).bind(schemas).bind(names).fetch_all(&mut *connection).await?;
-    sqlx::query("select set_config('statement_timeout', $1, true)")
-        .bind(LOOK_MAX_MS)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query("select set_config('statement_timeout', $1, true)").bind(LOOK_MAX_MS).execute(&mut *connection).await?;
     let mut changes = Vec::with_capacity(tables.len());
     for (schema, name, partitioned, deleted) in tables {
         let table = Relation { schema, name };
@@ -222,11 +219,7 @@ async fn changes(connection: &mut PgConnection, trial: &Trial<'_>) -> Result<Vec
 }
 
 /// The rows that this transaction has made, and whether there are more.
-async fn rows(
-    connection: &mut PgConnection,
-    table: &Relation,
-    partitioned: bool,
-) -> Result<(Vec<ChangedRow>, bool)> {
+async fn rows(connection: &mut PgConnection, table: &Relation, partitioned: bool) -> Result<(Vec<ChangedRow>, bool)> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (schema, name) = (quoted(&table.schema), quoted(&table.name));
     // tables that inherit are changed tables of their own
