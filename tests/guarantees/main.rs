@@ -18,3 +18,4 @@ mod secured;
 mod sql_rules;
 mod support;
 mod support_works;
+mod trying;
