@@ -124,7 +124,9 @@ impl Compiled {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        store.absent_functions(&self.functions()).await
+        let functions: Vec<_> =
+            self.entities.iter().flat_map(|entity| entity.in_database.functions.iter().cloned()).collect();
+        store.absent_functions(&functions).await
     }
 
     /// The statements that make them, for people who run them by hand.
