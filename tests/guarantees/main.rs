@@ -17,5 +17,6 @@ mod publishing_and_asking;
 mod secured;
 mod sql_failures;
 mod sql_rules;
+mod sql_writes;
 mod support;
 mod support_works;
