@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::handlers::EntityHandlers;
 use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile};
 use crate::handlers::sql::declaration::Declarations;
@@ -53,6 +53,13 @@ impl Declared {
         }
         let (own_schema, tables_schema) = (config.database.schema.clone(), config.database.tables_schema.clone());
         Ok(Self { declarations, own_schema, tables_schema })
+    }
+
+    /// The same where solewriter's tables and the team's are in these schemas.
+    #[must_use]
+    pub fn in_schemas_of(self, database: &Database) -> Self {
+        let (own_schema, tables_schema) = (database.schema.clone(), database.tables_schema.clone());
+        Self { own_schema, tables_schema, ..self }
     }
 
     /// Whether nothing is declared.
