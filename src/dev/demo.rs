@@ -188,7 +188,9 @@ impl<'a> Demo<'a> {
                     let owed = open(&self.books).owed();
                     let published = rows.iter().all(|row| row.published_offset >= row.next_offset);
                     let halted = rows.iter().any(|row| row.halted_code.is_some());
-                    if halted || (owed == 0 && published && sent.all_below_cursors(&rows)) {
+                    // what has become a dead letter is never answered with a final outcome
+                    let answered = owed == 0 || self.difference.is_some();
+                    if halted || (answered && published && sent.all_below_cursors(&rows)) {
                         break;
                     }
                     let now = (settled(&rows), owed);

@@ -111,12 +111,13 @@ impl Store {
         Ok(Snapshot { settled, entities, held })
     }
 
-    /// Every dead letter.
+    /// Every dead letter, the oldest first.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn dead_commands(&self) -> Result<Vec<DeadCommand>> {
-        let every = "select command_id, command_type, entity_id, code, detail from dead_letters";
+        let every = "select command_id, command_type, entity_id, code, detail
+               from dead_letters order by dead_letter_id";
         Ok(sqlx::query_as(every).fetch_all(&self.pool).await?)
     }
 

@@ -16,5 +16,6 @@ mod publishing;
 mod publishing_and_asking;
 mod secured;
 mod sql_rules;
+mod starter;
 mod support;
 mod support_works;
