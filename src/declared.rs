@@ -10,6 +10,7 @@ use crate::handlers::sql::declaration::Declarations;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::handlers::sql::examine::examine;
 use crate::handlers::sql::rules::entities;
+use crate::handlers::sql::typed::Typed;
 use crate::postgres::{self, Store};
 
 /// The declarations cannot be used.
@@ -34,8 +35,7 @@ pub enum DeclaredError {
 #[derive(Clone, Debug)]
 pub struct Declared {
     declarations: Declarations,
-    own_schema: String,
-    tables_schema: String,
+    database: Database,
 }
 
 impl Declared {
@@ -51,8 +51,7 @@ impl Declared {
         if !mistakes.is_empty() {
             return Err(Diagnostics(mistakes));
         }
-        let (own_schema, tables_schema) = (config.database.schema.clone(), config.database.tables_schema.clone());
-        Ok(Self { declarations, own_schema, tables_schema })
+        Ok(Self { declarations, database: config.database.clone() })
     }
 
     /// The same where solewriter's tables and the team's are in these schemas.
@@ -83,7 +82,7 @@ impl Declared {
     /// If the database refuses one, or cannot be reached.
     pub async fn make_tables(&self, store: &Store) -> postgres::Result<()> {
         for script in &self.declarations.tables {
-            store.make_tables(&self.tables_schema, &script.sql).await?;
+            store.make_tables(&self.database.tables_schema, &script.sql).await?;
         }
         Ok(())
     }
@@ -96,9 +95,8 @@ impl Declared {
         if self.is_empty() {
             return Ok(Compiled::default());
         }
-        let examination = examine(store, &self.tables_schema, &self.declarations).await?;
-        let schemas = Schemas { own: &self.own_schema, tables: &self.tables_schema };
-        Ok(Compiled { entities: compile(&examination.into_typed()?, schemas) })
+        let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
+        Ok(Compiled::of(&self.database, &examination.into_typed()?))
     }
 }
 
@@ -109,7 +107,14 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    fn functions(&self) -> Vec<&Function> {
+    /// Makes functions of what the database has said, in memory.
+    pub fn of(database: &Database, typed: &Typed) -> Self {
+        let schemas = Schemas { own: &database.schema, tables: &database.tables_schema };
+        Self { entities: compile(typed, schemas) }
+    }
+
+    /// All functions, those that others call first.
+    pub fn functions(&self) -> Vec<&Function> {
         self.entities.iter().flat_map(|entity| &entity.functions).collect()
     }
 
@@ -126,7 +131,9 @@ impl Compiled {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        store.absent_functions(&self.functions()).await
+        let functions: Vec<_> =
+            self.entities.iter().flat_map(|entity| entity.in_database.functions.iter().cloned()).collect();
+        store.absent_functions(&functions).await
     }
 
     /// The statements that make them, for people who run them by hand.

@@ -41,6 +41,9 @@ pub(super) struct Check {
     pub(super) detail: String,
     /// What to do, unless it is in order.
     pub(super) cure: Option<String>,
+    /// The same for people, below the table: with the line of a file, and a caret under the place.
+    #[serde(skip)]
+    pub(super) shown: Option<String>,
 }
 
 /// The report.
@@ -54,7 +57,7 @@ pub(super) struct Report {
 pub(super) async fn run(output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let mut checks = check_config::checks(config);
     // Without a database or a cluster to ask, the rest would only repeat what is missing.
-    if checks.iter().all(|check| check.status != CheckStatus::Failed) {
+    if !checks.iter().any(Check::has_failed) {
         checks.extend(backend::check(worker, config).await?);
     }
     let report = Report::of(checks);
@@ -78,15 +81,18 @@ impl Check {
         Self::new(name, CheckStatus::Failed, detail, Some(cure))
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.status == CheckStatus::Failed
+    }
+
     fn new(name: impl Into<String>, status: CheckStatus, detail: impl Into<String>, cure: Option<&str>) -> Self {
-        Self { name: name.into(), status, detail: detail.into(), cure: cure.map(str::to_owned) }
+        Self { name: name.into(), status, detail: detail.into(), cure: cure.map(str::to_owned), shown: None }
     }
 }
 
 impl Report {
     fn of(checks: Vec<Check>) -> Self {
-        let failed = |check: &Check| check.status == CheckStatus::Failed;
-        Self { ok: !checks.iter().any(failed), checks }
+        Self { ok: !checks.iter().any(Check::has_failed), checks }
     }
 
     fn table(&self) -> String {
@@ -98,7 +104,8 @@ impl Report {
             };
             table.add_row([check.status.cell(), check.name.clone().into(), detail.into()]);
         }
-        output::drawn(&table)
+        let shown = self.checks.iter().filter_map(|check| check.shown.as_ref());
+        output::drawn(&table) + &shown.map(|shown| format!("\n{shown}\n")).collect::<String>()
     }
 }
 

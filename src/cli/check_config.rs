@@ -3,6 +3,7 @@
 
 use super::check::Check;
 use crate::config::{Config, Error};
+use crate::handlers::sql::declaration::Declarations;
 use crate::worker::Worker;
 
 /// Checks that the configuration is complete and asks for nothing risky.
@@ -12,16 +13,19 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// Every topic's entity type has handlers.
-pub(super) fn handlers(worker: &Worker, config: &Config) -> Vec<Check> {
+/// Every topic's entity type has handlers, in Rust or in SQL.
+pub(super) fn handlers(worker: &Worker, config: &Config, declarations: &Declarations) -> Vec<Check> {
     let check = |topic: &crate::config::Topic| {
         let name = format!("handlers of {}", topic.entity);
+        let in_sql = declarations.commands.iter().filter(|command| *command.entity == *topic.entity);
+        let in_sql: Vec<_> = in_sql.map(|command| &*command.command_type).collect();
         match worker.handlers(&topic.entity) {
             Some(handlers) => Check::ok(name, handlers.command_names().join(", ")),
+            None if !in_sql.is_empty() => Check::ok(name, format!("in SQL: {}", in_sql.join(", "))),
             None => Check::failed(
                 name,
                 format!("this worker has no handlers for the entity type of {}", topic.name),
-                "run the binary that registers them, or correct the topic's entity",
+                "run the binary that registers them, declare commands in SQL, or correct the topic's entity",
             ),
         }
     };

@@ -5,6 +5,8 @@ use crate::config::Config;
 use crate::postgres::{Holder, Result, SchemaState, Settings, Store};
 use crate::runtime::worker_time_ms;
 
+/// The check that fails when nobody answers.
+pub(super) const DATABASE: &str = "database";
 const SCHEMA: &str = "schema";
 /// The oldest server that solewriter is tested with: 15.
 const SERVER_VERSION_MIN: i32 = 150_000;
@@ -34,7 +36,7 @@ impl Known {
 pub(super) async fn checks(config: &Config) -> anyhow::Result<(Vec<Check>, Known)> {
     let store = Store::new(&config.database, "solewriter check")?;
     if let Err(error) = store.reach().await {
-        return Ok((vec![Check::failed("database", error.found(), &error.cure())], Known::default()));
+        return Ok((vec![Check::failed(DATABASE, error.found(), &error.cure())], Known::default()));
     }
     let settings = store.settings().await?;
     let mut checks = vec![server(&settings)];
@@ -56,15 +58,15 @@ fn server(settings: &Settings) -> Check {
     let found = format!("Postgres {}", settings.server_version);
     if settings.in_recovery {
         return Check::failed(
-            "database",
+            DATABASE,
             format!("{found}, a standby: nothing can be written"),
             "name the primary in database.url",
         );
     }
     if settings.server_version_num < SERVER_VERSION_MIN {
-        return Check::warning("database", format!("{found}: solewriter is tested from 15 on"), "upgrade the server");
+        return Check::warning(DATABASE, format!("{found}: solewriter is tested from 15 on"), "upgrade the server");
     }
-    Check::ok("database", found)
+    Check::ok(DATABASE, found)
 }
 
 fn durability(settings: &Settings) -> Vec<Check> {

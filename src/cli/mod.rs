@@ -9,6 +9,7 @@ mod check_config;
 mod check_database;
 mod check_kafka;
 mod check_sample;
+mod check_sql;
 mod completions;
 mod config;
 #[cfg(feature = "dev")]

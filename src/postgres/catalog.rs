@@ -45,8 +45,10 @@ pub struct Trigger {
 }
 
 /// A constraint that a transaction may put off until it commits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deferrable {
+    /// Its table: for a foreign key, the one that has it.
+    pub table: Relation,
     /// Its name.
     pub name: String,
     /// It is put off unless a transaction says otherwise.
@@ -105,6 +107,19 @@ impl Examiner {
         self.names("select distinct proname::text from pg_proc where pg_function_is_visible(oid)").await
     }
 
+    /// The names of the columns of the tables on the search path, without the system's.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn columns_of_tables(&mut self) -> Result<BTreeSet<String>> {
+        self.names(
+            "select distinct attname::text from pg_attribute a join pg_class c on c.oid = a.attrelid
+              where attnum > 0 and not attisdropped and relkind in ('r', 'p', 'v', 'm', 'f')
+                and relnamespace <> 'pg_catalog'::regnamespace and pg_table_is_visible(c.oid)",
+        )
+        .await
+    }
+
     async fn names(&mut self, sql: &'static str) -> Result<BTreeSet<String>> {
         let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut self.connection).await?;
         Ok(names.into_iter().collect())
@@ -154,13 +169,20 @@ impl Examiner {
 
     async fn deferrable(&mut self, table: &Relation) -> Result<Vec<Deferrable>> {
         let sql = about(
-            "select distinct conname::text as name, condeferred as initially_deferred
-               from pg_constraint
+            "select n.nspname::text as schema, c.relname::text as table_name, conname::text as constraint_name,
+                    condeferred as initially_deferred
+               from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
               where condeferrable and (conrelid in (select id from tables) or confrelid in (select id from tables))
-                and conparentid = 0
-              order by name",
+                and conparentid = 0",
         );
-        Ok(sqlx::query_as(sql).bind(&table.schema).bind(&table.name).fetch_all(&mut self.connection).await?)
+        let rows: Vec<(String, String, String, bool)> =
+            sqlx::query_as(sql).bind(&table.schema).bind(&table.name).fetch_all(&mut self.connection).await?;
+        let deferrable = |(schema, table, name, initially_deferred)| Deferrable {
+            table: Relation { schema, name: table },
+            name,
+            initially_deferred,
+        };
+        Ok(rows.into_iter().map(deferrable).collect())
     }
 
     async fn constraints(&mut self, table: &Relation) -> Result<BTreeSet<String>> {

@@ -1,95 +1,322 @@
-//! What the database says of statements before any of them runs, and what `check` makes of it.
+//! What the database says of commands in SQL before any of them runs, and what `check` makes of it.
 
-use solewriter::config::{Config, Database as Settings};
-use solewriter::postgres::{Examined, Examiner, Operation, StatementError, Store};
+mod examiner;
 
-use crate::support::postgres::Database;
+use std::fs;
+use std::path::PathBuf;
 
-/// An examiner of statements about tables that `sql` makes in a schema of their own.
-async fn examiner(name: &str, sql: &str) -> (Database, Examiner) {
-    let database = Database::fresh(name).await;
-    database.execute(&format!("create schema {0}; set search_path = {0}; {sql}", database.schema)).await;
-    let settings = Settings { url: database.url.parse().ok(), ..Config::default().database };
-    let store = Store::new(&settings, "test").expect("an address");
-    let examiner = store.examiner(&database.schema).await.expect("an examiner");
-    (database, examiner)
-}
+use serde_json::Value;
 
-async fn examined(examiner: &mut Examiner, sql: &str, declared: &[Option<&str>]) -> Examined {
-    let declared: Vec<_> = declared.iter().map(|name| name.map(str::to_owned)).collect();
-    let examined = examiner.examine(sql, &declared).await.expect("an answer");
-    examined.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-}
-
-async fn refused(examiner: &mut Examiner, sql: &str) -> StatementError {
-    examiner.examine(sql, &[]).await.expect("an answer").expect_err(sql)
-}
+use crate::support::bank::Bank;
+use crate::support::scratch::Scratch;
+use crate::support::worker::{Said, WorkerOptions};
 
 const TABLES: &str = "
-    create domain positive as int not null check (value > 0);
-    create table account (id text primary key, balance bigint not null, code char(3), mask bit(3), level positive,
-                          tags text[], made timestamptz default now());
-    create table ledger (n bigint generated always as identity, account text references account);
-    create table part (id text primary key, v int) partition by hash (id);
-    create table part1 partition of part for values with (modulus 2, remainder 0);
-    create table part2 partition of part for values with (modulus 2, remainder 1);
-    create view rich as select id, balance, clock_timestamp() as at from account where balance > 1000;";
+    create table account (id text primary key, balance bigint not null check (balance >= 0), note text);
+    create table numbered (n bigint generated always as identity, account text);
+    create table dated (account text, at timestamptz not null default now());
+    create table watched (account text);
+    create function watch() returns trigger language plpgsql as 'begin return new; end';
+    create trigger watcher before insert on watched for each row execute function watch();
+    create table ledger (account text references account deferrable initially deferred, amount numeric);
+    create table paid (amount numeric);
+    create view lately as select id, clock_timestamp() as at from account;
+    create function untouched() returns int language sql immutable as 'select 1';
+    create sequence numbers;";
 
-fn names(examined: &Examined) -> (Vec<&str>, Vec<(&str, Operation)>) {
-    let writes = examined.writes.iter().map(|(relation, how)| (relation.name.as_str(), *how));
-    (examined.reads.iter().map(|relation| relation.name.as_str()).collect(), writes.collect())
+/// A declaration with one mistake: what follows `type`, the piece of it under which the caret
+/// stands (the type itself, if it is empty), and parts of the problem and the cure.
+struct Bad(&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const BAD: [Bad; 23] = [
+    Bad(
+        "misspelt-column",
+        STEP_BALANC,
+        "balanc = 0",
+        "column \"balanc\" of relation \"account\" does not exist",
+        "did you mean balance?",
+    ),
+    Bad(
+        "misspelt-table",
+        "[[command.step]]\nsql = \"select 1 from acount\"",
+        "acount",
+        "relation \"acount\" does not exist",
+        "did you mean account?",
+    ),
+    Bad(
+        "misspelt-function",
+        "[[command.step]]\nsql = \"select untouchd()\"",
+        "untouchd",
+        "function untouchd() does not exist",
+        "did you mean untouched?",
+    ),
+    Bad(
+        "no-sql",
+        "[[command.step]]\nsql = \"select from where 1\"",
+        "where 1",
+        "syntax error",
+        "correct the statement",
+    ),
+    Bad(
+        "unknown-parameter",
+        "[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"old\"\n[[command.step]]\nsql = \"update account set balance = :old.balanc where id = :entity_id\"",
+        ":old.balanc",
+        "row old has no column balanc",
+        "did you mean :old.balance?",
+    ),
+    Bad(
+        "unknown-reply",
+        "reply = \":old.balanc\"\n[[command.step]]\nsql = \"select balance from account where id = :entity_id\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"old\"",
+        ":old.balanc\"",
+        "row old has no column balanc",
+        "did you mean :old.balance?",
+    ),
+    Bad(
+        "untyped",
+        "[[command.step]]\nsql = \"select jsonb_build_object('note', :note)\"",
+        ":note",
+        "the type of :note cannot be told",
+        "write the type, such as :note::text",
+    ),
+    Bad(
+        "two-types",
+        "[[command.step]]\nsql = \"update account set balance = balance + :amount\"\n[[command.step]]\nsql = \"insert into paid values (:amount)\"",
+        ":amount)",
+        ":amount is bigint in line",
+        "write :amount::numeric in both",
+    ),
+    Bad(
+        "no-row",
+        "[[command.step]]\nsql = \"update account set balance = 0\"\nexpect = 1\notherwise = { reject = \"no\" }\ninto = \"row\"\n[[command.step]]\nsql = \"select :row.id::text\"",
+        "update",
+        "nothing is returned for row row",
+        "add returning",
+    ),
+    Bad(
+        "clock",
+        "[[command.step]]\nsql = \"update account set note = now()::text\"",
+        "now",
+        "now() answers differently",
+        "write :command_time, or say nondeterministic = true",
+    ),
+    Bad(
+        "keyword",
+        "[[command.step]]\nsql = \"select current_user\"",
+        "current_user",
+        "current_user answers differently",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "random",
+        "[[command.step]]\nsql = \"update account set balance = random() * 100\"",
+        "random()",
+        "random() answers differently",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "uuid",
+        "[[command.step]]\nsql = \"select gen_random_uuid()\"",
+        "gen_random_uuid",
+        "gen_random_uuid() answers differently",
+        ":uuid1",
+    ),
+    Bad(
+        "nextval",
+        "[[command.step]]\nsql = \"select nextval('numbers')\"",
+        "nextval(",
+        "nextval() answers differently",
+        ":uuid1",
+    ),
+    Bad(
+        "identity",
+        "[[command.step]]\nsql = \"insert into numbered (account) values (:entity_id)\"",
+        "insert",
+        "column n of numbered is an identity",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "default",
+        "[[command.step]]\nsql = \"insert into dated (account) values (:entity_id)\"",
+        "insert",
+        "column at of dated defaults to now()",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "view",
+        "[[command.step]]\nsql = \"select at from lately\"",
+        "select",
+        "clock_timestamp() is called, by way of a view",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "trigger",
+        "[[command.step]]\nsql = \"insert into watched values (:entity_id)\"",
+        "insert",
+        "trigger watcher on watched",
+        "nondeterministic = true",
+    ),
+    Bad(
+        "schema",
+        "[[command.step]]\nsql = \"select 1 from SCHEMA.account\"",
+        "SCHEMA",
+        "SCHEMA.account names a schema",
+        "write account alone",
+    ),
+    Bad(
+        "constraint",
+        "constraints = { account_balanc_check = \"broke\" }\n[[command.step]]\nsql = \"update account set balance = 0\"",
+        "account_balanc_check",
+        "has a constraint account_balanc_check",
+        "did you mean account_balance_check?",
+    ),
+    Bad(
+        "lax",
+        "[[command.step]]\nsql = \"delete from ledger where account = :entity_id\"",
+        "",
+        "lax writes ledger and is not serializable: strict",
+        "add isolation = \"serializable\" to lax",
+    ),
+    Bad(
+        "mixed",
+        "[[command.step]]\nsql = \"insert into ledger values (:entity_id, 1)\"",
+        "",
+        "mixed writes ledger and is not serializable: strict",
+        "to mixed",
+    ),
+    Bad(
+        "denied",
+        "[[command.step]]\nsql = \"select 1 from pg_authid\"",
+        "select",
+        "permission denied for table pg_authid",
+        "grant",
+    ),
+];
+
+const STEP_BALANC: &str = "[[command.step]]\nsql = \"update account set balanc = 0\"";
+
+const GOOD: &str = r#"
+entity = "account"
+
+[[command]]
+type = "strict"
+isolation = "serializable"
+[[command.step]]
+sql = "select count(*) as entries from ledger where account = :entity_id and amount > :least"
+
+[[command]]
+type = "deliberate"
+nondeterministic = true
+reply = { id = ":made.n", note = ":note" }
+[[command.step]]
+sql = "insert into numbered (account) values (:entity_id) returning n"
+expect = 1
+otherwise = { reject = "never" }
+into = "made"
+[[command.step]]
+sql = "insert into watched select account.id from account where account.id = :entity_id"
+"#;
+
+async fn bank(name: &str) -> Bank {
+    let bank = Bank::open(name, 1).await;
+    bank.database.execute(&format!("set search_path = {}; {TABLES}", bank.database.schema)).await;
+    // not a superuser, who may do anything
+    let role = format!("{}_role", bank.database.schema);
+    let schema = &bank.database.schema;
+    bank.database
+        .execute(&format!(
+            "create role {role} login; grant all on schema {schema} to {role};
+             grant all on all tables in schema {schema} to {role}; grant all on all sequences in schema {schema} to {role}"
+        ))
+        .await;
+    bank
+}
+
+/// The bank's options for the stock binary, as a role of little power, with these files.
+fn declared(bank: &Bank, files: &[PathBuf]) -> WorkerOptions {
+    let (server, database) = bank.database.url.rsplit_once('/').expect("a path");
+    let (_, address) = server.rsplit_once('@').unwrap_or(("", server.trim_start_matches("postgres://")));
+    let url = format!("postgres://{}_role@{address}/{database}", bank.database.schema);
+    bank.options.clone().in_sql("account", files).database_url(url)
+}
+
+fn checks(said: &Said) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    report["checks"].as_array().expect("a list").clone()
 }
 
 #[tokio::test]
-async fn the_database_types_a_statement_and_names_its_tables() {
-    let (_database, mut examiner) = examiner("typed", TABLES).await;
-    let update = "update account set balance = balance - $1 where id = $2 returning balance, tags, code";
-    let found = examined(&mut examiner, update, &[None, Some("text")]).await;
-    assert_eq!(found.parameter_types, ["bigint", "text"]);
-    let columns: Vec<_> = found.columns.iter().map(|c| (c.name.as_str(), c.data_type.as_str())).collect();
-    assert_eq!(columns, [("balance", "bigint"), ("tags", "text[]"), ("code", "bpchar")]);
-    assert_eq!(names(&found), (vec!["account"], vec![("account", Operation::Update)]));
-
-    // the domain takes no null
-    let insert = "insert into account (id, balance, code, mask, level) values ($1, 0, $2, $3, $4)
-                  on conflict (id) do update set balance = $5";
-    let found = examined(&mut examiner, insert, &[]).await;
-    assert_eq!(found.parameter_types, ["text", "bpchar", "\"bit\"", "positive", "bigint"]);
-    assert_eq!(names(&found).1, [("account", Operation::Insert), ("account", Operation::Update)]);
-    assert!(found.expressions.iter().any(|expression| expression.contains("now()")), "{found:?}");
-
-    let found = examined(&mut examiner, "select * from part where id = $1", &[]).await;
-    assert_eq!(names(&found), (vec!["part"], vec![]));
-    let found = examined(&mut examiner, "update part set v = 1", &[]).await;
-    assert_eq!(names(&found), (vec!["part"], vec![("part", Operation::Update)]));
-    let found = examined(&mut examiner, "select id, at from rich where id = $1", &[]).await;
-    assert_eq!(names(&found).0, ["account"]);
-    let moved = "with gone as (delete from ledger where account = $1 returning account)
-                 insert into part select account, 1 from gone";
-    let found = examined(&mut examiner, moved, &[]).await;
-    assert_eq!(names(&found), (vec!["ledger"], vec![("ledger", Operation::Delete), ("part", Operation::Insert)]));
-    let merge = "merge into account a using (values ($1, $2::bigint)) s (k, b) on a.id = s.k
-                 when matched then update set balance = b when not matched then insert (id, balance) values (k, b)";
-    let found = examined(&mut examiner, merge, &[]).await;
-    assert_eq!(found.parameter_types, ["text", "bigint"]);
-    assert_eq!(names(&found).1, [("account", Operation::Merge)]);
-    let found = examined(&mut examiner, "select $1::numeric as n -- a remark", &[]).await;
-    assert_eq!((found.parameter_types, names(&Examined::default())), (vec!["numeric".to_owned()], (vec![], vec![])));
+async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
+    let bank = bank("rules").await;
+    let scratch = Scratch::new("rules");
+    let mut files = vec![scratch.path().join("good.toml")];
+    fs::write(&files[0], GOOD).expect("write a file");
+    for Bad(name, text, ..) in &BAD {
+        let file = scratch.path().join(format!("{name}.toml"));
+        let text = format!("entity = \"account\"\n[[command]]\ntype = \"{name}\"\n{text}\n");
+        fs::write(&file, text.replace("SCHEMA", &bank.database.schema)).expect("write a file");
+        files.push(file);
+    }
+    let options = declared(&bank, &files);
+    let said = options.run_verb(&["check", "-o", "json"]);
+    let checks = checks(&said);
+    let failed: Vec<_> = checks.iter().filter(|check| check["name"] == "commands").collect();
+    let mut unseen = Vec::new();
+    for Bad(name, _, under, problem, cure) in &BAD {
+        let [under, problem] = [under, problem].map(|text| text.replace("SCHEMA", &bank.database.schema));
+        let file = scratch.path().join(format!("{name}.toml"));
+        let text = fs::read_to_string(&file).expect("read a file");
+        let under = if under.is_empty() { format!("{name}\"") } else { under };
+        let at = text.find(&under).unwrap_or_else(|| panic!("{under:?} in {text}"));
+        let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let place = format!("{}:{}:{}: ", file.display(), text[..at].matches('\n').count() + 1, at - line_start + 1);
+        let of_file: Vec<_> = failed
+            .iter()
+            .filter(|check| {
+                check["detail"].as_str().is_some_and(|detail| detail.starts_with(&file.display().to_string()))
+            })
+            .collect();
+        let told = |check: &Value| {
+            let [detail, cured] = ["detail", "cure"].map(|key| check[key].as_str().unwrap_or_default());
+            detail.starts_with(&place) && detail.contains(&problem) && cured.contains(cure)
+        };
+        if of_file.len() != 1 || !told(of_file[0]) {
+            unseen.push(format!("{name}: expected one at {place}{problem} ({cure}), found {of_file:#?}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
+    assert_eq!((said.code, failed.len()), (Some(3), BAD.len()));
+    let found = |name: &str| checks.iter().find(|check| check["name"] == name).map(|check| &check["detail"]);
+    let strict = "1 step, fields least numeric; reads ledger, writes nothing";
+    assert_eq!(found("command strict"), Some(&strict.into()));
+    let deliberate = "2 steps, fields note json; reads account, writes numbered, watched";
+    assert_eq!(found("command deliberate"), Some(&deliberate.into()));
+    let deferrable = "checked at once: ledger_account_fkey of ledger";
+    assert!(
+        found("deferrable constraints")
+            .is_some_and(|detail| detail.as_str().is_some_and(|d| d.starts_with(deferrable)))
+    );
+    assert_eq!(found("command lax"), None);
+    let shown = options.run_verb(&["check"]).stdout;
+    assert!(shown.contains("\n  sql = \"select current_user\"\n                ^\ncure: "), "{shown}");
 }
 
 #[tokio::test]
-async fn one_bad_statement_does_not_end_the_others() {
-    let (database, mut examiner) = examiner("untyped", TABLES).await;
-    let error = refused(&mut examiner, "update account set balanc = 1").await;
-    assert_eq!((error.sqlstate.as_str(), error.position), ("42703", Some(20)));
-    let error = refused(&mut examiner, "select jsonb_build_object('é', $1)").await;
-    assert_eq!(error.sqlstate, "42P18");
-    let error = refused(&mut examiner, "select 1; drop table account").await;
-    assert_eq!(error.sqlstate, "42601");
-    let error = refused(&mut examiner, "insert into rich (id, at) values ('a', now())").await;
-    assert_eq!(error.sqlstate, "0A000", "found by explaining it: {error:?}");
-    let found = examined(&mut examiner, "select balance from account where id = $1", &[]).await;
-    assert_eq!(found.parameter_types, ["text"]);
-    database.execute(&format!("drop table {}.ledger", database.schema)).await;
-    examiner.close().await;
+async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() {
+    let bank = bank("owners").await;
+    let scratch = Scratch::new("owners");
+    let file = scratch.path().join("account.toml");
+    let write = "[[write]]\nname = \"note\"\nsql = \"update account set note = :note where id = :entity_id\"\n";
+    let command = format!("[[command]]\ntype = \"lock\"\n{STEP_BALANC}");
+    fs::write(&file, format!("entity = \"account\"\n{write}{}", command.replace("balanc", "balance"))).expect("write");
+    let in_rust =
+        WorkerOptions { program: bank.options.program.clone(), ..declared(&bank, std::slice::from_ref(&file)) };
+    let failed = |options: &WorkerOptions| {
+        let checks = checks(&options.run_verb(&["check", "-o", "json"]));
+        let failed = checks.into_iter().filter(|check| check["name"] == "commands");
+        failed.map(|check| check["detail"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let at = |line: u32, text: &str| vec![format!("{}:{line}:9: {text}", file.display())];
+    assert_eq!(failed(&in_rust), at(6, "lock is declared in SQL, and entity account has handlers in Rust"));
+    let stock = declared(&bank, std::slice::from_ref(&file));
+    assert_eq!(failed(&stock), at(3, "nobody can name write note: entity account has no handlers in Rust"));
 }

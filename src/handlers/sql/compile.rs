@@ -33,6 +33,13 @@ pub struct Function {
     pub body: String,
 }
 
+impl Function {
+    /// The SHA-256 of its body: what tells whether somebody has changed it.
+    pub fn body_digest(&self) -> Vec<u8> {
+        Sha256::digest(&self.body).to_vec()
+    }
+}
+
 /// An entity type whose commands, or writes, run in the database.
 #[derive(Clone, Debug)]
 pub struct CompiledEntity {
@@ -115,6 +122,8 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             false => compiled.in_database.runner = Some(name),
         }
     }
+    compiled.in_database.functions =
+        compiled.functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect();
     compiled
 }
 

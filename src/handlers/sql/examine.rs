@@ -7,13 +7,11 @@ use std::collections::BTreeSet;
 
 use fields::Fields;
 
-use super::declaration::{Alternative, Command, Declarations, DetailPiece, Step, Write};
+use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::rules::{Catalog, Declared, Examined, constraints, refused, reproducible, rows, schemas, serializable};
 use super::statement::{Parameter, Statement};
-use super::typed::{
-    Relation, Typed, TypedAlternative, TypedCommand, TypedParameter, TypedStatement, TypedStep, TypedWrite,
-};
+use super::typed::{Typed, TypedAlternative, TypedCommand, TypedParameter, TypedStatement, TypedStep, TypedWrite};
 use crate::postgres::{self, Deferrable, Examiner, Store};
 
 /// What examining the declarations has found.
@@ -24,7 +22,7 @@ pub struct Examination {
     /// What is wrong with the others, in order of files and lines.
     pub problems: Vec<Diagnostic>,
     /// Constraints of written tables that a transaction may put off; they are checked at once.
-    pub deferrable: Vec<(Relation, Deferrable)>,
+    pub deferrable: Vec<Deferrable>,
 }
 
 impl Examination {
@@ -52,6 +50,7 @@ pub async fn examine(store: &Store, tables_schema: &str, declarations: &Declarat
         schemas: examiner.schemas().await?,
         tables: examiner.tables().await?,
         functions: examiner.functions().await?,
+        columns: examiner.columns_of_tables().await?,
         ..Catalog::default()
     };
     let mut candidates = Vec::new();
@@ -100,12 +99,10 @@ fn judged(mut candidates: Vec<Candidate<'_>>, catalog: &Catalog) -> Examination 
     examination
 }
 
-fn deferrable(catalog: &Catalog) -> Vec<(Relation, Deferrable)> {
-    let of = |(table, written): (&Relation, &postgres::WrittenTable)| {
-        let constraints = written.deferrable.iter().cloned();
-        constraints.map(|constraint| (table.clone(), constraint)).collect::<Vec<_>>()
-    };
-    catalog.written.iter().flat_map(of).collect()
+/// Each once: a foreign key belongs to two tables.
+fn deferrable(catalog: &Catalog) -> Vec<Deferrable> {
+    let all: BTreeSet<_> = catalog.written.values().flat_map(|table| &table.deferrable).cloned().collect();
+    all.into_iter().collect()
 }
 
 /// A declaration while it is examined.
@@ -129,7 +126,7 @@ impl<'d> Candidate<'d> {
                     candidate.step(step, examiner, catalog).await?;
                 }
                 candidate.problems.extend(rows::check_templates(command, &candidate.rows));
-                candidate.untyped_fields(command);
+                command.fields().into_iter().for_each(|field| candidate.fields.json(field));
             }
             Declared::Write(write) => {
                 candidate.statement(&write.statement, None, examiner, catalog).await?;
@@ -174,7 +171,9 @@ impl<'d> Candidate<'d> {
                 self.problems.extend(disagreements);
                 if let Some(into) = into {
                     self.problems.extend(rows::check_row(statement, into, &examined.columns));
-                    self.rows.push((into, Some(examined.columns.clone())));
+                    // a row of nothing is told above, and not with each column that is asked of it
+                    let columns = Some(examined.columns.clone()).filter(|columns| !columns.is_empty());
+                    self.rows.push((into, columns));
                 }
                 self.statements.push(typed(statement, sql, parameters, examined));
             }
@@ -213,24 +212,6 @@ impl<'d> Candidate<'d> {
             _ => false,
         };
         matches!(sqlstate, "42P18" | "42P08") && parameters.iter().any(unknown)
-    }
-
-    /// Fields that no statement uses: any JSON value.
-    fn untyped_fields(&mut self, command: &Command) {
-        let mut parameters = Vec::new();
-        let details = command.steps.iter().flat_map(|step| &step.otherwise).filter_map(|a| a.detail.as_ref());
-        parameters.extend(details.flat_map(|detail| &detail.pieces).filter_map(|piece| match piece {
-            DetailPiece::Parameter(parameter) => Some(parameter),
-            DetailPiece::Text(_) => None,
-        }));
-        for template in command.reply.iter().chain(command.events.iter().map(|event| &event.data)) {
-            rows::collect(template, &mut parameters);
-        }
-        for parameter in parameters {
-            if let Parameter::Field(name) = parameter {
-                self.fields.json(name);
-            }
-        }
     }
 
     fn keep_to_rules(&mut self, catalog: &Catalog) {

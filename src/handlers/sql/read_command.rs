@@ -88,7 +88,7 @@ fn template(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option
             match Template::of_string(&text.value) {
                 Ok(template) => {
                     if let Template::Parameter(parameter) = &template {
-                        scope.r#use(reader, parameter, text.place);
+                        scope.record(reader, parameter, text.place);
                     }
                     Some(template)
                 }

@@ -57,7 +57,7 @@ pub(super) fn read_statement(
     match Statement::parse(&text.value, &text.place) {
         Ok(statement) => {
             for (parameter, place) in statement.uses() {
-                scope.r#use(reader, parameter, place);
+                scope.record(reader, parameter, place);
             }
             Some(statement)
         }
@@ -142,7 +142,7 @@ fn read_detail(reader: &mut Reader, scope: &mut Scope, alternative: Section<'_, 
     match Detail::parse(&text.value, text.place.clone()) {
         Ok(detail) => {
             for parameter in detail.parameters() {
-                scope.r#use(reader, parameter, text.place.clone());
+                scope.record(reader, parameter, text.place.clone());
             }
             Some(detail)
         }

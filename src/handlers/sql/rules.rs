@@ -22,9 +22,6 @@ pub(super) mod rows;
 pub(super) mod schemas;
 pub(super) mod serializable;
 
-/// Two names closer than this are taken for a typo of each other (Jaro-Winkler, 0 to 1).
-const SIMILARITY_MIN: f64 = 0.8;
-
 /// What the catalog says, as far as the declarations need it.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
@@ -34,6 +31,8 @@ pub(super) struct Catalog {
     pub(super) schemas: BTreeSet<String>,
     /// The tables that statements find.
     pub(super) tables: BTreeSet<String>,
+    /// Their columns.
+    pub(super) columns: BTreeSet<String>,
     /// The functions that statements find.
     pub(super) functions: BTreeSet<String>,
     /// Those of the functions that anything calls which are VOLATILE.
@@ -102,13 +101,6 @@ impl<'d> Declared<'d> {
         let found = rest[..own].find(needle).unwrap_or(0);
         Place { file: place.file.clone(), at: place.at + found }
     }
-}
-
-/// The one of `candidates` that `name` looks like a misspelling of.
-pub(super) fn nearest<'n>(name: &str, candidates: impl IntoIterator<Item = &'n String>) -> Option<&'n str> {
-    let scored = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
-    let near = scored.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
-    near.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, candidate)| candidate.as_str())
 }
 
 /// Names for a message, with commas between them.

@@ -69,7 +69,7 @@ impl Scope {
     }
 
     /// Remembers a use; what it names has to be there.
-    pub(super) fn r#use(&mut self, reader: &mut Reader, parameter: &Parameter, place: Place) {
+    pub(super) fn record(&mut self, reader: &mut Reader, parameter: &Parameter, place: Place) {
         if let Parameter::Row { row, .. } = parameter {
             match self.rows.iter_mut().find(|known| known.name == *row) {
                 Some(known) => known.used = true,

@@ -54,7 +54,7 @@ impl Fields {
         Ok(Ok((examined, disagreements)))
     }
 
-    /// A field that a template or a detail uses.
+    /// A field that is used: if no statement does, it is any JSON value.
     pub(super) fn json(&mut self, name: &str) {
         if !self.0.iter().any(|(field, _)| field.name == name) {
             self.0.push((Field { name: name.to_owned(), data_type: ANY.to_owned() }, None));

@@ -137,6 +137,23 @@ fn floating_numbers_are_those_that_become_neither_infinite_nor_zero() {
 }
 
 #[test]
+fn floating_numbers_have_the_edges_that_postgres_gives_them() {
+    let judged = |name: &str, json: &str| of(name).text(json).is_ok();
+    for good in ["1.7976931348623158e308", "3e-324", "4.9e-324", "-0", "0e99999999999999999999999"] {
+        assert!(judged("double precision", good), "{good}");
+    }
+    for bad in ["1.7976931348623159e308", "2e-324", "-1e309"] {
+        assert!(!judged("double precision", bad), "{bad}");
+    }
+    for good in ["3.40282356e38", "8e-46", "0e999"] {
+        assert!(judged("real", good), "{good}");
+    }
+    for bad in ["3.40282357e38", "7e-46"] {
+        assert!(!judged("real", bad), "{bad}");
+    }
+}
+
+#[test]
 fn a_string_is_given_as_its_content_and_nothing_else_is_a_string() {
     for json in values() {
         let content: Option<String> =

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::diagnostic::Diagnostic;
-use super::{Catalog, Declared, Examined, listed, nearest};
+use super::{Catalog, Declared, Examined, listed};
+use crate::config::nearest;
 
 /// Names under `constraints` that no written table has.
 pub(in super::super) fn check(
@@ -17,8 +18,9 @@ pub(in super::super) fn check(
     if written.iter().any(|table| !table.triggers.is_empty()) {
         return Vec::new();
     }
-    let known: BTreeSet<_> = written.iter().flat_map(|table| &table.constraints).collect();
-    let unknown = declared.constraints().keys().filter(|name| !known.contains(name));
+    let known: BTreeSet<_> = written.iter().flat_map(|table| &table.constraints).map(String::as_str).collect();
+    let names: Vec<_> = known.iter().copied().collect();
+    let unknown = declared.constraints().keys().filter(|name| !known.contains(name.as_str()));
     let name = declared.name();
     let tables = listed(tables.iter().map(|table| &table.name));
     unknown
@@ -28,10 +30,10 @@ pub(in super::super) fn check(
                 true => format!("{name} writes no table, and violates no constraint {constraint}"),
                 false => format!("no table that {name} writes has a constraint {constraint} ({tables})"),
             },
-            cure: match nearest(constraint, known.iter().copied()) {
+            cure: match nearest(constraint, &names) {
                 Some(meant) => format!("did you mean {meant}?"),
-                None if known.is_empty() => "remove it".to_owned(),
-                None => format!("name one of {}, or remove it", listed(&known)),
+                None if names.is_empty() => "remove it".to_owned(),
+                None => format!("name one of {}, or remove it", listed(&names)),
             },
         })
         .collect()

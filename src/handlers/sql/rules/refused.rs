@@ -1,13 +1,17 @@
 //! The database refuses a statement: its words, at their place, with what to do.
 
+use std::collections::BTreeSet;
+
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement, Word};
-use super::{Catalog, nearest};
+use super::Catalog;
+use crate::config::nearest;
 use crate::postgres::StatementError;
 
 const UNTYPED_PARAMETER: &str = "42P18";
 const TWO_TYPES: &str = "42P08";
 const NO_TABLE: &str = "42P01";
+const NO_COLUMN: &str = "42703";
 const NO_FUNCTION: &str = "42883";
 const NO_PRIVILEGE: &str = "42501";
 
@@ -42,14 +46,14 @@ fn cure(error: &StatementError, named: Option<&Parameter>, word: Option<&Word>, 
     if error.sqlstate == NO_FUNCTION
         && let Some(word) = word.filter(|word| word.called && !catalog.functions.contains(&word.text))
     {
-        return match nearest(&word.text, &catalog.functions) {
+        return match near(word, &catalog.functions) {
             Some(function) => format!("did you mean {function}?"),
             None => format!("correct the function's name, or make it in schema {}", catalog.tables_schema),
         };
     }
     match &error.hint {
         Some(hint) => hint.trim_end_matches('.').to_owned(),
-        None if error.sqlstate == "42703" => "correct the column's name".to_owned(),
+        None if error.sqlstate == NO_COLUMN => column(word, catalog),
         None => format!("correct the statement (SQLSTATE {})", error.sqlstate),
     }
 }
@@ -59,10 +63,23 @@ fn table(word: Option<&Word>, catalog: &Catalog) -> String {
     if !catalog.schemas.contains(schema) {
         return format!("there is no schema {schema}: make it, or correct database.tables_schema");
     }
-    match word.and_then(|word| nearest(&word.text, &catalog.tables)) {
+    match word.and_then(|word| near(word, &catalog.tables)) {
         Some(table) => format!("did you mean {table}?"),
         None => format!("make the table in schema {schema} (solewriter migrate runs the scripts that `tables` names)"),
     }
+}
+
+fn column(word: Option<&Word>, catalog: &Catalog) -> String {
+    match word.and_then(|word| near(word, &catalog.columns)) {
+        Some(column) => format!("did you mean {column}?"),
+        None => "correct the column's name".to_owned(),
+    }
+}
+
+/// Another name: the same one exists somewhere else.
+fn near<'n>(word: &Word, names: &'n BTreeSet<String>) -> Option<&'n str> {
+    let others = names.iter().map(String::as_str).filter(|name| *name != word.text);
+    nearest(&word.text, &others.collect::<Vec<_>>())
 }
 
 /// The parameter whose number the message has.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::super::declaration::{Command, Detail, DetailPiece, Template};
+use super::super::declaration::{Command, Detail};
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement};
 use super::super::typed::Column;
-use super::{Declared, listed, nearest};
+use super::listed;
+use crate::config::nearest;
 
 /// A row: its name, and its columns if its statement is in order.
 pub(in super::super) type Row<'d> = (&'d str, Option<Vec<Column>>);
@@ -30,53 +31,29 @@ pub(in super::super) fn check_statement(statement: &Statement, rows: &[Row<'_>])
 
 /// Columns that a detail asks of rows that lack them.
 pub(in super::super) fn check_detail(detail: &Detail, rows: &[Row<'_>]) -> Vec<Diagnostic> {
-    let pieces = detail.pieces.iter().filter_map(|piece| match piece {
-        DetailPiece::Parameter(parameter) => missing(parameter, detail.place.clone(), rows),
-        DetailPiece::Text(_) => None,
-    });
-    pieces.collect()
+    let parameters = detail.parameters().into_iter();
+    parameters.filter_map(|parameter| missing(parameter, detail.place.clone(), rows)).collect()
 }
 
 /// Columns that the reply and the events ask of rows that lack them.
 pub(in super::super) fn check_templates(command: &Command, rows: &[Row<'_>]) -> Vec<Diagnostic> {
-    let mut parameters = Vec::new();
-    for template in command.reply.iter().chain(command.events.iter().map(|event| &event.data)) {
-        collect(template, &mut parameters);
-    }
-    let place = |parameter: &Parameter| Declared::Command(command).place_of(&parameter.to_string());
-    parameters.into_iter().filter_map(|parameter| missing(parameter, place(parameter), rows)).collect()
-}
-
-/// The parameters of a template, in order.
-pub(in super::super) fn collect<'t>(template: &'t Template, into: &mut Vec<&'t Parameter>) {
-    match template {
-        Template::Literal(_) => {}
-        Template::Parameter(parameter) => into.push(parameter),
-        Template::Array(items) => items.iter().for_each(|item| collect(item, into)),
-        Template::Object(entries) => entries.iter().for_each(|(_, value)| collect(value, into)),
-    }
+    let templates = command.reply.iter().chain(command.events.iter().map(|event| &event.data));
+    let count: usize = templates.map(|template| template.parameters().len()).sum();
+    // the uses in the steps come first
+    let uses = command.uses.iter().skip(command.uses.len().saturating_sub(count));
+    uses.filter_map(|used| missing(&used.parameter, used.place.clone(), rows)).collect()
 }
 
 fn missing(parameter: &Parameter, place: Place, rows: &[Row<'_>]) -> Option<Diagnostic> {
     let Parameter::Row { row, column } = parameter else { return None };
-    // a later row of the same name hides the earlier one
-    let (_, columns) = match rows.iter().rev().find(|(name, _)| name == row) {
-        Some(found) => found,
-        None => {
-            let names: Vec<_> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
-            let cure = match nearest(row, &names) {
-                Some(meant) => format!("did you mean :{meant}.{column}?"),
-                None => format!("take it with into = \"{row}\" in a step before"),
-            };
-            return Some(Diagnostic { place, problem: format!("there is no row {row} here"), cure });
-        }
-    };
+    // that a row is not there at all is told when its file is read
+    let (_, columns) = rows.iter().rev().find(|(name, _)| name == row)?;
     // its own mistake is told
     let columns = columns.as_ref()?;
     if columns.iter().any(|found| found.name == *column) {
         return None;
     }
-    let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
+    let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
     let cure = match nearest(column, &names) {
         Some(meant) => format!("did you mean :{row}.{meant}?"),
         None => format!("return it too: {row} has {}", listed(&names)),
@@ -86,7 +63,8 @@ fn missing(parameter: &Parameter, place: Place, rows: &[Row<'_>]) -> Option<Diag
 
 #[cfg(test)]
 mod tests {
-    use super::super::support::{command, statement};
+    use super::super::super::declaration::{ParameterUse, Template};
+    use super::super::support::{command, place, statement};
     use super::*;
 
     fn columns(names: &[&str]) -> Vec<Column> {
@@ -96,18 +74,18 @@ mod tests {
     #[test]
     fn a_column_that_a_row_lacks_is_shown_where_it_is_asked_for() {
         let rows = [("account", Some(columns(&["id", "balance"]))), ("broken", None)];
-        let statement = statement("select :account.balanc, :acount.id, :broken.anything, :account.id");
+        let statement = statement("select :account.balanc, :broken.anything, :account.id");
         let found = check_statement(&statement, &rows);
         let cures: Vec<_> = found.iter().map(|diagnostic| (diagnostic.place.at, diagnostic.cure.as_str())).collect();
-        assert_eq!(cures, [(7, "did you mean :account.balance?"), (24, "did you mean :account.id?")]);
+        assert_eq!(cures, [(7, "did you mean :account.balance?")]);
     }
 
     #[test]
     fn replies_and_events_are_looked_through() {
         let mut command = command("account.open", "select 1");
         let parameter = Parameter::Row { row: "account".into(), column: "at".into() };
-        command.reply =
-            Some(Template::Array(vec![Template::Object(vec![("at".into(), Template::Parameter(parameter))])]));
+        command.uses = vec![ParameterUse { parameter: parameter.clone(), place: place("at") }];
+        command.reply = Some(Template::Array(vec![Template::Parameter(parameter)]));
         let found = check_templates(&command, &[("account", Some(columns(&["id"])))]);
         assert_eq!(found[0].problem, "row account has no column at");
         assert_eq!(found[0].cure, "return it too: account has id");

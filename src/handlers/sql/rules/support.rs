@@ -21,12 +21,11 @@ pub(super) fn relation(name: &str) -> Relation {
 }
 
 pub(super) fn command(name: &str, sql: &str) -> Command {
-    let any = Expect { least: 0, most: None };
     Command {
         place: place(name),
         entity: "account".into(),
         command_type: name.into(),
-        steps: vec![Step { statement: statement(sql), expect: any, otherwise: Vec::new(), into: None }],
+        steps: vec![Step { statement: statement(sql), expect: Expect::ANY, otherwise: Vec::new(), into: None }],
         reply: None,
         events: Vec::new(),
         constraints: std::collections::BTreeMap::new(),
@@ -44,7 +43,7 @@ pub(super) fn write(name: &str, sql: &str) -> Write {
         entity: "account".into(),
         name: name.into(),
         statement: statement(sql),
-        expect: Expect { least: 0, most: None },
+        expect: Expect::ANY,
         constraints: std::collections::BTreeMap::new(),
         optional: Vec::new(),
         nondeterministic: false,
