@@ -70,9 +70,9 @@ fn write(directory: &Path) -> anyhow::Result<Written> {
 
 /// Whether the directory is there already, and empty. Nobody's files are mixed with these.
 fn is_there(directory: &Path) -> anyhow::Result<bool> {
-    match fs::read_dir(directory) {
-        Ok(mut entries) if entries.next().is_none() => Ok(true),
-        Ok(_) => {
+    match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(true),
+        Ok(false) => {
             let why = format!("{} is not empty: name a directory that is new or empty", directory.display());
             Err(Problem::usage(why).into())
         }
