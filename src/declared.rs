@@ -54,11 +54,10 @@ impl Declared {
         Ok(Self { declarations, database: config.database.clone() })
     }
 
-    /// The same where solewriter's tables and the team's are in these schemas.
+    /// The same in another database.
     #[must_use]
-    pub fn in_schemas_of(self, database: &Database) -> Self {
-        let (own_schema, tables_schema) = (database.schema.clone(), database.tables_schema.clone());
-        Self { own_schema, tables_schema, ..self }
+    pub fn in_database(self, database: &Database) -> Self {
+        Self { database: database.clone(), ..self }
     }
 
     /// Whether nothing is declared.

@@ -11,6 +11,7 @@ use super::latency::{Latencies, Percentiles};
 use super::ledger::{self, Ledger, Sums};
 use super::sample::SampleTraffic;
 use super::verdict::{Balance, Difference};
+use super::versions::{check_versions, entity};
 use crate::postgres::{DeadCommand, EntityState, Held, PartitionStatus, SettledCommand};
 
 /// A new command, about to be sent.
@@ -165,7 +166,7 @@ impl Books {
         self.check_dead(&evidence.dead)?;
         let rows = self.check_settled(evidence)?;
         self.check_outcomes(&rows)?;
-        check_versions(evidence)?;
+        check_versions(&evidence.settled, &evidence.entities)?;
         let holdings = holdings(samples, &evidence.entities, &evidence.held)?;
         let sums = self.sums(&evidence.settled, &holdings)?;
         let held = sums.into_iter().map(|(entity_type, sum)| (entity_type, sum.held)).collect();
@@ -271,36 +272,6 @@ pub(super) fn balanced(sums: Sums) -> Result<Sums, Difference> {
             Err(Difference::Sum { entity_type, held, added })
         }
         None => Ok(sums),
-    }
-}
-
-fn entity(row: &SettledCommand) -> (&str, &str) {
-    (&row.entity_type, &row.entity_id)
-}
-
-/// Versions without gaps: as many different ones, up to the entity's own, as commands were applied.
-fn check_versions(evidence: &Evidence) -> Result<(), Difference> {
-    let mut versions: HashMap<(&str, &str), HashSet<i64>> = HashMap::new();
-    let mut applied: HashMap<(&str, &str), i64> = HashMap::new();
-    for row in evidence.settled.iter().filter(|row| row.applied) {
-        *applied.entry(entity(row)).or_default() += 1;
-        versions.entry(entity(row)).or_default().insert(row.version);
-    }
-    for EntityState { entity_type, entity_id, version, .. } in &evidence.entities {
-        let key = (entity_type.as_str(), entity_id.as_str());
-        let count = applied.remove(&key).unwrap_or(0);
-        let gapless = versions.get(&key).is_none_or(|found| (1..=*version).all(|v| found.contains(&v)));
-        if count != *version || !gapless {
-            let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-            return Err(Difference::Version { entity_type, entity_id, version: *version, applied: count });
-        }
-    }
-    match applied.into_iter().next() {
-        Some(((entity_type, entity_id), applied)) => {
-            let (entity_type, entity_id) = (entity_type.to_owned(), entity_id.to_owned());
-            Err(Difference::Version { entity_type, entity_id, version: 0, applied })
-        }
-        None => Ok(()),
     }
 }
 

@@ -33,6 +33,7 @@ mod script;
 mod services;
 mod traffic;
 mod verdict;
+mod versions;
 mod view;
 mod zombie;
 

@@ -74,10 +74,10 @@ impl Project {
         Ok(self)
     }
 
-    /// From now on the tables are there.
-    pub(super) fn tables_in(&mut self, database: &Database) {
+    /// From now on this is its database.
+    pub(super) fn move_to(&mut self, database: &Database) {
         let declared = self.worker.declared.take();
-        self.worker.declared = declared.map(|declared| declared.in_schemas_of(database));
+        self.worker.declared = declared.map(|declared| declared.in_database(database));
     }
 }
 

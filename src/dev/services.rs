@@ -52,7 +52,7 @@ impl Services {
             Some(url) => in_a_schema(url)?,
             None => privately().await?,
         };
-        project.tables_in(&database);
+        project.move_to(&database);
         let kafka = Kafka {
             bootstrap_servers: Some(broker.bootstrap_servers().to_owned()),
             group_id: "solewriter-dev".to_owned(),
