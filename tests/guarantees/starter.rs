@@ -56,7 +56,8 @@ impl Stock {
     }
 
     fn wait_until_it_says(&self, words: &str) {
-        wait_for(format!("dev to say: {words}"), PATIENCE, || self.read("stdout").contains(words).then_some(()));
+        // a zombie that came to nothing on a busy machine is followed by another half a minute later
+        wait_for(format!("dev to say: {words}"), PATIENCE * 5, || self.read("stdout").contains(words).then_some(()));
     }
 
     /// Neither its schema nor that of the tables.
@@ -158,5 +159,7 @@ fn a_sample_that_becomes_a_dead_letter_is_a_difference() {
     let samples = scratch.path().join("dev.jsonl");
     fs::write(&samples, r#"{"key":"a","type":"card.issue","data":{"amount":"much"}}"#).expect("samples");
     let (stdout, _) = Stock::start(scratch.path(), &["dev", "--for", "5s"], "").ends_with(3);
-    assert!(stdout.contains("card.issue to a is a dead letter: malformed-payload: "), "{stdout}");
+    // the first of the partition that is settled first, whichever pass it is of
+    assert!(stdout.contains("\nthe books do NOT balance: card.issue to a"), "{stdout}");
+    assert!(stdout.contains(" is a dead letter: malformed-payload: field amount: "), "{stdout}");
 }
