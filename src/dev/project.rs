@@ -69,7 +69,7 @@ impl Project {
 
     /// Reads what is declared.
     fn declared(mut self) -> Result<Self, Error> {
-        let declared = self.worker.declared(&self.config).map_err(|mistakes| DeclaredError::from(mistakes))?;
+        let declared = self.worker.declared(&self.config).map_err(DeclaredError::from)?;
         self.worker.declared = Some(declared);
         Ok(self)
     }
