@@ -114,7 +114,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             continue;
         }
         let prefix = if serializable { "run_serializable" } else { "run" };
-        let function = finish(prefix, entity, runner(&of_level, schemas, serializable), schemas.own);
+        let function = finish(prefix, entity, runner(&of_level, schemas), schemas.own);
         let name: Arc<str> = function.name.as_str().into();
         compiled.functions.push(function);
         match serializable {
