@@ -54,6 +54,12 @@ impl Declared {
         Ok(Self { declarations, database: config.database.clone() })
     }
 
+    /// The same in another database.
+    #[must_use]
+    pub fn in_database(self, database: &Database) -> Self {
+        Self { database: database.clone(), ..self }
+    }
+
     /// Whether nothing is declared.
     pub fn is_empty(&self) -> bool {
         self.declarations.commands.is_empty() && self.declarations.writes.is_empty()

@@ -18,5 +18,6 @@ mod secured;
 mod sql_failures;
 mod sql_rules;
 mod sql_writes;
+mod starter;
 mod support;
 mod support_works;
