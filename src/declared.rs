@@ -45,13 +45,9 @@ impl Declared {
     /// # Errors
     /// All mistakes of all files.
     pub fn load(config: &Config, rust: &[&str]) -> Result<Self, Diagnostics> {
-        let declarations = Declarations::load(config)?;
-        let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.entity).collect();
-        let mistakes = entities::check(&declarations, &topics, rust);
-        if !mistakes.is_empty() {
-            return Err(Diagnostics(mistakes));
-        }
-        Ok(Self { declarations, database: config.database.clone() })
+        let (declarations, mut mistakes) = Declarations::load(config);
+        mistakes.0.extend(entities::check(config, &declarations, rust));
+        mistakes.or(Self { declarations, database: config.database.clone() })
     }
 
     /// The same in another database.
@@ -94,8 +90,16 @@ impl Declared {
         if self.is_empty() {
             return Ok(Compiled::default());
         }
+        Ok(Compiled::of(&self.database, &self.typed(store).await?))
+    }
+
+    /// Examines every statement.
+    ///
+    /// # Errors
+    /// All mistakes, or a database that does not answer.
+    pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
         let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
-        Ok(Compiled::of(&self.database, &examination.into_typed()?))
+        Ok(examination.into_typed()?)
     }
 }
 
@@ -115,6 +119,12 @@ impl Compiled {
     /// All functions, those that others call first.
     pub fn functions(&self) -> Vec<&Function> {
         self.entities.iter().flat_map(|entity| &entity.functions).collect()
+    }
+
+    /// Those of an entity type.
+    pub fn functions_of(&self, entity: &str) -> Vec<&Function> {
+        let compiled = self.entities.iter().filter(|compiled| *compiled.entity == *entity);
+        compiled.flat_map(|compiled| &compiled.functions).collect()
     }
 
     /// Makes those that are not in the database. Their names.

@@ -15,8 +15,8 @@ use super::operator::{Change, SkipTo, Target};
 use super::resume::Choices;
 use super::status::{Halt, PartitionStatus};
 use crate::config::Config;
+use crate::declared::Compiled;
 use crate::halt::HaltCode;
-use crate::handlers::sql::declaration::Declarations;
 use crate::kafka::{self, Inspector, LogEnd};
 use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
@@ -57,21 +57,23 @@ pub(super) async fn migrate(worker: &Worker, config: &Config) -> anyhow::Result<
 /// Looks at every dependency, topic, partition count, permission and handler. A dependency that
 /// cannot be reached is a failed check, not an error.
 pub(super) async fn check(worker: &Worker, config: &Config) -> anyhow::Result<Vec<Check>> {
-    let (declarations, mut checks) = match super::check_sql::declarations(config) {
-        Ok(declarations) => (declarations, Vec::new()),
-        Err(mistakes) => (Declarations::default(), mistakes),
-    };
+    let read = super::check_sql::Read::of(worker, config);
+    let mut checks: Vec<_> = read.mistakes().collect();
     // entity types that are declared in files which cannot be read are not without handlers
-    if checks.is_empty() {
-        checks.extend(super::check_config::handlers(worker, config, &declarations));
+    if read.is_in_order() {
+        checks.extend(super::check_config::handlers(worker, config, &read.declarations));
     }
     let (database, known) = super::check_database::checks(config).await?;
     let reached = database.iter().all(|check| check.name != super::check_database::DATABASE || !check.has_failed());
     checks.extend(database);
+    let mut compiled = Compiled::default();
     if reached {
-        checks.extend(super::check_sql::checks(worker, config, &declarations).await?);
+        let (said, functions) = read.checks(config).await?;
+        checks.extend(said);
+        compiled = functions;
     }
-    checks.extend(super::check_kafka::checks(worker, config, &known).await?);
+    let handlers = |entity: &str| compiled.handlers(entity, worker.handlers(entity));
+    checks.extend(super::check_kafka::checks(handlers, config, &known).await?);
     Ok(checks)
 }
 

@@ -8,10 +8,10 @@ use super::check::Check;
 use super::check_database::Known;
 use super::{backend, check_sample};
 use crate::config::{Config, Topic};
+use crate::handlers::EntityHandlers;
 use crate::kafka::{self, InspectError, Inspector, Topics};
 use crate::postgres::Holder;
 use crate::record::TopicPartition;
-use crate::worker::Worker;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that are gone sooner than an outage may last are lost.
@@ -20,7 +20,13 @@ const RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
 const MESSAGE_BYTES_MAX: u64 = 1_048_588;
 
 /// The cluster answers, and every topic is there and can hold commands.
-pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> anyhow::Result<Vec<Check>> {
+///
+/// `handlers`: of an entity type, if they are in order.
+pub(super) async fn checks(
+    handlers: impl Fn(&str) -> Option<Arc<EntityHandlers>>,
+    config: &Config,
+    known: &Known,
+) -> anyhow::Result<Vec<Check>> {
     let inspector = backend::inspector(config)?;
     let asked = inspector.clone();
     let Some(cluster_id) = tokio::task::spawn_blocking(move || asked.cluster_id()).await? else {
@@ -39,7 +45,7 @@ pub(super) async fn checks(worker: &Worker, config: &Config, known: &Known) -> a
                 let placed_for = known.placed_for(&topic.name);
                 checks.extend(placed_for.filter_map(|placed_for| moved(&topic.name, partitions, placed_for)));
                 checks.push(group(&inspector, topic).await?);
-                checks.push(check_sample::check(worker, topic, &inspector, partitions).await?);
+                checks.push(check_sample::check(handlers(&topic.entity), topic, &inspector, partitions).await?);
             }
             Err(error) => checks.push(missing(config, &topic.name, &error)),
         }

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::check::Check;
+use crate::command::Command;
 use crate::config::{Partitioner, Topic};
-use crate::dead_letter::DeadCode;
-use crate::handlers::EntityHandlers;
+use crate::dead_letter::{DeadCode, DeadLetter};
+use crate::handlers::{EntityHandlers, Handler};
 use crate::kafka::{InspectError, Inspector};
 use crate::record::{Record, TopicPartition};
 use crate::runtime::worker_time_ms;
 use crate::steps::Rules;
+use crate::steps::decide::called;
 use crate::steps::receive::receive;
 use crate::steps::route::route;
-use crate::worker::Worker;
 
 /// Partitions that are looked into, from the first.
 const PARTITIONS_MAX: i32 = 8;
@@ -38,14 +39,14 @@ struct Sample {
 
 /// Reads the last records, and says what a worker would make of them.
 pub(super) async fn check(
-    worker: &Worker,
+    handlers: Option<Arc<EntityHandlers>>,
     topic: &Topic,
     inspector: &Arc<Inspector>,
     partition_count: i32,
 ) -> anyhow::Result<Check> {
     let name = format!("commands on {}", topic.name);
-    let Some(handlers) = worker.handlers(&topic.entity).cloned() else {
-        return Ok(Check::ok(name, "not judged: no handlers"));
+    let Some(handlers) = handlers else {
+        return Ok(Check::ok(name, "not judged: no handlers, or none that are in order"));
     };
     let (inspector, topic) = (inspector.clone(), topic.clone());
     let read = tokio::task::spawn_blocking(move || sample(&inspector, &topic, &handlers, partition_count)).await?;
@@ -83,7 +84,8 @@ fn sample(
 impl Sample {
     fn judge(&mut self, record: Record, rules: &Rules, now_ms: i64) {
         self.records += 1;
-        match receive(record, rules).and_then(|command| route(command, rules)) {
+        let judged = receive(record, rules).and_then(|command| route(command, rules));
+        match judged.and_then(|command| with_arguments(command, rules)) {
             Ok(command) => match crate::horizon::id_time_ms(&command.id) {
                 None => self.untimed += 1,
                 Some(time_ms) if time_ms > now_ms + CLOCK_SKEW_MAX_MS => self.ahead += 1,
@@ -134,6 +136,16 @@ impl Sample {
             0 => Check::ok(name, "none yet"),
             _ => Check::ok(name, format!("the last {records}: on their partitions, with UUIDv7 ids")),
         }
+    }
+}
+
+/// Of a command in SQL its payload is judged, too; whether it suits a handler in Rust only running
+/// it would tell.
+fn with_arguments(command: Command, rules: &Rules) -> Result<Command, Box<DeadLetter>> {
+    let Handler::Sql(call) = &command.command_type.handler else { return Ok(command) };
+    match called(&command, rules, call) {
+        Ok(_) => Ok(command),
+        Err(fault) => Err(Box::new(command.dead(fault))),
     }
 }
 

@@ -4,63 +4,75 @@ use super::check::Check;
 use crate::config::Config;
 use crate::declared::Compiled;
 use crate::handlers::sql::declaration::Declarations;
-use crate::handlers::sql::diagnostic::{Diagnostic, Place};
+use crate::handlers::sql::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::handlers::sql::examine::{Examination, examine};
 use crate::handlers::sql::rules::entities;
 use crate::handlers::sql::typed::{Field, Relation, TypedCommand, TypedWrite};
 use crate::postgres::{Deferrable, Store};
 use crate::worker::Worker;
 
-/// What the files declare, or a line for each mistake that needs no database to be found.
-pub(super) fn declarations(config: &Config) -> Result<Declarations, Vec<Check>> {
-    Declarations::load(config).map_err(|mistakes| mistakes.0.iter().map(failed).collect())
+/// What of the files is in order so far, and what is wrong that needs no database to be found.
+pub(super) struct Read {
+    pub(super) declarations: Declarations,
+    mistakes: Vec<Diagnostic>,
 }
 
-/// The database takes what is declared, and it keeps to the rules. The database has been reached.
-pub(super) async fn checks(
-    worker: &Worker,
-    config: &Config,
-    declarations: &Declarations,
-) -> anyhow::Result<Vec<Check>> {
-    if declarations.commands.is_empty() && declarations.writes.is_empty() {
-        return Ok(Vec::new());
+impl Read {
+    pub(super) fn of(worker: &Worker, config: &Config) -> Self {
+        let (declarations, Diagnostics(mut mistakes)) = Declarations::load(config);
+        mistakes.extend(entities::check(config, &declarations, &worker.entity_types().collect::<Vec<_>>()));
+        Self { declarations, mistakes }
     }
-    let store = Store::new(&config.database, "solewriter check")?;
-    let examination = examine(&store, &config.database.tables_schema, declarations).await?;
-    let functions = functions(config, &store, &examination).await?;
-    store.close().await;
-    let topics: Vec<_> = config.topics.iter().map(|topic| topic.entity.as_str()).collect();
-    let rust: Vec<_> = worker.entity_types().collect();
-    let mut checks = said(&examination, &entities::check(declarations, &topics, &rust));
-    checks.extend(functions);
-    Ok(checks)
+
+    pub(super) fn is_in_order(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// A line for each mistake.
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = Check> {
+        self.mistakes.iter().map(failed)
+    }
+
+    /// The database takes what is declared, and it keeps to the rules. The database has been
+    /// reached. Also the functions, if nothing at all is wrong.
+    pub(super) async fn checks(&self, config: &Config) -> anyhow::Result<(Vec<Check>, Compiled)> {
+        if self.declarations.commands.is_empty() && self.declarations.writes.is_empty() {
+            return Ok((Vec::new(), Compiled::default()));
+        }
+        let store = Store::new(&config.database, "solewriter check")?;
+        let examination = examine(&store, &config.database.tables_schema, &self.declarations).await?;
+        let mut checks = said(&examination, &self.mistakes);
+        let mut compiled = Compiled::default();
+        if self.is_in_order() && examination.problems.is_empty() {
+            compiled = Compiled::of(&config.database, &examination.typed);
+            checks.push(functions(&compiled, &store).await?);
+        }
+        store.close().await;
+        Ok((checks, compiled))
+    }
 }
 
-/// What `migrate` has made is what the files say. Nothing is said while the files have mistakes.
-async fn functions(config: &Config, store: &Store, examination: &Examination) -> anyhow::Result<Option<Check>> {
+/// What `migrate` has made is what the files say.
+async fn functions(compiled: &Compiled, store: &Store) -> anyhow::Result<Check> {
     const NAME: &str = "functions of commands in SQL";
-    if !examination.problems.is_empty() {
-        return Ok(None);
-    }
-    let compiled = Compiled::of(&config.database, &examination.typed);
     let absent = compiled.absent(store).await?;
-    Ok(Some(match absent.as_slice() {
+    Ok(match absent.as_slice() {
         [] => Check::ok(NAME, format!("{} in the database, as the files say", compiled.functions().len())),
         absent => {
             let detail = format!("missing, or not what the files say: {}", absent.join(", "));
             Check::failed(NAME, detail, "type: solewriter migrate")
         }
-    }))
+    })
 }
 
-fn said(examination: &Examination, misplaced: &[Diagnostic]) -> Vec<Check> {
-    // a command that the database takes may still be at home in no topic
-    let at_home = |place: &Place| !misplaced.iter().any(|diagnostic| diagnostic.place == *place);
+fn said(examination: &Examination, mistakes: &[Diagnostic]) -> Vec<Check> {
+    // a command that the database takes may still have handlers in Rust beside it
+    let at_home = |place: &Place| !mistakes.iter().any(|diagnostic| diagnostic.place == *place);
     let commands = examination.typed.commands.iter().filter(|command| at_home(&command.declaration.place));
     let writes = examination.typed.writes.iter().filter(|write| at_home(&write.declaration.place));
     let mut checks: Vec<_> = commands.map(command).chain(writes.map(write)).collect();
     checks.extend(deferrable(&examination.deferrable));
-    checks.extend(misplaced.iter().chain(&examination.problems).map(failed));
+    checks.extend(examination.problems.iter().map(failed));
     checks
 }
 
@@ -124,7 +136,7 @@ mod tests {
 
     #[test]
     fn fields_and_tables_are_named_and_so_is_their_absence() {
-        let amount = Field { name: "amount".into(), data_type: "bigint".into() };
+        let amount = Field { name: "amount".into(), data_type: "bigint".into(), base_type: "bigint".into() };
         assert_eq!(fields(&[amount]), "fields amount bigint");
         assert_eq!(fields(&[]), "no fields");
         assert_eq!(tables(&[&relation("account")], &[]), "reads account, writes nothing");

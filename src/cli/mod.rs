@@ -27,6 +27,7 @@ mod resume;
 mod run;
 mod signals;
 mod status;
+mod try_command;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ enum Verb {
     Migrate(migrate::Args),
     Check(check::Args),
     Publish(publish::Args),
+    Try(try_command::Args),
     Status(status::Args),
     Inspect(inspect::Args),
     Halt(halt::Args),
@@ -140,6 +142,7 @@ impl Cli {
             Verb::Migrate(args) => wait_for(migrate::run(&args, output, &worker, &load()?)),
             Verb::Check(_) => wait_for(check::run(output, &worker, &load()?)),
             Verb::Publish(args) => wait_for(publish::run(args, output, load()?)),
+            Verb::Try(args) => wait_for(try_command::run(&args, output, &worker, &load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
             Verb::Inspect(args) => wait_for(inspect::run(args, output, load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),

@@ -20,6 +20,7 @@ mod reckoning;
 mod settings;
 mod settle;
 mod statements;
+mod trial;
 mod watch;
 
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
@@ -40,6 +41,7 @@ pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
 pub use statements::{Examined, Examiner, StatementError};
+pub use trial::{ChangedRow, Changes, Trial, TrialEnding, Tried};
 pub use watch::{PartitionStatus, Watched};
 
 /// What a value of this adapter returns.

@@ -25,6 +25,8 @@ pub struct Examiner {
 pub struct Examined {
     /// The types of `$1`, `$2`, …, as they can be written behind `::`, without a length.
     pub parameter_types: Vec<String>,
+    /// The same with what is below them in place of domains.
+    pub base_types: Vec<String>,
     /// What it returns.
     pub columns: Vec<Column>,
     /// The tables that it reads, a partition as its root, in order of their names.
@@ -119,12 +121,14 @@ impl Examiner {
         let types = self.parameter_types(&name).await?;
         let plan = self.explain(&name, sql, &types).await?;
         let columns = self.columns(sql, &types).await?;
+        let base_types = self.base_types(&types).await?;
         let roots = self.roots(&plan).await?;
         let root = |relation: Relation| roots.get(&relation).cloned().unwrap_or(relation);
         let reads: BTreeSet<_> = plan.reads.into_iter().map(root).collect();
         let writes: BTreeSet<_> = plan.writes.into_iter().map(|(table, how)| (root(table), how)).collect();
         Ok(Examined {
             parameter_types: types.into_iter().map(|parameter| parameter.name).collect(),
+            base_types,
             columns,
             reads: reads.into_iter().collect(),
             writes: writes.into_iter().collect(),
@@ -175,7 +179,8 @@ impl Examiner {
         // the type below the domain reads and writes the same
         self.connection.execute("rollback to savepoint explained").await?;
         let base = self.base_types(types).await?;
-        let base: Vec<_> = base.iter().map(String::as_str).collect();
+        let pairs = types.iter().zip(&base);
+        let base: Vec<_> = pairs.map(|(own, base)| if own.domain { &**base } else { &*own.name }).collect();
         let Ok(name) = self.prepare(sql, &base).await else { return Err(error) };
         Ok(self.explain_prepared(&name, types.len()).await?)
     }
@@ -189,13 +194,17 @@ impl Examiner {
         Ok(Plan::read(&document))
     }
 
+    /// Of an array of domains: the array of what is below them.
     async fn base_types(&mut self, types: &[ParameterType]) -> Result<Vec<String>> {
         let sql = format!(
-            "with recursive down (n, t) as (
-                 select n, oid from unnest($1::oid[]) with ordinality as u (oid, n)
+            "with recursive down (n, t, brackets, depth) as (
+                 select n, t, '', 0 from unnest($1::oid[]) with ordinality as u (t, n)
                  union all
-                 select n, typbasetype from down join pg_type on oid = t where typtype = 'd')
-             select {TYPE_NAME} from down join pg_type on oid = t where typtype <> 'd' order by n"
+                 select n, case own.typtype when 'd' then own.typbasetype else own.typelem end,
+                        case own.typtype when 'd' then brackets else brackets || '[]' end, depth + 1
+                   from down join pg_type own on own.oid = t left join pg_type element on element.oid = own.typelem
+                  where own.typtype = 'd' or (own.typcategory = 'A' and element.typtype = 'd'))
+             select distinct on (n) {TYPE_NAME} || brackets from down order by n, depth desc"
         );
         let oids: Vec<_> = types.iter().map(|parameter| parameter.oid).collect();
         Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(oids).fetch_all(&mut self.connection).await?)

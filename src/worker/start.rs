@@ -21,7 +21,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts to reach a dependency at the start.
 const START_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What a topic takes if the broker does not tell: Kafka's default, in bytes.
-const MESSAGE_BYTES_MAX: usize = 1_000_000;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1_000_000;
 
 type Started = (Arc<Runtime>, tokio::sync::mpsc::UnboundedReceiver<Notice>);
 

@@ -133,7 +133,7 @@ fn next_number(numbered: &[Numbered]) -> i16 {
 
 fn fields(typed: &[typed::Field], optional: &[String], schema: Option<&serde_json::Value>) -> Arc<Fields> {
     let field = |field: &typed::Field| Field {
-        field_type: FieldType::of_postgres(&field.data_type),
+        field_type: FieldType::of_postgres(&field.base_type),
         optional: optional.contains(&field.name),
         name: field.name.clone(),
     };

@@ -24,12 +24,11 @@ pub struct Declarations {
 }
 
 impl Declarations {
-    /// Reads the files of the configuration's `commands`, and checks what needs no database.
-    ///
-    /// # Errors
-    ///
-    /// All mistakes of all files.
-    pub fn load(config: &Config) -> Result<Self, Diagnostics> {
+    /// Reads the files of the configuration's `commands`, and checks what needs no database: the
+    /// declarations that are in order, and all mistakes of all files. Whoever runs commands refuses
+    /// to if there is any; the rest is there so that it can be checked, too.
+    #[must_use]
+    pub fn load(config: &Config) -> (Self, Diagnostics) {
         load::declarations(config, files::find(config))
     }
 }

@@ -36,6 +36,16 @@ pub struct Diagnostic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
+impl Diagnostics {
+    /// `value`, if nothing is wrong.
+    ///
+    /// # Errors
+    /// These mistakes, if there are any.
+    pub fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
 impl Place {
     /// The file as a whole: what is wrong is not in its text.
     #[must_use]

@@ -15,11 +15,8 @@ use crate::config::{Config, nearest};
 
 const FILE_KEYS: [&str; 4] = ["entity", "tables", "command", "write"];
 
-/// Everything that the files declare, or every mistake in them.
-pub(super) fn declarations(
-    config: &Config,
-    files: Vec<Result<Found, Diagnostic>>,
-) -> Result<Declarations, Diagnostics> {
+/// What is in order of all that the files declare, and every mistake in them.
+pub(super) fn declarations(config: &Config, files: Vec<Result<Found, Diagnostic>>) -> (Declarations, Diagnostics) {
     let mut declarations = Declarations::default();
     let mut mistakes = Vec::new();
     for found in files {
@@ -29,12 +26,16 @@ pub(super) fn declarations(
         }
     }
     let commands = declarations.commands.iter();
-    mistakes.extend(twice("command type", commands.map(|c| (&c.entity, &c.command_type, &c.place))));
-    mistakes.extend(twice("write", declarations.writes.iter().map(|w| (&w.entity, &w.name, &w.place))));
-    if mistakes.is_empty() { Ok(declarations) } else { Err(Diagnostics(mistakes)) }
+    let mut again = twice("command type", commands.map(|c| (&c.entity, &c.command_type, &c.place)));
+    again.extend(twice("write", declarations.writes.iter().map(|w| (&w.entity, &w.name, &w.place))));
+    let is_first = |place: &Place| !again.iter().any(|mistake| mistake.place == *place);
+    declarations.commands.retain(|command| is_first(&command.place));
+    declarations.writes.retain(|write| is_first(&write.place));
+    mistakes.extend(again);
+    (declarations, Diagnostics(mistakes))
 }
 
-/// Adds what one file declares; the mistakes, in order of lines.
+/// Adds what of one file is in order; the mistakes, in order of lines.
 fn read_file(config: &Config, found: &Found, declarations: &mut Declarations) -> Vec<Diagnostic> {
     let mut reader = Reader::new(found.file.clone());
     let (document, errors) = DeTable::parse_recoverable(&found.file.text);
@@ -51,10 +52,14 @@ fn read_file(config: &Config, found: &Found, declarations: &mut Declarations) ->
     let entity = read_entity(&mut reader, top, config);
     let entity = entity.unwrap_or_else(|| Arc::from(""));
     for command in reader.items(top, "command", "write [[command]]") {
-        declarations.commands.extend(read_command(&mut reader, command, &entity, &found.directory));
+        let before = reader.mistakes.len();
+        let read = read_command(&mut reader, command, &entity, &found.directory);
+        declarations.commands.extend(read.filter(|_| reader.mistakes.len() == before));
     }
     for write in reader.items(top, "write", "write [[write]]") {
-        declarations.writes.extend(read_write(&mut reader, write, &entity));
+        let before = reader.mistakes.len();
+        let read = read_write(&mut reader, write, &entity);
+        declarations.writes.extend(read.filter(|_| reader.mistakes.len() == before));
     }
     declarations.tables.extend(read_tables(&mut reader, top, found));
     if FILE_KEYS[1..].iter().all(|key| !top.table.contains_key(*key)) {
@@ -94,7 +99,8 @@ fn read_tables(reader: &mut Reader, top: Section<'_, '_>, found: &Found) -> Opti
 fn twice<'d>(what: &str, declared: impl Iterator<Item = (&'d Arc<str>, &'d Arc<str>, &'d Place)>) -> Vec<Diagnostic> {
     let mut known: Vec<(&str, &str, &Place)> = Vec::new();
     let mut mistakes = Vec::new();
-    for (entity, name, place) in declared {
+    // a file that names no entity is told so
+    for (entity, name, place) in declared.filter(|(entity, ..)| !entity.is_empty()) {
         match known.iter().find(|(known_entity, known, _)| *known_entity == &**entity && *known == &**name) {
             Some((_, _, first)) => mistakes.push(Diagnostic {
                 place: place.clone(),

@@ -14,6 +14,7 @@ use super::statement::Statement;
 use super::typed::{Relation, TypedStatement};
 use crate::postgres::{Operation, WrittenTable};
 
+mod clock;
 pub(super) mod constraints;
 pub mod entities;
 pub(super) mod refused;

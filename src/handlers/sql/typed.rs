@@ -86,6 +86,8 @@ pub struct Field {
     pub name: String,
     /// Its type, as it can be written behind `::`. `json`: no statement uses it, any value will do.
     pub data_type: String,
+    /// The type below it, if it is a domain; otherwise the same.
+    pub base_type: String,
 }
 
 /// A column that a statement returns.

@@ -50,7 +50,8 @@ pub(super) fn handle(
     }
 }
 
-fn called(command: &Command, rules: &Rules, call: &Call) -> Result<Called, Fault> {
+/// The call that a command in SQL becomes.
+pub(crate) fn called(command: &Command, rules: &Rules, call: &Call) -> Result<Called, Fault> {
     let data = object(command.data())?;
     let arguments = call.arguments(data, &command.id).map_err(|why| (DeadCode::MalformedPayload, why))?;
     Ok(Called {

@@ -79,7 +79,11 @@ fn withdraw() -> TypedCommand {
     };
     TypedCommand {
         declaration,
-        fields: vec![Field { name: "amount".to_owned(), data_type: "bigint".to_owned() }],
+        fields: vec![Field {
+            name: "amount".to_owned(),
+            data_type: "bigint".to_owned(),
+            base_type: "bigint".to_owned(),
+        }],
         steps: vec![TypedStep {
             declaration: step,
             statement: typed_statement(update, &["balance"]),

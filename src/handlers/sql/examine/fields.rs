@@ -57,7 +57,8 @@ impl Fields {
     /// A field that is used: if no statement does, it is any JSON value.
     pub(super) fn json(&mut self, name: &str) {
         if !self.0.iter().any(|(field, _)| field.name == name) {
-            self.0.push((Field { name: name.to_owned(), data_type: ANY.to_owned() }, None));
+            let field = Field { name: name.to_owned(), data_type: ANY.to_owned(), base_type: ANY.to_owned() };
+            self.0.push((field, None));
         }
     }
 
@@ -72,10 +73,12 @@ impl Fields {
     }
 
     fn remember(&mut self, statement: &Statement, parameters: &[Parameter], examined: &Examined) {
-        for (parameter, data_type) in parameters.iter().zip(&examined.parameter_types) {
+        let types = examined.parameter_types.iter().zip(&examined.base_types);
+        for (parameter, (data_type, base_type)) in parameters.iter().zip(types) {
             let Parameter::Field(name) = parameter else { continue };
             if self.known(parameter).is_none() {
-                let field = Field { name: name.clone(), data_type: data_type.clone() };
+                let (name, data_type, base_type) = (name.clone(), data_type.clone(), base_type.clone());
+                let field = Field { name, data_type, base_type };
                 self.0.push((field, place(statement, parameter)));
             }
         }

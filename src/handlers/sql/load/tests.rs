@@ -27,7 +27,8 @@ impl Files {
             directory: self.0.clone(),
             ..Config::default()
         };
-        Declarations::load(&config)
+        let (declarations, mistakes) = Declarations::load(&config);
+        mistakes.or(declarations)
     }
 }
 

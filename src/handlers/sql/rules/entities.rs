@@ -1,29 +1,15 @@
-//! Every entity type of the declarations has a topic, and its commands one owner.
-
-use std::collections::BTreeSet;
-use std::sync::Arc;
+//! The commands of an entity type have one owner.
 
 use super::super::declaration::Declarations;
 use super::super::diagnostic::Diagnostic;
-use super::listed;
+use crate::config::Config;
 
-/// What does not fit the configuration's topics, by the entity types that they carry, and the
-/// entity types that have handlers in Rust.
+/// What does not fit the entity types that have handlers in Rust. Of an entity that no topic carries
+/// nothing is said: reading its file has told that.
 #[must_use]
-pub fn check(declarations: &Declarations, topics: &[&str], rust: &[&str]) -> Vec<Diagnostic> {
+pub fn check(config: &Config, declarations: &Declarations, rust: &[&str]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    let entities = declarations.commands.iter().map(|command| (&command.entity, &command.place));
-    let entities = entities.chain(declarations.writes.iter().map(|write| (&write.entity, &write.place)));
-    for (entity, place) in entities {
-        if !topics.contains(&&**entity) && seen.insert(Arc::clone(entity)) {
-            found.push(Diagnostic {
-                place: place.clone(),
-                problem: format!("no topic carries commands of entity {entity}"),
-                cure: format!("add [[topics]] with entity = \"{entity}\" to the configuration{}", known(topics)),
-            });
-        }
-    }
+    let carried = |entity: &str| config.topics.iter().any(|topic| topic.entity == entity);
     for command in declarations.commands.iter().filter(|command| rust.contains(&&*command.entity)) {
         let (name, entity) = (&command.command_type, &command.entity);
         found.push(Diagnostic {
@@ -32,7 +18,8 @@ pub fn check(declarations: &Declarations, topics: &[&str], rust: &[&str]) -> Vec
             cure: format!("write it in Rust too, or declare it a [[write]] that a handler of {entity} names"),
         });
     }
-    for write in declarations.writes.iter().filter(|write| !rust.contains(&&*write.entity)) {
+    let nobodys = declarations.writes.iter().filter(|write| !rust.contains(&&*write.entity));
+    for write in nobodys.filter(|write| carried(&write.entity)) {
         let (name, entity) = (&write.name, &write.entity);
         found.push(Diagnostic {
             place: write.place.clone(),
@@ -43,35 +30,27 @@ pub fn check(declarations: &Declarations, topics: &[&str], rust: &[&str]) -> Vec
     found
 }
 
-fn known(topics: &[&str]) -> String {
-    match topics {
-        [] => String::new(),
-        topics => format!(", or correct the file's entity (topics carry {})", listed(topics)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::support::{command, write};
     use super::*;
+    use crate::config::Topic;
 
-    fn problems(topics: &[&str], rust: &[&str]) -> Vec<String> {
+    fn problems(topic: &str, rust: &[&str]) -> Vec<String> {
+        let config = Config { topics: vec![Topic::new("commands", topic)], ..Config::default() };
         let declarations = Declarations {
             commands: vec![command("account.open", "select 1"), command("account.close", "select 1")],
             writes: vec![write("ledger", "select 1")],
             ..Declarations::default()
         };
-        check(&declarations, topics, rust).into_iter().map(|diagnostic| diagnostic.problem).collect()
+        check(&config, &declarations, rust).into_iter().map(|diagnostic| diagnostic.problem).collect()
     }
 
     #[test]
     fn commands_in_sql_and_handlers_in_rust_share_no_entity_and_writes_need_them() {
+        assert_eq!(problems("account", &[]), ["nobody can name write ledger: entity account has no handlers in Rust"]);
         assert_eq!(
-            problems(&["account"], &[]),
-            ["nobody can name write ledger: entity account has no handlers in Rust"]
-        );
-        assert_eq!(
-            problems(&["account"], &["account"]),
+            problems("account", &["account"]),
             [
                 "account.open is declared in SQL, and entity account has handlers in Rust",
                 "account.close is declared in SQL, and entity account has handlers in Rust"
@@ -80,8 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_without_a_topic_is_named_once() {
-        assert_eq!(problems(&["order"], &[])[0], "no topic carries commands of entity account");
-        assert_eq!(problems(&["order"], &[]).len(), 2);
+    fn of_an_entity_that_no_topic_carries_nothing_more_is_said() {
+        assert_eq!(problems("order", &[]), Vec::<String>::new());
     }
 }

@@ -7,7 +7,7 @@ use super::super::diagnostic::Diagnostic;
 use super::super::statement::{Statement, Word};
 use super::super::tokens::tokens;
 use super::super::words::words;
-use super::{Catalog, Examined};
+use super::{Catalog, Examined, clock};
 use crate::postgres::{ColumnDefault, Operation, Trigger};
 
 /// STABLE functions that answer differently in another transaction or session. VOLATILE ones are
@@ -65,7 +65,12 @@ pub(in super::super) fn called(statement: &Statement, expressions: &[String]) ->
 /// What a statement rests on that differs when it is run again.
 pub(in super::super) fn check(examined: &Examined<'_>, catalog: &Catalog) -> Vec<Diagnostic> {
     let mut found = in_text(examined.statement, catalog);
-    let named: BTreeSet<_> = named(examined.statement, catalog).map(|word| word.text.clone()).collect();
+    found.extend(clock::check(examined.statement));
+    let mut named: BTreeSet<_> = named(examined.statement, catalog).map(|word| word.text.clone()).collect();
+    if clock::has_age(examined.statement) {
+        // what the plan shows of it
+        named.insert("current_date".to_owned());
+    }
     let planned = examined.expressions.iter().flat_map(|expression| calls(expression));
     let mut unexplained: BTreeSet<_> = planned.filter(|call| !named.contains(call) && differs(call, catalog)).collect();
     for (table, column) in defaults(examined, catalog) {
