@@ -5,6 +5,11 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use super::{Result, Store};
 use crate::handlers::sql::compile::Function;
 
+/// The functions' names, with what tells whether somebody has changed one.
+pub(super) fn digests(functions: &[&Function]) -> Vec<(String, Vec<u8>)> {
+    functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect()
+}
+
 impl Store {
     /// A connection for what may take long and changes the schema; not out of the pool again.
     pub(super) async fn patient_connection(&self) -> Result<PgConnection> {
@@ -72,9 +77,7 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn make_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
-        let digests: Vec<_> =
-            functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect();
-        let absent = self.absent_functions(&digests).await?;
+        let absent = self.absent_functions(&digests(functions)).await?;
         if absent.is_empty() {
             return Ok(absent);
         }
