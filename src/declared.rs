@@ -50,6 +50,12 @@ impl Declared {
         mistakes.or(Self { declarations, database: config.database.clone() })
     }
 
+    /// The same in another database.
+    #[must_use]
+    pub fn in_database(self, database: &Database) -> Self {
+        Self { database: database.clone(), ..self }
+    }
+
     /// Whether nothing is declared.
     pub fn is_empty(&self) -> bool {
         self.declarations.commands.is_empty() && self.declarations.writes.is_empty()
@@ -134,7 +140,9 @@ impl Compiled {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        store.absent_functions(&self.functions()).await
+        let functions: Vec<_> =
+            self.entities.iter().flat_map(|entity| entity.in_database.functions.iter().cloned()).collect();
+        store.absent_functions(&functions).await
     }
 
     /// The statements that make them, for people who run them by hand.

@@ -42,6 +42,9 @@ pub struct Worker {
     /// What `dev` sends.
     #[cfg(feature = "dev")]
     pub(crate) samples: Vec<crate::dev::SampleTraffic>,
+    /// What `dev` has read already: its workers come and go, and all of them run the same.
+    #[cfg(feature = "dev")]
+    pub(crate) declared: Option<Declared>,
 }
 
 /// Running failed. A database or broker that is away is waited for instead.
@@ -164,12 +167,6 @@ impl Worker {
         self
     }
 
-    /// What a stored state holds; `None` without sample traffic for the type.
-    #[cfg(feature = "dev")]
-    pub(crate) fn sample_holds(&self, entity_type: &str, state: &str) -> Option<Result<i64, String>> {
-        self.samples.iter().find(|samples| *samples.entity_type == *entity_type).map(|samples| (samples.holds)(state))
-    }
-
     /// The registered entity types.
     pub fn entity_types(&self) -> impl Iterator<Item = &str> {
         self.entities.iter().map(|entity| &*entity.entity_type)
@@ -222,6 +219,10 @@ impl Worker {
 
     /// What the configuration's files of commands declare.
     pub(crate) fn declared(&self, config: &Config) -> Result<Declared, Diagnostics> {
+        #[cfg(feature = "dev")]
+        if let Some(declared) = &self.declared {
+            return Ok(declared.clone());
+        }
         Declared::load(config, &self.entity_types().collect::<Vec<_>>())
     }
 

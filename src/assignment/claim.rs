@@ -175,9 +175,23 @@ async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Re
     if row.claims_without_progress >= CLAIMS_WITHOUT_PROGRESS_MAX {
         return Ok(Err(crash_loop(row.claims_without_progress)));
     }
+    let functions = &partition.topic.handlers.in_database.functions;
+    let absent = partition.worker.store.absent_functions(functions).await?;
+    if !absent.is_empty() {
+        return Ok(Err(functions_changed(&absent)));
+    }
     let (last, next_offset) = (row.last, row.cursor.next_offset);
     let facts = partition.ask(move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
     Ok(verify(row, &facts))
+}
+
+/// Nobody runs what he does not know.
+fn functions_changed(absent: &[String]) -> Halt {
+    let detail = format!(
+        "functions of commands in SQL are gone, or somebody has changed them ({}); type: solewriter migrate",
+        absent.join(", ")
+    );
+    Halt::new(HaltCode::HandlerFailed, detail)
 }
 
 fn facts(

@@ -76,6 +76,19 @@ async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate:
             partition.poke.notify_one();
         }
     }
+    look_at_functions(worker, partitions).await
+}
+
+/// Functions that somebody has changed run no further than this: the next claim finds them, and halts.
+async fn look_at_functions(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate::postgres::Result<()> {
+    for topic in &worker.topics {
+        let absent = worker.store.absent_functions(&topic.handlers.in_database.functions).await?;
+        if absent.is_empty() {
+            continue;
+        }
+        let running = partitions.iter().filter(|p| p.source.topic == topic.name && p.cursor().is_some());
+        running.for_each(|partition| partition.poke.notify_one());
+    }
     Ok(())
 }
 

@@ -15,7 +15,11 @@ use crate::worker::Worker;
 
 /// Run everything on this machine, with sample traffic
 ///
-/// An embedded broker, a private Postgres (or a schema of its own in DATABASE_URL, dropped at the
+/// Runs the commands that the configuration names, and sends those of dev.jsonl, which lies beside
+/// the configuration or in the directory above; without such commands, a bank that is part of this
+/// program. A program with handlers in Rust runs these, with samples of its own.
+///
+/// An embedded broker, a private Postgres (or schemas of its own in DATABASE_URL, dropped at the
 /// end) and two workers; one command in twenty is sent twice, and now and then a worker is stopped
 /// and the other takes over. In a run of 20 s or more a third worker is halted while it owns
 /// partitions, and wakes up when others have them: the fence refuses what it then writes. A live
@@ -26,6 +30,7 @@ use crate::worker::Worker;
 #[command(after_help = "\
 Examples:
   solewriter dev --for 10s
+  solewriter dev --config examples/sql/stock/solewriter.toml
   DATABASE_URL=postgres://localhost/app solewriter dev")]
 pub(super) struct Args {
     /// End by itself after this long, such as 10s or 5m

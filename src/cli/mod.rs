@@ -19,6 +19,7 @@ mod halt;
 mod healthcheck;
 mod inspect;
 mod migrate;
+mod new;
 mod operator;
 mod output;
 mod publish;
@@ -67,9 +68,10 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Run(run::Args),
+    New(new::Args),
     #[cfg(feature = "dev")]
     Dev(dev::Args),
+    Run(run::Args),
     Migrate(migrate::Args),
     Check(check::Args),
     Publish(publish::Args),
@@ -130,6 +132,7 @@ impl Cli {
         let (file, output) = (self.config, self.output);
         let load = || Config::load(file);
         match self.verb {
+            Verb::New(args) => new::run(&args, output),
             Verb::Completions(args) => completions::run(&args),
             Verb::Config(args) => config::run(&args, output, load),
             Verb::Healthcheck(args) => healthcheck::run(&args, output, &load()?),

@@ -43,6 +43,8 @@
 
 mod command;
 mod error;
+#[cfg(feature = "cli")]
+pub(crate) mod line;
 mod listener;
 mod options;
 mod outcome;

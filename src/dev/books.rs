@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::holdings::{Holding, holdings};
 use super::latency::{Latencies, Percentiles};
-use super::ledger::{self, Holds, Ledger, Sums};
+use super::ledger::{self, Ledger, Sums};
+use super::sample::SampleTraffic;
 use super::verdict::{Balance, Difference};
-use crate::postgres::{DeadCommand, EntityState, PartitionStatus, SettledCommand};
+use super::versions::{check_versions, entity};
+use crate::postgres::{DeadCommand, EntityState, Held, PartitionStatus, SettledCommand};
 
 /// A new command, about to be sent.
 #[derive(Clone, Debug)]
@@ -20,8 +23,8 @@ pub struct Ordered {
     pub entity_type: Arc<str>,
     /// Whom it is for.
     pub entity_id: String,
-    /// What all entities together hold more of, if it is applied.
-    pub adds: i64,
+    /// What all entities together hold more of, if it is applied; `None` if nobody reckons that.
+    pub adds: Option<i64>,
     /// When.
     pub at: Instant,
 }
@@ -45,7 +48,7 @@ pub struct Heard {
 #[derive(Debug)]
 struct Entry {
     entity_type: Arc<str>,
-    adds: i64,
+    adds: Option<i64>,
     sent_at: Instant,
     deliveries: u32,
     outcomes: u32,
@@ -85,6 +88,8 @@ pub struct Evidence {
     pub dead: Vec<DeadCommand>,
     /// Every entity.
     pub entities: Vec<EntityState>,
+    /// What the samples' queries say.
+    pub held: Vec<Held>,
 }
 
 impl Books {
@@ -152,17 +157,18 @@ impl Books {
         &mut self.ledger
     }
 
-    /// Compares the books with the tables. `holds` reads an entity type's state.
+    /// Compares the books with the tables. The samples say what an entity holds.
     ///
     /// # Errors
     /// The first difference.
-    pub(super) fn check(&self, evidence: &Evidence, holds: Holds<'_>) -> Result<Balance, Difference> {
+    pub(super) fn check(&self, evidence: &Evidence, samples: &[SampleTraffic]) -> Result<Balance, Difference> {
         self.check_partitions(evidence)?;
-        self.check_dead(evidence)?;
+        self.check_dead(&evidence.dead)?;
         let rows = self.check_settled(evidence)?;
         self.check_outcomes(&rows)?;
-        check_versions(evidence)?;
-        let sums = self.sums(&evidence.settled, &evidence.entities, holds)?;
+        check_versions(&evidence.settled, &evidence.entities)?;
+        let holdings = holdings(samples, &evidence.entities, &evidence.held)?;
+        let sums = self.sums(&evidence.settled, &holdings)?;
         let held = sums.into_iter().map(|(entity_type, sum)| (entity_type, sum.held)).collect();
         let applied = evidence.settled.iter().filter(|row| row.applied).count() as u64;
         Ok(Balance {
@@ -184,22 +190,18 @@ impl Books {
     /// without the entities that somebody else has sent commands to.
     ///
     /// # Errors
-    /// A state that cannot be read, or a sum that is wrong.
-    pub(super) fn sums(
-        &self,
-        settled: &[SettledCommand],
-        entities: &[EntityState],
-        holds: Holds<'_>,
-    ) -> Result<Sums, Difference> {
+    /// A sum that is wrong.
+    pub(super) fn sums(&self, settled: &[SettledCommand], holdings: &[Holding<'_>]) -> Result<Sums, Difference> {
         let is_ours = |row: &&SettledCommand| self.commands.contains_key(&row.command_id);
         let foreign: HashSet<(&str, &str)> = settled.iter().filter(|row| !is_ours(row)).map(entity).collect();
         let ours = settled.iter().filter(|row| !foreign.contains(&entity(row)));
         let added = ours.filter_map(|row| {
             let entry = self.commands.get(&row.command_id)?;
-            Some((&*entry.entity_type, if row.applied { entry.adds } else { 0 }))
+            let adds = entry.adds?;
+            Some((&*entry.entity_type, if row.applied { adds } else { 0 }))
         });
-        let states = entities.iter().filter(|state| !foreign.contains(&(&*state.entity_type, &*state.entity_id)));
-        balanced(ledger::sums(added, states, holds)?)
+        let holdings = holdings.iter().filter(|of| !foreign.contains(&(of.entity_type, of.entity_id)));
+        balanced(ledger::sums(added, holdings))
     }
 
     fn check_partitions(&self, evidence: &Evidence) -> Result<(), Difference> {
@@ -213,10 +215,17 @@ impl Books {
         Ok(())
     }
 
-    fn check_dead(&self, evidence: &Evidence) -> Result<(), Difference> {
-        for dead in &evidence.dead {
+    /// No sample command is a dead letter.
+    ///
+    /// # Errors
+    /// The first that is one.
+    pub(super) fn check_dead(&self, letters: &[DeadCommand]) -> Result<(), Difference> {
+        for dead in letters {
             if let Some(command_id) = dead.command_id.filter(|id| self.commands.contains_key(id)) {
-                return Err(Difference::Dead { command_id, code: dead.code.clone() });
+                let DeadCommand { command_type, entity_id, code, detail, .. } = dead.clone();
+                let [command_type, entity_id, detail] =
+                    [command_type, entity_id, detail].map(Option::unwrap_or_default);
+                return Err(Difference::Dead { command_id, command_type, entity_id, code, detail });
             }
         }
         Ok(())
@@ -263,36 +272,6 @@ pub(super) fn balanced(sums: Sums) -> Result<Sums, Difference> {
             Err(Difference::Sum { entity_type, held, added })
         }
         None => Ok(sums),
-    }
-}
-
-fn entity(row: &SettledCommand) -> (&str, &str) {
-    (&row.entity_type, &row.entity_id)
-}
-
-/// Versions without gaps: as many different ones, up to the entity's own, as commands were applied.
-fn check_versions(evidence: &Evidence) -> Result<(), Difference> {
-    let mut versions: HashMap<(&str, &str), HashSet<i64>> = HashMap::new();
-    let mut applied: HashMap<(&str, &str), i64> = HashMap::new();
-    for row in evidence.settled.iter().filter(|row| row.applied) {
-        *applied.entry(entity(row)).or_default() += 1;
-        versions.entry(entity(row)).or_default().insert(row.version);
-    }
-    for EntityState { entity_type, entity_id, version, .. } in &evidence.entities {
-        let key = (entity_type.as_str(), entity_id.as_str());
-        let count = applied.remove(&key).unwrap_or(0);
-        let gapless = versions.get(&key).is_none_or(|found| (1..=*version).all(|v| found.contains(&v)));
-        if count != *version || !gapless {
-            let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-            return Err(Difference::Version { entity_type, entity_id, version: *version, applied: count });
-        }
-    }
-    match applied.into_iter().next() {
-        Some(((entity_type, entity_id), applied)) => {
-            let (entity_type, entity_id) = (entity_type.to_owned(), entity_id.to_owned());
-            Err(Difference::Version { entity_type, entity_id, version: 0, applied })
-        }
-        None => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::project::Project;
 use super::refused::Refused;
 use super::services::Services;
 use super::zombie::{self, Zombie};
@@ -61,7 +62,7 @@ impl Happened {
 impl Crew {
     /// A demonstration of this `length` begins now.
     pub(super) fn start(
-        worker: &Worker,
+        project: &Project,
         services: &Services,
         store: &Store,
         refused: &Refused,
@@ -72,10 +73,11 @@ impl Crew {
         let (say, events) = mpsc::unbounded_channel();
         let happened = Arc::<Happened>::default();
         let play = Play {
-            worker: worker.clone(),
+            worker: project.worker.clone(),
             config: config.clone(),
             zombie: Zombie {
                 config: config.clone(),
+                files: project.files,
                 database_url: services.database_url.clone(),
                 store: store.clone(),
                 refused: refused.clone(),

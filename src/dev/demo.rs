@@ -8,16 +8,19 @@ use uuid::Uuid;
 
 use super::board::{Board, settled};
 use super::books::{self, balanced};
+use super::commands::Commands;
 use super::crew::Crew;
+use super::holdings::{holdings, queries};
 use super::ledger::{Sum, Sums};
 use super::listener::Listener;
+use super::project::Project;
 use super::refused::Refused;
+use super::sample::SampleTraffic;
 use super::services::Services;
 use super::traffic::{Sent, Traffic};
 use super::view::{FRAME_EVERY, View};
 use super::{Balance, Difference, Error, SharedBooks, open};
-use crate::postgres::{Snapshot, Store};
-use crate::worker::Worker;
+use crate::postgres::{HeldQuery, Snapshot, Store};
 
 /// How often the tables are asked.
 const TABLES_EVERY: Duration = Duration::from_secs(1);
@@ -28,7 +31,8 @@ const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// All that runs, and what was seen of it.
 pub(super) struct Demo<'a> {
-    worker: &'a Worker,
+    samples: Vec<SampleTraffic>,
+    queries: Vec<HeldQuery>,
     store: Store,
     books: SharedBooks,
     traffic: Traffic,
@@ -44,22 +48,24 @@ pub(super) struct Demo<'a> {
 
 impl<'a> Demo<'a> {
     pub(super) async fn play(
-        worker: &'a Worker,
+        mut project: Project,
         services: &Services,
         began: Instant,
         length: Option<Duration>,
         view: &'a mut View,
         shutdown: CancellationToken,
     ) -> Result<Result<Balance, Difference>, Error> {
-        view.opening(services, &worker.samples);
+        view.opening(services, &project.commands);
+        let commands = std::mem::replace(&mut project.commands, Commands::Made(Vec::new()));
         let config = &services.config;
         let (books, refused) = (SharedBooks::default(), Refused::counting());
         let store = Store::new(&config.database, "solewriter dev")?;
         let mut demo = Self {
-            worker,
+            queries: queries(&project.worker.samples, &config.database.tables_schema),
             listener: Listener::start(config, books.clone())?,
-            crew: Crew::start(worker, services, &store, &refused, length),
-            traffic: Traffic::start(worker, config, books.clone())?,
+            crew: Crew::start(&project, services, &store, &refused, length),
+            traffic: Traffic::start(commands, config, books.clone())?,
+            samples: project.worker.samples,
             store,
             books,
             refused,
@@ -113,23 +119,23 @@ impl<'a> Demo<'a> {
         self.board.tables(self.began.elapsed(), &rows, &self.traffic.ends());
         self.board.latency = open(&self.books).recent_latency();
         match self.sums().await? {
-            Ok(sums) => self.board.sums(&sums, &self.worker.samples),
+            Ok(sums) => self.board.sums(&sums, &self.samples),
             Err(difference) => self.differs(difference),
         }
+        self.look_for_dead_letters().await?;
         self.frame();
         self.view.second(&self.board);
         Ok(())
     }
 
-    /// What the states hold and what was added, as of one instant.
+    /// What the entities hold and what was added, as of one instant.
     async fn sums(&self) -> Result<Result<Sums, Difference>, Error> {
-        let holds = |entity_type: &str, state: &str| self.worker.sample_holds(entity_type, state);
         let floor = open(&self.books).ledger().floor();
-        let seen = self.store.snapshot(floor).await?;
+        let seen = self.store.snapshot(floor, &self.queries).await?;
         let sums = {
             let mut books = open(&self.books);
             books.ledger().settled(&seen.settled);
-            books.ledger().sums(&seen.entities, &holds)
+            holdings(&self.samples, &seen.entities, &seen.held).map(|holdings| books.ledger().sums(&holdings))
         };
         let sums = sums.map_err(Difference::from).and_then(balanced);
         if sums.is_ok() {
@@ -137,14 +143,28 @@ impl<'a> Demo<'a> {
         }
         // somebody else's command with an older id is not among the newest rows: look at all of
         // them before anything is said
-        let all = self.store.snapshot(Uuid::nil()).await?;
-        Ok(open(&self.books).sums(&all.settled, &all.entities, &holds))
+        let all = self.store.snapshot(Uuid::nil(), &self.queries).await?;
+        let holdings = holdings(&self.samples, &all.entities, &all.held).map_err(Difference::from);
+        Ok(holdings.and_then(|holdings| open(&self.books).sums(&all.settled, &holdings)))
+    }
+
+    /// A sample that is one is a mistake in the sample or in its command, and is better known now.
+    async fn look_for_dead_letters(&mut self) -> Result<(), Error> {
+        if self.difference.is_some() {
+            return Ok(());
+        }
+        let letters = self.store.dead_commands().await?;
+        let checked = open(&self.books).check_dead(&letters);
+        if let Err(difference) = checked {
+            self.differs(difference);
+        }
+        Ok(())
     }
 
     fn differs(&mut self, difference: Difference) {
         if let Difference::Sum { entity_type, held, added } = &difference {
             let sum = Sum { held: *held, added: *added };
-            self.board.sums(&Sums::from([(entity_type.clone(), sum)]), &self.worker.samples);
+            self.board.sums(&Sums::from([(entity_type.clone(), sum)]), &self.samples);
         }
         if self.difference.is_none() {
             self.view.note(format!("A DIFFERENCE: {difference}"));
@@ -168,7 +188,9 @@ impl<'a> Demo<'a> {
                     let owed = open(&self.books).owed();
                     let published = rows.iter().all(|row| row.published_offset >= row.next_offset);
                     let halted = rows.iter().any(|row| row.halted_code.is_some());
-                    if halted || (owed == 0 && published && sent.all_below_cursors(&rows)) {
+                    // what has become a dead letter is never answered with a final outcome
+                    let answered = owed == 0 || self.difference.is_some();
+                    if halted || (answered && published && sent.all_below_cursors(&rows)) {
                         break;
                     }
                     let now = (settled(&rows), owed);
@@ -185,15 +207,14 @@ impl<'a> Demo<'a> {
         let happened = self.crew.happened().clone();
         self.crew.stop().await?;
         self.listener.stop();
-        let Snapshot { settled, entities } = self.store.snapshot(Uuid::nil()).await?;
+        let Snapshot { settled, entities, held } = self.store.snapshot(Uuid::nil(), &self.queries).await?;
         let (partitions, dead) = (self.store.status().await?, self.store.dead_commands().await?);
-        let evidence = books::Evidence { partitions, settled, dead, entities };
+        let evidence = books::Evidence { partitions, settled, dead, entities, held };
         self.store.close().await;
         if let Some(difference) = self.difference {
             return Ok(Err(difference));
         }
-        let holds = |entity_type: &str, state: &str| self.worker.sample_holds(entity_type, state);
-        let balance = open(&self.books).check(&evidence, &holds);
+        let balance = open(&self.books).check(&evidence, &self.samples);
         let (take_overs, zombies) = (happened.take_overs(), happened.zombies());
         Ok(balance.map(|balance| Balance { take_overs, zombies, refused: self.refused.count(), ..balance }))
     }

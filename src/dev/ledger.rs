@@ -8,10 +8,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::books::Ordered;
-use crate::postgres::{EntityState, SettledCommand};
-
-/// What a worker's sample traffic says that a state holds; `None` of a type without one.
-pub(super) type Holds<'a> = &'a dyn Fn(&str, &str) -> Option<Result<i64, String>>;
+use super::holdings::Holding;
+use crate::postgres::SettledCommand;
 
 /// What all entities of one type hold, and what the applied commands added to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,14 +30,6 @@ impl Sum {
 /// By entity type.
 pub(super) type Sums = BTreeMap<String, Sum>;
 
-/// A state that cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unreadable {
-    pub(super) entity_type: String,
-    pub(super) entity_id: String,
-    pub(super) why: String,
-}
-
 /// An entity, by type and id.
 type Entity = (Arc<str>, String);
 
@@ -47,7 +37,7 @@ type Entity = (Arc<str>, String);
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// Sent and not yet seen settled.
-    open: BTreeMap<Uuid, (Entity, i64)>,
+    open: BTreeMap<Uuid, (Entity, Option<i64>)>,
     /// Seen settled, as far as a snapshot may show them again.
     counted: BTreeSet<Uuid>,
     added: HashMap<Entity, i64>,
@@ -72,7 +62,9 @@ impl Ledger {
     pub(super) fn settled(&mut self, rows: &[SettledCommand]) {
         for row in rows {
             if let Some((entity, adds)) = self.open.remove(&row.command_id) {
-                *self.added.entry(entity).or_default() += if row.applied { adds } else { 0 };
+                if let Some(adds) = adds {
+                    *self.added.entry(entity).or_default() += if row.applied { adds } else { 0 };
+                }
                 self.counted.insert(row.command_id);
             } else if !self.counted.contains(&row.command_id) {
                 self.foreign.insert((row.entity_type.as_str().into(), row.entity_id.clone()));
@@ -82,38 +74,30 @@ impl Ledger {
     }
 
     /// The sums of the same snapshot.
-    pub(super) fn sums(&self, entities: &[EntityState], holds: Holds<'_>) -> Result<Sums, Unreadable> {
+    pub(super) fn sums(&self, holdings: &[Holding<'_>]) -> Sums {
         let added = self.added.iter().filter(|(entity, _)| !self.foreign.contains(entity));
         let added = added.map(|((entity_type, _), added)| (&**entity_type, *added));
-        let ours = |state: &EntityState| {
-            let entity = (state.entity_type.as_str().into(), state.entity_id.clone());
+        let ours = |holding: &&Holding<'_>| {
+            let entity = (holding.entity_type.into(), holding.entity_id.to_owned());
             !self.foreign.contains(&entity)
         };
-        sums(added, entities.iter().filter(|state| ours(state)), holds)
+        sums(added, holdings.iter().filter(ours))
     }
 }
 
 /// Adds both sides up.
 pub(super) fn sums<'a>(
     added: impl Iterator<Item = (&'a str, i64)>,
-    entities: impl Iterator<Item = &'a EntityState>,
-    holds: Holds<'_>,
-) -> Result<Sums, Unreadable> {
+    holdings: impl Iterator<Item = &'a Holding<'a>>,
+) -> Sums {
     let mut sums = Sums::new();
     for (entity_type, added) in added {
         sums.entry(entity_type.to_owned()).or_default().added += added;
     }
-    for EntityState { entity_type, entity_id, state, .. } in entities {
-        match holds(entity_type, state.as_deref().unwrap_or("null")) {
-            Some(Ok(held)) => sums.entry(entity_type.clone()).or_default().held += held,
-            Some(Err(why)) => {
-                let (entity_type, entity_id) = (entity_type.clone(), entity_id.clone());
-                return Err(Unreadable { entity_type, entity_id, why });
-            }
-            None => {}
-        }
+    for Holding { entity_type, held, .. } in holdings {
+        sums.entry((*entity_type).to_owned()).or_default().held += held;
     }
-    Ok(sums)
+    sums
 }
 
 #[cfg(test)]
@@ -124,7 +108,13 @@ mod tests {
 
     fn order(ledger: &mut Ledger, id: u128, adds: i64) {
         let (command_id, at) = (Uuid::from_u128(id), Instant::now());
-        ledger.ordered(&Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds, at });
+        ledger.ordered(&Ordered {
+            command_id,
+            entity_type: "account".into(),
+            entity_id: "a".into(),
+            adds: Some(adds),
+            at,
+        });
     }
 
     fn row(id: u128, entity_id: &str, applied: bool) -> SettledCommand {
@@ -132,11 +122,9 @@ mod tests {
         SettledCommand { command_id, entity_type, entity_id: entity_id.to_owned(), applied, version: 1 }
     }
 
-    fn sum(ledger: &Ledger, held: &str) -> Sum {
-        let holds = |_: &str, state: &str| Some(state.parse::<i64>().map_err(|error| error.to_string()));
-        let state = Some(held.to_owned());
-        let entities = [EntityState { entity_type: "account".into(), entity_id: "a".into(), version: 1, state }];
-        ledger.sums(&entities, &holds).expect("readable").remove("account").unwrap_or_default()
+    fn sum(ledger: &Ledger, held: i64) -> Sum {
+        let holdings = [Holding { entity_type: "account", entity_id: "a", held }];
+        ledger.sums(&holdings).remove("account").unwrap_or_default()
     }
 
     #[test]
@@ -146,10 +134,10 @@ mod tests {
         assert_eq!(ledger.floor(), Uuid::from_u128(1));
         ledger.settled(&[row(1, "a", true), row(3, "a", false)]);
         ledger.settled(&[row(3, "a", false)]);
-        assert_eq!((ledger.floor(), sum(&ledger, "100")), (Uuid::from_u128(2), Sum { held: 100, added: 100 }));
+        assert_eq!((ledger.floor(), sum(&ledger, 100)), (Uuid::from_u128(2), Sum { held: 100, added: 100 }));
         ledger.settled(&[row(2, "a", true), row(3, "a", false)]);
         assert_eq!(ledger.floor(), Uuid::from_u128(3), "the newest that was counted");
-        assert!(sum(&ledger, "70").balances() && !sum(&ledger, "40").balances());
+        assert!(sum(&ledger, 70).balances() && !sum(&ledger, 40).balances());
     }
 
     #[test]
@@ -157,14 +145,16 @@ mod tests {
         let mut ledger = Ledger::default();
         order(&mut ledger, 1, 100);
         ledger.settled(&[row(1, "a", true), row(9, "a", true)]);
-        assert_eq!(sum(&ledger, "105"), Sum::default());
+        assert_eq!(sum(&ledger, 105), Sum::default());
     }
 
     #[test]
-    fn a_state_that_cannot_be_read_is_named() {
-        let holds = |_: &str, _: &str| Some(Err("no number".to_owned()));
-        let state = EntityState { entity_type: "account".into(), entity_id: "a".into(), version: 1, state: None };
-        let found = sums(std::iter::empty(), std::iter::once(&state), &holds).expect_err("unreadable");
-        assert_eq!((found.entity_id.as_str(), found.why.as_str()), ("a", "no number"));
+    fn what_nobody_reckons_has_no_sum() {
+        let mut ledger = Ledger::default();
+        let (command_id, at) = (Uuid::from_u128(1), Instant::now());
+        let (entity_type, entity_id) = ("sku".into(), "s".to_owned());
+        ledger.ordered(&Ordered { command_id, entity_type, entity_id, adds: None, at });
+        ledger.settled(&[row(1, "s", true)]);
+        assert_eq!(ledger.sums(&[]), Sums::new());
     }
 }

@@ -1,5 +1,8 @@
 //! `dev`: everything on this machine, with sample traffic, until the books are checked.
 //!
+//! What is run is a program's own handlers with their samples, or the project that the configuration
+//! describes, with the commands of its `dev.jsonl`, or else a bank that is part of this program.
+//!
 //! An embedded broker, a private Postgres (or a schema of its own in the one that `DATABASE_URL`
 //! names), two workers that share the partitions, traffic in which one command in twenty comes
 //! twice, a take-over now and then, and in a run that is long enough a zombie. Once a second the
@@ -10,20 +13,27 @@
 //! One effect per command is a claim about tables and topics, so the checks read tables and topics
 //! and trust no counter of the workers.
 
+mod bank;
 mod board;
 mod books;
+mod commands;
 mod crew;
 mod demo;
+mod directory;
+mod holdings;
 mod latency;
 mod ledger;
 mod listener;
 mod process;
+mod project;
 mod refused;
 mod sample;
 mod schema;
+mod script;
 mod services;
 mod traffic;
 mod verdict;
+mod versions;
 mod view;
 mod zombie;
 
@@ -36,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use self::books::Books;
 use self::demo::Demo;
 pub use self::latency::Percentiles;
+use self::project::Project;
 pub use self::sample::{Sample, Sampler};
 pub(crate) use self::sample::{SampleTraffic, Words};
 pub use self::schema::drop_at_end_of_input;
@@ -43,6 +54,7 @@ use self::services::Services;
 pub use self::verdict::{Balance, Difference};
 pub use self::view::View;
 use crate::config::{self, Config};
+use crate::declared::DeclaredError;
 use crate::local;
 use crate::postgres;
 use crate::worker::{RunError, Worker};
@@ -72,6 +84,9 @@ pub enum Error {
     /// The tables could not be made.
     #[error("the schema was not made")]
     Migrate(#[from] postgres::MigrateError),
+    /// The team's tables could not be made.
+    #[error("a script of `tables` failed")]
+    Tables(#[source] postgres::Error),
     /// A question to the database failed.
     #[error("the database does not answer")]
     Database(#[from] postgres::Error),
@@ -81,6 +96,9 @@ pub enum Error {
     /// A worker ended.
     #[error("a worker ended")]
     Worker(#[from] RunError),
+    /// What is declared cannot be used.
+    #[error("{0}")]
+    Declared(#[from] DeclaredError),
     /// The embedded broker refused a command.
     #[error("a command could not be sent: {0}")]
     NotSent(String),
@@ -120,13 +138,10 @@ pub async fn run(
     view: &mut View,
     shutdown: CancellationToken,
 ) -> Result<Result<Balance, Difference>, Error> {
-    if worker.samples.is_empty() {
-        let why = "this program has no sample traffic (Worker::sample registers it); try: ./dev demo";
-        return Err(Error::NothingToRun(why.to_owned()));
-    }
+    let mut project = Project::of(worker, config)?;
     let began = Instant::now();
-    let services = Services::start(config, &worker).await?;
-    let checked = Demo::play(&worker, &services, began, length, view, shutdown).await;
+    let services = Services::start(&mut project).await?;
+    let checked = Demo::play(project, &services, began, length, view, shutdown).await;
     view.end();
     // also after an error: nothing is left behind
     services.stop().await?;

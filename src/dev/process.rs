@@ -2,20 +2,23 @@
 //! in a directory that goes with it.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{env, fmt, fs, io};
 
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
 use super::Error;
+use super::directory::Directory;
+use super::project::absolute_commands;
 use crate::config::{Config, Database};
 use crate::local::guarded::{Guarded, Program};
 
 /// What the log says of a write that the fence has refused.
 const FENCED: &str = "fenced: nothing was written";
 
-/// Running, or ended. Dropping it kills it and removes its directory.
+/// Running, or ended. Dropping it kills it and removes its directory, as its guard does when there is
+/// nobody to drop it.
 pub(super) struct Process {
     guarded: Guarded,
     directory: Directory,
@@ -41,10 +44,15 @@ impl fmt::Display for Refusal {
 }
 
 impl Process {
-    /// Starts `run` with this configuration and this database.
-    pub(super) async fn start(config: &Config, database_url: &str) -> Result<Self, Error> {
+    /// Starts `run` with this configuration, these files of `commands` instead of its own if there are
+    /// any, and this database.
+    pub(super) async fn start(
+        config: &Config,
+        files: &'static [(&'static str, &'static str)],
+        database_url: &str,
+    ) -> Result<Self, Error> {
         let (config, database_url) = (config.clone(), database_url.to_owned());
-        let started = spawn_blocking(move || start(&config, &database_url)).await;
+        let started = spawn_blocking(move || start(&config, files, &database_url)).await;
         started.map_err(io::Error::other).flatten().map_err(Error::io("start a worker in a process of its own"))
     }
 
@@ -66,7 +74,7 @@ impl Process {
 
     /// Its writes that the fence has refused so far.
     pub(super) fn refusals(&self) -> Vec<Refusal> {
-        refusals(&fs::read_to_string(self.directory.log()).unwrap_or_default())
+        refusals(&fs::read_to_string(log(&self.directory)).unwrap_or_default())
     }
 }
 
@@ -76,17 +84,23 @@ fn refusals(log: &str) -> Vec<Refusal> {
     lines.filter(|refusal| refusal.message == FENCED).collect()
 }
 
-fn start(config: &Config, database_url: &str) -> io::Result<Process> {
-    let directory = Directory::make()?;
-    let file = directory.0.join("solewriter.toml");
-    fs::write(&file, written(config)?)?;
+fn log(directory: &Directory) -> PathBuf {
+    directory.path().join("log")
+}
+
+fn start(config: &Config, files: &[(&str, &str)], database_url: &str) -> io::Result<Process> {
+    let directory = Directory::make("zombie")?.with(files)?;
+    let file = directory.path().join("solewriter.toml");
+    // files that come along are beside the configuration
+    let commands = if files.is_empty() { absolute_commands(config)? } else { config.commands.clone() };
+    fs::write(&file, written(config, commands)?)?;
     let command = [env::current_exe()?.into(), "run".into(), "--config".into(), file.into_os_string()];
     let program = Program {
         // the file and this are all that it is told
         environment: vec![("DATABASE_URL".into(), database_url.into()), ("RUST_LOG".into(), "warn".into())],
         environment_without: env::vars_os().map(|(name, _)| name).filter(|name| is_a_setting(name)).collect(),
-        stderr: directory.log(),
-        remove_when_orphaned: Some(directory.0.clone()),
+        stderr: log(&directory),
+        remove_when_orphaned: Some(directory.path().to_owned()),
         ..Program::new::<_, std::ffi::OsString>(command)
     };
     Ok(Process { guarded: program.spawn()?, directory })
@@ -94,8 +108,8 @@ fn start(config: &Config, database_url: &str) -> io::Result<Process> {
 
 /// The whole configuration but the database's address, which may hold a password, and with a commit
 /// for each command: whenever it is halted in a backlog, it has something left to write.
-fn written(config: &Config) -> io::Result<String> {
-    let mut config = config.clone();
+fn written(config: &Config, commands: Vec<String>) -> io::Result<String> {
+    let mut config = Config { commands, ..config.clone() };
     config.worker.batch_commands_max = NonZeroUsize::MIN;
     config.database = Database { url: None, ..config.database };
     // any free port: two workers of one machine cannot serve the same
@@ -106,29 +120,6 @@ fn written(config: &Config) -> io::Result<String> {
 fn is_a_setting(variable: &std::ffi::OsStr) -> bool {
     let name = variable.to_string_lossy();
     name.starts_with("SOLEWRITER_") || name == "KAFKA_BOOTSTRAP_SERVERS"
-}
-
-/// Removed when dropped; the process's guard removes it when there is nobody to drop it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make() -> io::Result<Self> {
-        let name = format!("solewriter-zombie-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn log(&self) -> PathBuf {
-        Path::join(&self.0, "log")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // a directory that stays does no harm, and there is nobody to tell
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]
@@ -150,10 +141,10 @@ mod tests {
         let mut config = Config { topics: vec![crate::config::Topic::new("a", "account")], ..Config::default() };
         config.database.url = Some(url);
         config.kafka.properties = [("session.timeout.ms", "3000")].into_iter().collect();
-        let text = written(&config).expect("TOML");
+        let text = written(&config, Vec::new()).expect("TOML");
         assert!(!text.contains("secret"), "{text}");
-        let directory = Directory::make().expect("a directory");
-        let file = directory.0.join("solewriter.toml");
+        let directory = Directory::make("test").expect("a directory");
+        let file = directory.path().join("solewriter.toml");
         fs::write(&file, &text).expect("a file");
         let loaded = Config::from_sources(&Sources::of_file(Some(file))).expect("a configuration");
         assert_eq!(loaded.kafka.properties, config.kafka.properties);

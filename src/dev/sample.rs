@@ -58,7 +58,16 @@ impl Sampler {
 }
 
 type Next = dyn Fn(&mut Sampler) -> Sample + Send + Sync;
-type Holds = dyn Fn(&str) -> Result<i64, String> + Send + Sync;
+type ReadState = dyn Fn(&str) -> Result<i64, String> + Send + Sync;
+
+/// Where it stands how much an entity holds of what the commands add.
+#[derive(Clone)]
+pub(super) enum Holds {
+    /// In its state.
+    State(Arc<ReadState>),
+    /// In a team's table: a query that returns ids (text) and what each entity holds (bigint).
+    Query(&'static str),
+}
 
 /// The sample traffic of one entity type, with the state's type erased.
 #[derive(Clone)]
@@ -66,8 +75,8 @@ pub(crate) struct SampleTraffic {
     pub(crate) entity_type: Arc<str>,
     /// Makes the next command.
     pub(super) next: Arc<Next>,
-    /// What a stored state holds.
-    pub(crate) holds: Arc<Holds>,
+    /// What an entity holds.
+    pub(super) holds: Holds,
     /// What the sum is called.
     pub(crate) words: Words,
 }
@@ -90,7 +99,17 @@ impl SampleTraffic {
             Err(error) => Err(error.to_string()),
         };
         let words = Words { held: format!("{entity_type}: held"), added: "added by applied commands".to_owned() };
-        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Arc::new(holds), words }
+        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Holds::State(Arc::new(holds)), words }
+    }
+
+    /// Of commands in SQL: `query` says what an entity holds.
+    pub(super) fn in_sql(
+        entity_type: &str,
+        next: impl Fn(&mut Sampler) -> Sample + Send + Sync + 'static,
+        query: &'static str,
+        words: Words,
+    ) -> Self {
+        Self { entity_type: entity_type.into(), next: Arc::new(next), holds: Holds::Query(query), words }
     }
 }
 

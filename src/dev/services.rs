@@ -1,8 +1,10 @@
 //! The broker and the database of `dev`, and the configuration that names them.
 
 use super::Error;
+use super::project::Project;
 use super::schema::{self, OwnSchema};
-use crate::config::{Config, Database, DatabaseUrl, Kafka, Topic};
+use crate::config::{Config, Database, DatabaseUrl, Kafka};
+use crate::declared::DeclaredError;
 use crate::local::broker::Embedded;
 use crate::local::postgres::{Options, Postgres};
 use crate::postgres::Store;
@@ -23,6 +25,8 @@ pub struct Services {
     pub(super) config: Config,
     /// Where the database is, with the password if it has one: not for eyes.
     pub(super) database_url: String,
+    /// Of the tables that commands in SQL write, if there are any: something to look at.
+    pub(super) first_table: Option<String>,
     broker: Embedded,
     database: Home,
 }
@@ -35,12 +39,11 @@ enum Home {
 }
 
 impl Services {
-    /// Starts the broker, finds or starts a Postgres, and makes topics and tables.
-    pub(super) async fn start(config: Config, worker: &Worker) -> Result<Self, Error> {
+    /// Starts the broker, finds or starts a Postgres, and makes the project's topics, tables and
+    /// functions.
+    pub(super) async fn start(project: &mut Project) -> Result<Self, Error> {
         let broker = Embedded::start(1)?;
-        let topics = worker.entity_types().map(|entity| Topic::new(format!("{entity}.commands"), entity));
-        let topics: Vec<Topic> = topics.collect();
-        for topic in &topics {
+        for topic in &project.config.topics {
             for name in [&topic.name, &*topic.outcomes_topic(), &*topic.events_topic()] {
                 broker.create_topic(name, PARTITIONS)?;
             }
@@ -49,25 +52,37 @@ impl Services {
             Some(url) => in_a_schema(url)?,
             None => privately().await?,
         };
+        project.move_to(&database);
         let kafka = Kafka {
             bootstrap_servers: Some(broker.bootstrap_servers().to_owned()),
             group_id: "solewriter-dev".to_owned(),
             properties: PROPERTIES.into_iter().collect(),
         };
-        let config = Config { database, kafka, topics, ..config };
-        let services = Self { config, database_url, broker, database: home };
-        if let Err(error) = services.migrate().await {
-            services.stop().await?;
-            return Err(error);
+        let config = Config { database, kafka, ..project.config.clone() };
+        let mut services = Self { config, database_url, first_table: None, broker, database: home };
+        match services.make_tables(&project.worker).await {
+            Ok(first_table) => services.first_table = first_table,
+            Err(error) => {
+                services.stop().await?;
+                return Err(error);
+            }
         }
         Ok(services)
     }
 
-    async fn migrate(&self) -> Result<(), Error> {
+    /// As `migrate` does. Returns the first of the team's tables.
+    async fn make_tables(&self, worker: &Worker) -> Result<Option<String>, Error> {
         let store = Store::new(&self.config.database, "solewriter dev")?;
         store.migrate(self.config.deduplication.window_ms()).await?;
+        let declared = worker.declared(&self.config).map_err(DeclaredError::from)?;
+        declared.make_tables(&store).await.map_err(Error::Tables)?;
+        declared.compile(&store).await?.make(&store).await?;
+        let first_table = match declared.is_empty() {
+            true => None,
+            false => store.first_table(&self.config.database.tables_schema).await?,
+        };
         store.close().await;
-        Ok(())
+        Ok(first_table)
     }
 
     /// Where the broker is.

@@ -15,12 +15,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::books::Ordered;
-use super::sample::{SampleTraffic, Sampler};
+use super::commands::{Commands, Next};
 use super::{Error, Sample, SharedBooks, open};
 use crate::config::{Config, Topic};
 use crate::kafka::Client;
 use crate::postgres::PartitionStatus;
-use crate::worker::Worker;
 
 /// Five hundred a second, in portions.
 const PORTION: usize = 10;
@@ -99,7 +98,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn start(worker: &Worker, config: &Config, books: SharedBooks) -> Result<Self, Error> {
+    pub(super) fn start(commands: Commands, config: &Config, books: SharedBooks) -> Result<Self, Error> {
         let client = Client::new(&config.kafka, "solewriter-dev-traffic")?;
         let context = Context::default();
         let producer = client.producer(COMMAND_BYTES_MAX).create_with_context(context.clone())?;
@@ -107,7 +106,8 @@ impl Traffic {
         let sender = Sender {
             producer,
             books,
-            routes: worker.samples.iter().filter_map(|sample| Route::of(sample, &config.topics)).collect(),
+            commands,
+            topics: config.topics.clone(),
             recent: VecDeque::new(),
             sent: 0,
             deliveries: context.0.clone(),
@@ -146,20 +146,6 @@ impl Drop for Traffic {
     }
 }
 
-/// One entity type's commands, and where they go.
-struct Route {
-    topic: Topic,
-    samples: SampleTraffic,
-    sampler: Sampler,
-}
-
-impl Route {
-    fn of(samples: &SampleTraffic, topics: &[Topic]) -> Option<Self> {
-        let topic = topics.iter().find(|topic| topic.entity == *samples.entity_type)?;
-        Some(Self { topic: topic.clone(), samples: samples.clone(), sampler: Sampler::default() })
-    }
-}
-
 /// A command as it was sent: a repeat is the same to the byte.
 struct Message {
     topic: String,
@@ -170,7 +156,8 @@ struct Message {
 struct Sender {
     producer: ThreadedProducer<Context>,
     books: SharedBooks,
-    routes: Vec<Route>,
+    commands: Commands,
+    topics: Vec<Topic>,
     recent: VecDeque<Message>,
     sent: u64,
     deliveries: Arc<Deliveries>,
@@ -182,7 +169,7 @@ impl Sender {
         let mut portions = tokio::time::interval(PORTION_EVERY);
         while stop.run_until_cancelled(portions.tick()).await.is_some() {
             let unsettled = self.sent.saturating_sub(self.settled.load(Ordering::Relaxed));
-            if unsettled > UNSETTLED_MAX || self.routes.is_empty() {
+            if unsettled > UNSETTLED_MAX {
                 continue;
             }
             for _ in 0..PORTION {
@@ -202,18 +189,19 @@ impl Sender {
             open(&self.books).repeated(self.recent[again].id);
             return self.send(&self.recent[again]).inspect(|()| self.sent += 1);
         }
-        let route = fastrand::choice(self.routes.iter_mut());
-        let Some(Route { topic, samples, sampler }) = route else {
+        let Some(Next { entity_type, sample, is_reckoned }) = self.commands.next() else {
             return Ok(());
         };
-        let sample = (samples.next)(sampler);
+        let Some(topic) = self.topics.iter().find(|topic| *topic.entity == *entity_type) else {
+            return Err(Error::NotSent(format!("no topic carries commands of entity {entity_type}")));
+        };
         let message = Message { topic: topic.name.clone(), id: Uuid::now_v7(), sample };
         // in the books before it is on its way: its outcome may be heard at once
         open(&self.books).ordered(Ordered {
             command_id: message.id,
-            entity_type: samples.entity_type.clone(),
+            entity_type,
             entity_id: message.sample.entity_id.clone(),
-            adds: message.sample.adds,
+            adds: is_reckoned.then_some(message.sample.adds),
             at: Instant::now(),
         });
         self.send(&message)?;

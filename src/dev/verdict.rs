@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::holdings::Unreadable;
 use super::latency::Percentiles;
-use super::ledger::Unreadable;
 
 /// What balanced books add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,12 +56,18 @@ pub enum Difference {
         detail: String,
     },
     /// A sample command became a dead letter.
-    #[error("command {command_id} is a dead letter: {code}")]
+    #[error("{command_type} to {entity_id} is a dead letter: {code}: {detail} (command {command_id})")]
     Dead {
         /// Its id.
         command_id: Uuid,
+        /// Its type.
+        command_type: String,
+        /// Whom it was for.
+        entity_id: String,
         /// The dead letter's code.
         code: String,
+        /// The same at length.
+        detail: String,
     },
     /// A command id has two final outcomes.
     #[error("command {0} has two final outcomes")]

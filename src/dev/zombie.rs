@@ -36,6 +36,8 @@ const POLL: Duration = Duration::from_millis(3);
 /// What is needed to raise one.
 pub(super) struct Zombie {
     pub(super) config: Config,
+    /// The files of `commands` that come along.
+    pub(super) files: &'static [(&'static str, &'static str)],
     /// With its password: for the process's environment.
     pub(super) database_url: String,
     pub(super) store: Store,
@@ -47,7 +49,7 @@ impl Zombie {
     /// The whole story of one, or as much of it as there is time for until `cut_short`. Returns
     /// whether it was halted and woken again.
     pub(super) async fn play(&self, cut_short: &CancellationToken) -> Result<bool, Error> {
-        let mut process = Process::start(&self.config, &self.database_url).await?;
+        let mut process = Process::start(&self.config, self.files, &self.database_url).await?;
         self.say(format!("a third worker joins: process {}", process.id()));
         let story = cut_short.run_until_cancelled(self.halt_and_wake(&mut process)).await;
         let left = leave(&mut process).await;

@@ -5,6 +5,11 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use super::{Result, Store};
 use crate::handlers::sql::compile::Function;
 
+/// The functions' names, with what tells whether somebody has changed one.
+pub(super) fn digests(functions: &[&Function]) -> Vec<(String, Vec<u8>)> {
+    functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect()
+}
+
 impl Store {
     /// A connection for what may take long and changes the schema; not out of the pool again.
     pub(super) async fn patient_connection(&self) -> Result<PgConnection> {
@@ -44,21 +49,24 @@ impl Store {
         Ok(())
     }
 
-    /// The names of those functions that are not in the database as they should be.
+    /// The names of those functions, given with the SHA-256 of their bodies, that are not in the
+    /// database as they should be.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn absent_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
-        let names: Vec<&str> = functions.iter().map(|function| &*function.name).collect();
-        let bodies: Vec<&str> = functions.iter().map(|function| &*function.body).collect();
+    pub async fn absent_functions(&self, functions: &[(String, Vec<u8>)]) -> Result<Vec<String>> {
+        if functions.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows: Vec<(String,)> = sqlx::query_as(
-            "select wanted.name from unnest($1::text[], $2::text[]) as wanted (name, body)
+            "select wanted.name from unnest($1::text[], $2::bytea[]) as wanted (name, digest)
               where not exists (select from pg_proc p
-                                 where p.proname = wanted.name and p.prosrc = wanted.body
+                                 where p.proname = wanted.name
+                                   and sha256(convert_to(p.prosrc, 'UTF8')) = wanted.digest
                                    and p.pronamespace = current_schema()::regnamespace)",
         )
-        .bind(names)
-        .bind(bodies)
+        .bind(functions.iter().map(|(name, _)| &**name).collect::<Vec<_>>())
+        .bind(functions.iter().map(|(_, digest)| &**digest).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(|(name,)| name).collect())
@@ -69,7 +77,7 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn make_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
-        let absent = self.absent_functions(functions).await?;
+        let absent = self.absent_functions(&digests(functions)).await?;
         if absent.is_empty() {
             return Ok(absent);
         }

@@ -36,7 +36,7 @@ pub use plan::Operation;
 pub use prune::HorizonRow;
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
-pub use reckoning::{DeadCommand, EntityState, SettledCommand, Snapshot};
+pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};
 pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection};
 
+use super::functions::digests;
 use super::{Error, Refusal, Refused, Result, Store};
 use crate::dead_letter::DeadCode;
 use crate::handlers::sql::compile::Function;
@@ -123,7 +124,7 @@ impl Store {
     }
 
     async fn rolled_back(&self, trial: &Trial<'_>, careful: bool) -> Result<Tried> {
-        let absent = self.absent_functions(trial.functions).await?;
+        let absent = self.absent_functions(&digests(trial.functions)).await?;
         let pool = if trial.serializable { &self.serializable } else { &self.pool };
         // out of the pool: the transaction ends with the connection, however this ends
         let mut connection = pool.acquire().await?.detach();

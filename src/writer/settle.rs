@@ -75,9 +75,8 @@ impl Sending {
         let mut days: Vec<i64> = self
             .settlement
             .decision
-            .outcomes
-            .iter()
-            .filter_map(|outcome| horizon::id_time_ms(&outcome.command_id))
+            .final_ids()
+            .filter_map(|id| horizon::id_time_ms(&id))
             .map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX)
             .collect();
         days.sort_unstable();

@@ -1,10 +1,16 @@
 //! What a batch reads depends on the batch, not on how much is stored already.
 
+use solewriter::local::postgres::{Options, Postgres};
+
 use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::{deposit, open};
+use crate::support::kafka;
 use crate::support::patience::{PATIENCE, wait_until};
+use crate::support::postgres::Database;
 use crate::support::producer::Record;
+use crate::support::topics;
+use crate::support::worker::WorkerOptions;
 
 const BATCHES: usize = 40;
 const BATCH_COMMANDS: usize = 200;
@@ -34,4 +40,30 @@ async fn a_plan_made_on_empty_tables_reads_no_table_whole() {
     let read = format!("select seq_tup_read + coalesce(idx_tup_fetch, 0) {table}");
     let read = bank.database.number(&read).await.expect("a counter");
     assert!(read <= 4 * COMMANDS, "{read} rows of entities were read to make {COMMANDS} and change each once");
+}
+
+/// A subtransaction that writes consumes a transaction id: one for each of 30,000 commands a second
+/// bring the wrap-around in a day. Nobody else uses this Postgres.
+#[tokio::test]
+async fn commands_in_sql_consume_a_transaction_id_per_batch_and_none_per_command() {
+    const COMMANDS: i64 = 5_000;
+    let _turn = support::heavy();
+    let postgres = Postgres::start(Options::default()).expect("start Postgres");
+    let database = Database::fresh_in(&postgres.url(), "xids").await;
+    let cluster = kafka::shared();
+    let topic = topics::fresh(&cluster, "xids", 1).await;
+    let options = WorkerOptions::new(&cluster, &database, &topic);
+    let options = options.in_sql("account", &[support::example("bank").join("commands.toml")]);
+    let bank = Bank::with(cluster, database, topic, options);
+    let accounts: Vec<Record> = (0..COMMANDS / 2).map(|n| open(&format!("acct-{n}"), 1)).collect();
+    bank.send(&accounts);
+    let deposits: Vec<Record> = (0..COMMANDS / 2).map(|n| deposit(&format!("acct-{n}"), 1)).collect();
+    bank.send(&deposits);
+    let next_id = "select pg_current_xact_id()::text::bigint";
+    let before = bank.database.number(next_id).await.expect("an id");
+    let _worker = bank.worker();
+    bank.settled().await;
+    let consumed = bank.database.number(next_id).await.expect("an id") - before;
+    assert!(consumed * 1_000 <= 10 * COMMANDS, "{consumed} transaction ids for {COMMANDS} commands");
+    assert_eq!(bank.database.count("processed_commands where outcome = 'applied'").await, COMMANDS);
 }

@@ -12,7 +12,7 @@ use crate::support::commands::{DAY_MS, deposit, endings, now_ms, of_command, ope
 use crate::support::consumer::Read;
 use crate::support::postgres::Database;
 use crate::support::producer::{Partitioner, Producer, Record};
-use crate::support::worker::WorkerOptions;
+use crate::support::worker::embedded;
 use crate::support::{consumer, kafka, topics};
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -364,18 +364,6 @@ mod fragile {
             Ok(note.note.repeat(1000))
         }
     }
-}
-
-/// A worker in this process, until the guard is dropped.
-fn embedded(
-    options: &WorkerOptions,
-    handler: impl FnOnce(solewriter::Worker) -> solewriter::Worker,
-) -> tokio_util::sync::DropGuard {
-    let shutdown = tokio_util::sync::CancellationToken::new();
-    let worker = handler(solewriter::Worker::new());
-    let running = worker.run(options.config(), shutdown.clone());
-    tokio::spawn(async move { running.await.expect("run the worker") });
-    shutdown.drop_guard()
 }
 
 /// The state is untouched, the neighbours of other keys settle, and a repeat of what was applied is

@@ -3,12 +3,10 @@
 use std::io;
 use std::io::{BufRead, Read as _};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::client::Command;
-use crate::steps::receive::parse_id;
+use crate::client::line::parse;
 
 /// A longer line is refused, and not kept: 64 MiB, more than any broker takes.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -23,18 +21,6 @@ pub(super) struct Line {
     pub(super) number: u64,
     /// What it says, or why it says nothing.
     pub(super) command: Result<Command, String>,
-}
-
-/// A field that is misspelt must not be taken for one that is missing: a lost id would make another
-/// command.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Given {
-    key: String,
-    #[serde(rename = "type")]
-    command_type: String,
-    data: Box<RawValue>,
-    id: Option<String>,
 }
 
 /// Reads standard input on a thread of its own: a read cannot be interrupted, and the process may
@@ -75,20 +61,6 @@ fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
     Ok(length)
 }
 
-fn parse(line: &[u8]) -> Result<Command, String> {
-    let given: Given = serde_json::from_slice(line).map_err(|error| no_command(&error))?;
-    let command = Command::from_json(given.command_type, given.key, given.data).map_err(|error| error.to_string())?;
-    match given.id {
-        None => Ok(command),
-        Some(id) => command.with_id(parse_id(&id)?).map_err(|error| error.to_string()),
-    }
-}
-
-/// The parser counts lines, too, and for it there is only one.
-fn no_command(error: &serde_json::Error) -> String {
-    format!("no command: {}", error.to_string().replace(" at line 1 column ", " at column "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,32 +72,6 @@ mod tests {
             true
         });
         lines
-    }
-
-    fn refusal(line: &str) -> String {
-        parse(line.as_bytes()).expect_err("no command")
-    }
-
-    #[test]
-    fn a_line_is_a_command_with_its_bytes_and_its_id() {
-        let id = "01990000-0000-7000-8000-00000000000A";
-        let line = format!(r#"{{"key":"a","type":"t","data":{{ "n": 1.0 }},"id":"{id}"}}"#);
-        let command = parse(line.as_bytes()).expect("a command");
-        assert_eq!(command.id().to_string(), id.to_lowercase());
-        assert_eq!((command.key(), command.command_type(), command.data().get()), ("a", "t", r#"{ "n": 1.0 }"#));
-        let fresh = parse(br#"{"key":"a","type":"t","data":{}}"#).expect("a command");
-        assert_eq!(fresh.id().get_version_num(), 7);
-    }
-
-    #[test]
-    fn a_line_is_refused_with_the_reason() {
-        assert!(refusal("{").starts_with("no command: "));
-        assert!(refusal(r#"{"type":"t","data":{}}"#).contains("key"));
-        assert!(refusal(r#"{"key":"a","type":"t","data":{},"Id":"x"}"#).contains("Id"));
-        assert!(refusal(r#"{"key":"","type":"t","data":{}}"#).contains("entity id"));
-        assert!(refusal(r#"{"key":"a","type":"t","data":[1]}"#).contains("object"));
-        assert!(refusal(r#"{"key":"a","type":"t","data":{},"id":"x"}"#).contains("command id"));
-        assert!(!refusal("{").contains("line 1"));
     }
 
     #[test]

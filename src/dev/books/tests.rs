@@ -6,7 +6,7 @@ const ONE: Uuid = Uuid::from_u128(1);
 const TWO: Uuid = Uuid::from_u128(2);
 
 fn ordered(command_id: Uuid, adds: i64) -> Ordered {
-    Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds, at: Instant::now() }
+    Ordered { command_id, entity_type: "account".into(), entity_id: "a".into(), adds: Some(adds), at: Instant::now() }
 }
 
 fn heard(command_id: Uuid, version: i64) -> Heard {
@@ -19,8 +19,8 @@ fn row(command_id: Uuid, version: i64) -> SettledCommand {
     SettledCommand { command_id, entity_type, entity_id, applied: true, version }
 }
 
-fn holds(_: &str, state: &str) -> Option<Result<i64, String>> {
-    Some(state.parse().map_err(|_| "not a number".to_owned()))
+fn samples() -> [SampleTraffic; 1] {
+    [SampleTraffic::new::<i64>("account", |_| unreachable!("nothing is sent"), |held| *held)]
 }
 
 /// Two commands to one account, the first delivered twice; both applied.
@@ -39,13 +39,13 @@ fn balanced() -> (Books, Evidence) {
 }
 
 fn difference(books: &Books, evidence: &Evidence) -> Difference {
-    books.check(evidence, &holds).expect_err("a difference")
+    books.check(evidence, &samples()).expect_err("a difference")
 }
 
 #[test]
 fn balanced_books_say_what_they_hold() {
     let (books, evidence) = balanced();
-    let balance = books.check(&evidence, &holds).expect("balanced");
+    let balance = books.check(&evidence, &samples()).expect("balanced");
     assert_eq!((balance.commands, balance.repeats, balance.applied, balance.outcomes), (2, 1, 2, 3));
     assert_eq!(balance.held, BTreeMap::from([("account".to_owned(), 70)]));
     assert_eq!((books.owed(), books.repeats_answered()), (0, 1));
@@ -91,7 +91,7 @@ fn what_is_published_is_what_is_stored() {
 fn versions_have_no_gaps() {
     let (books, mut evidence) = balanced();
     evidence.settled[0].version = 2;
-    assert!(books.check(&evidence, &holds).is_err());
+    assert!(books.check(&evidence, &samples()).is_err());
     let (books, mut evidence) = balanced();
     evidence.entities.clear();
     assert!(matches!(difference(&books, &evidence), Difference::Version { version: 0, .. }));
@@ -100,11 +100,17 @@ fn versions_have_no_gaps() {
 #[test]
 fn a_dead_letter_of_a_sample_command_is_a_difference() {
     let (books, mut evidence) = balanced();
-    evidence.dead.push(DeadCommand { command_id: Some(TWO), code: "misrouted".into() });
-    let dead = Difference::Dead { command_id: TWO, code: "misrouted".into() };
-    assert_eq!(difference(&books, &evidence), dead);
+    evidence.dead.push(DeadCommand {
+        command_id: Some(TWO),
+        command_type: Some("account.open".into()),
+        entity_id: Some("a".into()),
+        code: "malformed-payload".into(),
+        detail: Some("initial is missing".into()),
+    });
+    let said = difference(&books, &evidence).to_string();
+    assert!(said.starts_with("account.open to a is a dead letter: malformed-payload: initial is missing"), "{said}");
     evidence.dead[0].command_id = None;
-    assert!(books.check(&evidence, &holds).is_ok(), "somebody else's record");
+    assert!(books.check(&evidence, &samples()).is_ok(), "somebody else's record");
 }
 
 #[test]
@@ -112,6 +118,6 @@ fn what_somebody_else_sends_leaves_the_books_balanced() {
     let (books, mut evidence) = balanced();
     evidence.settled.push(row(Uuid::from_u128(3), 3));
     evidence.entities[0] = EntityState { version: 3, state: Some("71".into()), ..evidence.entities[0].clone() };
-    let balance = books.check(&evidence, &holds).expect("balanced");
+    let balance = books.check(&evidence, &samples()).expect("balanced");
     assert_eq!((balance.foreign, balance.held.len()), (1, 0));
 }

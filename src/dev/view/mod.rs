@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::live::Live;
 use super::board::Board;
-use super::sample::SampleTraffic;
+use super::commands::Commands;
 use super::services::Services;
 use super::{Balance, Difference};
 
@@ -50,8 +50,8 @@ impl View {
         };
     }
 
-    pub(super) fn opening(&self, services: &Services, samples: &[SampleTraffic]) {
-        opening::lines(services, samples).iter().for_each(|line| self.say(line));
+    pub(super) fn opening(&self, services: &Services, commands: &Commands) {
+        opening::lines(services, commands).iter().for_each(|line| self.say(line));
         self.say("");
         if matches!(self.0, Kind::Lines { .. }) {
             self.say(plain::HEADER);

@@ -1,16 +1,14 @@
 //! The first lines: where broker and database are, and what to try from another terminal.
 
 use std::env;
+use std::path::absolute;
 
-use crate::dev::sample::{SampleTraffic, Sampler};
+use crate::config::{Origin, Partitioner, Topic};
+use crate::dev::commands::Commands;
 use crate::dev::services::Services;
 
-/// The key of the suggested command: nobody else sends to it, so that its entity shows what became
-/// of it.
-const KEY: &str = "mine";
-
 /// As lines, short enough for 80 columns wherever names and addresses are.
-pub(super) fn lines(services: &Services, samples: &[SampleTraffic]) -> Vec<String> {
+pub(super) fn lines(services: &Services, commands: &Commands) -> Vec<String> {
     let schema = &services.config.database.schema;
     let (url, servers) = (services.database_in_a_shell(), services.bootstrap_servers());
     let topics: Vec<&str> = services.config.topics.iter().map(|topic| &*topic.name).collect();
@@ -25,26 +23,45 @@ pub(super) fn lines(services: &Services, samples: &[SampleTraffic]) -> Vec<Strin
         lines.push(format!("export SOLEWRITER__DATABASE__SCHEMA={schema}"));
     }
     let program = env::args().next().unwrap_or_else(|| "solewriter".to_owned());
-    lines.extend(to_try(&program, services, samples));
-    lines.push(format!("psql $SOLEWRITER__DATABASE__URL -c 'table {schema}.entities limit 5'"));
+    lines.extend(to_try(&program, services, commands));
+    let entities = format!("{schema}.entities");
+    let table = services.first_table.as_ref().unwrap_or(&entities);
+    lines.push(format!("psql $SOLEWRITER__DATABASE__URL -c {}", quoted(&format!("table {table} limit 5"))));
     lines
 }
 
-/// The first sample command, to an entity of its own, and how to look at that.
-fn to_try(program: &str, services: &Services, samples: &[SampleTraffic]) -> Vec<String> {
-    let Some(sample) = samples.first() else {
+/// A command to an entity of its own, and how to look at that.
+fn to_try(program: &str, services: &Services, commands: &Commands) -> Vec<String> {
+    let Some((entity_type, sample)) = commands.to_try() else {
         return Vec::new();
     };
-    let Some(topic) = services.config.topics.iter().find(|topic| topic.entity == *sample.entity_type) else {
+    let Some(topic) = services.config.topics.iter().find(|topic| topic.entity == *entity_type) else {
         return Vec::new();
     };
-    let first = (sample.next)(&mut Sampler::default());
-    let data = String::from_utf8_lossy(&first.data);
-    // a single quote would end the shell's
-    let line = format!(r#"{{"key":"{KEY}","type":"{}","data":{data}}}"#, first.command_type).replace('\'', r"'\''");
-    vec![
-        format!("echo '{line}' |"),
-        format!("  {program} publish --topic {}", topic.name),
-        format!("{program} inspect entity {} {KEY}", sample.entity_type),
-    ]
+    let data = String::from_utf8_lossy(&sample.data);
+    let (key, command_type) = (&sample.entity_id, &sample.command_type);
+    let line = quoted(&format!(r#"{{"key":"{key}","type":"{command_type}","data":{data}}}"#));
+    let mut lines = configuration(services, topic);
+    lines.push(format!("echo {line} |"));
+    lines.push(format!("  {program} publish --topic {}", topic.name));
+    lines.push(format!("{program} inspect entity {entity_type} {key}"));
+    lines
+}
+
+/// What a publisher has to know of a topic that is not as most are.
+fn configuration(services: &Services, topic: &Topic) -> Vec<String> {
+    let plain = Topic::new(topic.name.clone(), topic.entity.clone());
+    let is_plain = topic.partitioner == Partitioner::default() && topic.outcomes_topic() == plain.outcomes_topic();
+    match services.config.origins.of("topics") {
+        Origin::File(file) if !is_plain => {
+            let file = absolute(&file).unwrap_or(file);
+            vec![format!("export SOLEWRITER_CONFIG={}", quoted(&file.display().to_string()))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A single quote would end the shell's.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

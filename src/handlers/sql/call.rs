@@ -61,6 +61,8 @@ pub struct InDatabase {
     pub serializable_runner: Option<Arc<str>>,
     /// The writes that handlers in Rust may name.
     pub writes: Writes,
+    /// Its functions, with the SHA-256 of each one's body.
+    pub functions: Arc<[(String, Vec<u8>)]>,
 }
 
 impl InDatabase {

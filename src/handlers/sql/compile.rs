@@ -33,6 +33,13 @@ pub struct Function {
     pub body: String,
 }
 
+impl Function {
+    /// The SHA-256 of its body: what tells whether somebody has changed it.
+    pub fn body_digest(&self) -> Vec<u8> {
+        Sha256::digest(&self.body).to_vec()
+    }
+}
+
 /// An entity type whose commands, or writes, run in the database.
 #[derive(Clone, Debug)]
 pub struct CompiledEntity {
@@ -107,7 +114,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             continue;
         }
         let prefix = if serializable { "run_serializable" } else { "run" };
-        let function = finish(prefix, entity, runner(&of_level, schemas, serializable), schemas.own);
+        let function = finish(prefix, entity, runner(&of_level, schemas), schemas.own);
         let name: Arc<str> = function.name.as_str().into();
         compiled.functions.push(function);
         match serializable {
@@ -115,6 +122,8 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             false => compiled.in_database.runner = Some(name),
         }
     }
+    compiled.in_database.functions =
+        compiled.functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect();
     compiled
 }
 

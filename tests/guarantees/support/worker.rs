@@ -177,6 +177,18 @@ fn write_config(options: &WorkerOptions, listen: SocketAddr, directory: &Path) -
     path
 }
 
+/// A worker in this process, until the guard is dropped.
+pub fn embedded(
+    options: &WorkerOptions,
+    handler: impl FnOnce(solewriter::Worker) -> solewriter::Worker,
+) -> tokio_util::sync::DropGuard {
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let worker = handler(solewriter::Worker::new());
+    let running = worker.run(options.config(), shutdown.clone());
+    tokio::spawn(async move { running.await.expect("run the worker") });
+    shutdown.drop_guard()
+}
+
 /// The binary without handlers of its own.
 pub fn stock_binary() -> PathBuf {
     env!("CARGO_BIN_EXE_solewriter").into()

@@ -46,10 +46,15 @@ impl WorkerOptions {
 
     /// The stock binary with commands in SQL on this entity type; their tables are in the schema of
     /// the test.
-    pub fn in_sql(mut self, entity: &str, files: &[PathBuf]) -> Self {
+    pub fn in_sql(self, entity: &str, files: &[PathBuf]) -> Self {
+        self.in_sql_of(entity).declared(files)
+    }
+
+    /// The stock binary, and this entity type on its topic.
+    pub fn in_sql_of(mut self, entity: &str) -> Self {
         self.program = super::stock_binary();
         self.topics[0].1 = entity.to_owned();
-        self.declared(files)
+        self
     }
 
     /// Files of commands, or of writes for handlers in Rust.

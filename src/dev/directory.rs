@@ -1,0 +1,37 @@
+//! A directory for what another process reads, or what is read at once.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+/// Removed when dropped.
+#[derive(Debug)]
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    /// A new one among the temporary files, for `purpose`.
+    pub(super) fn make(purpose: &str) -> io::Result<Self> {
+        let name = format!("solewriter-{purpose}-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    /// With these files.
+    pub(super) fn with(self, files: &[(&str, &str)]) -> io::Result<Self> {
+        for (name, text) in files {
+            fs::write(self.0.join(name), text)?;
+        }
+        Ok(self)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // a directory that stays does no harm, and there is nobody to tell
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
