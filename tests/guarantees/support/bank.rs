@@ -145,7 +145,7 @@ impl Traffic {
         }
         let key = format!("acct-{}", self.random.usize(..self.accounts));
         // 0 is refused by the business rule
-        let amount = self.random.i64(..100);
+        let amount = self.random.i64(0..100);
         let record = match self.random.u32(..10) {
             0 => Record::command("account.open", &key, &json!({ "initial": amount })),
             1..=5 => Record::command("account.deposit", &key, &json!({ "amount": amount })),
