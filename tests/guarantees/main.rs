@@ -15,6 +15,7 @@ mod outcomes_are_published;
 mod publishing;
 mod publishing_and_asking;
 mod secured;
+mod sql_constraints;
 mod sql_examples;
 mod sql_rules;
 mod support;
