@@ -17,6 +17,7 @@ mod publishing_and_asking;
 mod secured;
 mod sql_constraints;
 mod sql_examples;
+mod sql_payloads;
 mod sql_rules;
 mod support;
 mod support_works;
