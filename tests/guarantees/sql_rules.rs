@@ -5,9 +5,10 @@ mod examiner;
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::bank::Bank;
+use crate::support::producer::Record;
 use crate::support::scratch::Scratch;
 use crate::support::worker::{Said, WorkerOptions};
 
@@ -28,7 +29,7 @@ const TABLES: &str = "
 /// stands (the type itself, if it is empty), and parts of the problem and the cure.
 struct Bad(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const BAD: [Bad; 23] = [
+const BAD: [Bad; 26] = [
     Bad(
         "misspelt-column",
         STEP_BALANC,
@@ -98,6 +99,27 @@ const BAD: [Bad; 23] = [
         "now",
         "now() answers differently",
         "write :command_time, or say nondeterministic = true",
+    ),
+    Bad(
+        "clock-word",
+        "[[command.step]]\nsql = \"update account set note = 'now' || 'now'::timestamptz\"",
+        "'now'::",
+        "'now', read as a time, answers differently",
+        "write :command_time, or say nondeterministic = true",
+    ),
+    Bad(
+        "typed-word",
+        "[[command.step]]\nsql = \"select date 'yesterday' as day\"",
+        "'yesterday'",
+        "'yesterday', read as a time, answers differently",
+        "write :command_time",
+    ),
+    Bad(
+        "age",
+        "[[command.step]]\nsql = \"select age(at) as old from dated\"",
+        "age(at)",
+        "age() of one time, which counts from today, answers differently",
+        "write age(:command_time, …)",
     ),
     Bad(
         "keyword",
@@ -319,4 +341,64 @@ async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() 
     assert_eq!(failed(&in_rust), at(6, "lock is declared in SQL, and entity account has handlers in Rust"));
     let stock = declared(&bank, std::slice::from_ref(&file));
     assert_eq!(failed(&stock), at(3, "nobody can name write note: entity account has no handlers in Rust"));
+}
+
+#[tokio::test]
+async fn what_a_file_gets_wrong_hides_no_mistake_that_the_database_finds() {
+    let bank = bank("both").await;
+    let scratch = Scratch::new("both");
+    let write = |name: &str, text: &str| {
+        let file = scratch.path().join(name);
+        fs::write(&file, text).expect("write a file");
+        file
+    };
+    let good = "[[command]]\ntype = \"good\"\n[[command.step]]\nsql = \"select 1 from account\"\n";
+    let typo = "[[command]]\ntype = \"typo\"\nrepyl = 1\n[[command.step]]\nsql = \"select 1\"\n";
+    let misspelt = format!("[[command]]\ntype = \"misspelt\"\n{STEP_BALANC}\n");
+    let files = [
+        write("mixed.toml", &format!("entity = \"account\"\n{good}{typo}{misspelt}")),
+        write("torn.toml", "entity = \"account\"\n[[command]\n"),
+        write("strange.toml", &format!("entity = \"acount\"\n{misspelt}")),
+        write("again.toml", &format!("entity = \"account\"\n{good}")),
+    ];
+    let options = declared(&bank, &files);
+    let checks = checks(&options.run_verb(&["check", "-o", "json"]));
+    let failed = checks.iter().filter(|check| check["name"] == "commands");
+    let failed: Vec<_> = failed.map(|check| check["detail"].as_str().unwrap_or_default()).collect();
+    let column = "column \"balanc\" of relation \"account\" does not exist";
+    let expected = [
+        (0, "8:1: unknown key repyl in command".to_owned()),
+        (1, "2:11: ".to_owned()),
+        (2, "1:11: no topic carries the entity acount".to_owned()),
+        (3, "3:9: the command type good is declared twice for account".to_owned()),
+        (0, format!("14:27: {column}")),
+        (2, format!("5:27: {column}")),
+    ];
+    for (file, problem) in &expected {
+        let line = format!("{}:{problem}", files[*file].display());
+        assert!(failed.iter().any(|detail| detail.starts_with(&line)), "{line}\n{failed:#?}");
+    }
+    assert_eq!(failed.len(), expected.len(), "{failed:#?}");
+    assert_eq!(checks.iter().filter(|check| check["name"] == "command good").count(), 1);
+    assert!(!checks.iter().any(|check| check["name"] == "functions of commands in SQL"));
+    for verb in ["migrate", "run"] {
+        let refused = options.run_verb(&[verb]);
+        assert!(refused.code == Some(2) && refused.stderr.contains("unknown key repyl in command"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_records_of_a_topic_are_judged_by_the_commands_in_sql() {
+    let bank = Bank::in_sql("stock", "commands.toml", "sku", 1).await;
+    let sample = |bank: &Bank| {
+        let checks = checks(&bank.options.run_verb(&["check", "-o", "json"]));
+        let name = format!("commands on {}", bank.topic);
+        let check = checks.into_iter().find(|check| check["name"] == *name).expect("a sample");
+        check["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    let receive = |data: Value| Record::command("stock.receive", "sku-1", &data);
+    bank.send(&[receive(json!({"quantity": 5}))]);
+    assert_eq!(sample(&bank), "the last 1: on their partitions, with UUIDv7 ids");
+    bank.send(&[receive(json!({"quantity": "5"})), Record::command("stock.recieve", "sku-1", &json!({}))]);
+    assert_eq!(sample(&bank), "of the last 3, dead letters: 1 malformed-payload, 1 unknown-type");
 }

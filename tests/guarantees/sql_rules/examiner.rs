@@ -55,6 +55,7 @@ async fn the_database_types_a_statement_and_names_its_tables() {
                   on conflict (id) do update set balance = $5";
     let found = examined(&mut examiner, insert, &[]).await;
     assert_eq!(found.parameter_types, ["text", "bpchar", "\"bit\"", "positive", "bigint"]);
+    assert_eq!(found.base_types, ["text", "bpchar", "\"bit\"", "integer", "bigint"]);
     assert_eq!(names(&found).1, [("account", Operation::Insert), ("account", Operation::Update)]);
     assert!(found.expressions.iter().any(|expression| expression.contains("now()")), "{found:?}");
 
