@@ -20,6 +20,7 @@ mod sql_examples;
 mod sql_failures;
 mod sql_payloads;
 mod sql_rules;
+mod sql_steps;
 mod sql_writes;
 mod starter;
 mod support;
