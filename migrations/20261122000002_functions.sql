@@ -21,6 +21,29 @@ as $$
                         else detail end as escaped) e
 $$;
 
+-- What a violated constraint is called: a partition's as that of the table that was made, whatever the
+-- partitions are called; a NOT NULL, which has no name, <table>_<column>_not_null.
+create function violated_v1(in_schema text, in_table text, in_column text, name text) returns text
+language sql stable
+as $$
+    with recursive parents as (
+        select c.oid, c.conname, c.conparentid from pg_catalog.pg_constraint c
+         where c.conname = name and c.conrelid = to_regclass(format('%I.%I', in_schema, in_table))
+        union all
+        select c.oid, c.conname, c.conparentid from parents join pg_catalog.pg_constraint c on c.oid = parents.conparentid
+    ), root as (
+        select c.relname from pg_catalog.pg_class c
+         where c.oid = pg_partition_root(to_regclass(format('%I.%I', in_schema, in_table)))
+    )
+    select case
+        when name <> '' then coalesce(
+            -- of unique and exclusion constraints the index has the name
+            (select c.relname from pg_catalog.pg_class c
+              where c.oid = pg_partition_root(to_regclass(format('%I.%I', in_schema, name)))),
+            (select conname from parents where conparentid = 0 limit 1), name)
+        else coalesce((select relname from root), in_table) || '_' || in_column || '_not_null' end
+$$;
+
 -- Below every UUIDv7 of this time, above every earlier one.
 create function uuid_floor(at timestamptz) returns uuid
 language sql immutable strict parallel safe
@@ -361,11 +384,16 @@ begin
                 case when s_decides then c_id else s_command_id end,
                 case when s_decides then c_record_time_ms else s_record_time_ms end,
                 s_outcome_bytes_max, s_careful;
-        if ran.refused is null and not s_decides then
-            -- whoever has decided already has to decide again: the write says no
-            select jsonb_agg(jsonb_build_object('at', w.n, 'reject', w.code, 'why', w.detail)) into ran.refused
-              from unnest(ran.code, ran.detail) with ordinality as w (code, detail, n)
-             where w.code is not null;
+        if not s_decides then
+            -- whoever has decided already has to decide again: the write says no. Only the first, as
+            -- what comes behind it was decided on what it did
+            select jsonb_build_array(r.refused) into ran.refused
+              from (select value as refused from jsonb_array_elements(ran.refused)
+                    union all
+                    select jsonb_build_object('at', w.n, 'reject', w.code, 'why', w.detail)
+                      from unnest(ran.code, ran.detail) with ordinality as w (code, detail, n)
+                     where w.code is not null) r
+             order by (r.refused ->> 'at')::int limit 1;
         end if;
         if ran.refused is not null then
             raise exception using errcode = 'SW009', message = 'commands to be decided otherwise',

@@ -80,6 +80,10 @@ impl Database {
                 return Err(Invalid::new(key, problem));
             }
         }
+        if self.schema == self.tables_schema {
+            let problem = "it is database.schema too: a table of the team's could be taken for one of solewriter's";
+            return Err(Invalid::new("database.tables_schema", problem.to_owned()));
+        }
         [
             ("database.connect_timeout", self.connect_timeout),
             ("database.statement_timeout", self.statement_timeout),

@@ -91,6 +91,8 @@ impl Session {
                  set_config('jit', 'off', false),
                  -- a reply is the same text wherever it is made, and a literal means the same
                  set_config('standard_conforming_strings', 'on', false),
+                 set_config('array_nulls', 'on', false),
+                 set_config('transform_null_equals', 'off', false),
                  set_config('timezone', 'UTC', false),
                  set_config('datestyle', 'ISO, YMD', false),
                  set_config('intervalstyle', 'iso_8601', false),

@@ -162,12 +162,14 @@ fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal>
         "23514" if table == Some("processed_timed") => Refusal::DayMissing,
         "40001" | "40P01" => Refusal::Contended(message),
         "55P03" | "57014" => Refusal::TimedOut(message),
+        // of a statement that was prepared before, only a value can be no syntax (a jsonpath)
+        "42601" => Refusal::Data(message),
         // 25006: a standby, after a fail-over; another connection may find the primary
         "25006" => return None,
         // 28: the server is there but refuses the login; 3D: no such database
         _ => match &code[..2] {
             "08" | "40" | "53" | "57" | "58" | "28" | "3D" => return None,
-            "21" | "22" | "23" | "27" | "44" | "54" | "P0" => Refusal::Data(message),
+            "20" | "21" | "22" | "23" | "27" | "44" | "54" | "P0" => Refusal::Data(message),
             _ => Refusal::Broken(message),
         },
     })

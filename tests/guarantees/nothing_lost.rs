@@ -1,7 +1,6 @@
 //! P4, with P2, P3 and P5: whatever crashes, every command takes effect once, in order, and every
 //! outcome is published.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -11,7 +10,6 @@ use crate::support::bank::{Bank, Stream, Traffic};
 use crate::support::kafka::{Broker, BrokerOptions};
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::postgres::Database;
-use crate::support::producer::Producer;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::worker::Worker;
 
@@ -38,7 +36,7 @@ async fn ten_crashes_among_100_000_commands_change_nothing() {
     for _ in 0..KILLS {
         let instalment = traffic.commands(COMMANDS / KILLS);
         let before = bank.settled_count().await;
-        let sending = send_in_background(&bank, instalment);
+        let sending = bank.send_in_background(instalment);
         bank.settled_beyond(before + random.i64(200..4_000)).await;
         let victim = &mut workers[random.usize(..2)];
         victim.kill9();
@@ -49,13 +47,6 @@ async fn ten_crashes_among_100_000_commands_change_nothing() {
     for worker in &mut workers {
         assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
     }
-}
-
-fn send_in_background(bank: &Bank, commands: Vec<crate::support::producer::Record>) -> thread::JoinHandle<()> {
-    let (cluster, topic) = (bank.cluster.clone(), bank.topic.clone());
-    thread::spawn(move || {
-        Producer::new(&cluster).send(&topic, &commands);
-    })
 }
 
 /// The database crashes under load and recovers; the worker waits and goes on, in the same process.

@@ -34,7 +34,7 @@ pub enum FieldType {
     Jsonb,
     /// `uuid`.
     Uuid,
-    /// A date or a time: a string that means the same whenever it is read.
+    /// A date, a time or a range of them: a string that means the same whenever it is read.
     Time,
     /// Every other type: a string in the type's own syntax.
     Text,
@@ -60,7 +60,17 @@ impl FieldType {
             "jsonb" => Self::Jsonb,
             "uuid" => Self::Uuid,
             "numeric" => Self::Numeric,
-            "date" | "timestamp without time zone" | "timestamp with time zone" => Self::Time,
+            "date"
+            | "timestamp without time zone"
+            | "timestamp with time zone"
+            | "time without time zone"
+            | "time with time zone"
+            | "daterange"
+            | "tsrange"
+            | "tstzrange"
+            | "datemultirange"
+            | "tsmultirange"
+            | "tstzmultirange" => Self::Time,
             _ if name.starts_with("numeric(") => Self::Numeric,
             _ => Self::Text,
         }

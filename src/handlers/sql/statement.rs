@@ -8,6 +8,26 @@ use super::tokens::{Located, tokens};
 pub use super::words::Word;
 use super::words::words;
 
+/// The first verb that stands in no parentheses.
+fn verb(tokens: &[Located]) -> Verb {
+    let mut depth = 0_usize;
+    for token in tokens {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::Word(word) if depth == 0 && word.quote_style.is_none() => {
+                match word.value.to_ascii_lowercase().as_str() {
+                    "select" | "values" => return Verb::Read,
+                    "insert" | "update" | "delete" | "merge" => return Verb::Write,
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    Verb::Read
+}
+
 /// What a statement may begin with.
 const BEGINNINGS: [&str; 7] = ["select", "insert", "update", "delete", "merge", "with", "values"];
 
@@ -22,6 +42,17 @@ pub struct Statement {
     pub pieces: Vec<Piece>,
     /// Every identifier and keyword, in order; not what is in strings and comments, and no parameter.
     pub words: Vec<Word>,
+    /// What the statement itself does, behind its `with`.
+    pub verb: Verb,
+}
+
+/// What a statement does by itself; what the parts of its `with` do is another question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// `select`, `values`.
+    Read,
+    /// `insert`, `update`, `delete`, `merge`: its row count is what it wrote.
+    Write,
 }
 
 /// A piece of a statement.
@@ -68,11 +99,18 @@ impl Statement {
         let parameters = parameters_of(tokens, text);
         let statement = &text[first.at..last.end];
         Ok(Self {
+            verb: verb(tokens),
             pieces: pieces(statement, first.at, &parameters),
             words: words(tokens, first.at, |token| parameters.iter().any(|p| (p.at..p.end).contains(&token.at))),
             text: statement.to_owned(),
             place: within(place, text, first.at),
         })
+    }
+
+    /// Whether it has no `with`.
+    #[must_use]
+    pub fn begins_with_its_verb(&self) -> bool {
+        self.words.first().is_none_or(|word| word.text != "with")
     }
 
     /// The distinct parameters, in the order of their first use.

@@ -12,7 +12,7 @@ use crate::handlers::Handler;
 use crate::postgres::{Refusal, Refused, Settling};
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled};
-use crate::steps::decide::{Called, Decision, Judgement, record_of};
+use crate::steps::decide::{Decision, Judgement, record_of};
 use crate::steps::fence;
 use crate::telemetry::metrics;
 use crate::writer::batch::Batch;
@@ -114,8 +114,8 @@ impl Writer<'_> {
                 self.timed_out(&batch, &decision, why)?;
                 self.pause().await;
             }
-            // found by name, not by trial
-            Refusal::Data(_) if decision.runs_in_database() && self.careful_batches == 0 => {
+            // found by name, not by trial; a name that does not exist may be a value of one of them
+            Refusal::Data(_) | Refusal::Broken(_) if decision.runs_in_database() && self.careful_batches == 0 => {
                 self.careful_batches = CAREFUL_BATCHES;
             }
             Refusal::Judged(refused) => self.judged(&decision, refused),
@@ -170,20 +170,35 @@ impl Writer<'_> {
                 Refused { reject: Some(code), why, .. } => Judgement::Rejected(code, why),
                 Refused { dead, field, why, at, .. } => {
                     let why = why.unwrap_or_default();
-                    let field = field.and_then(|n| self.field_name(decision.called.get(at - 1)?, n));
+                    let field = field.and_then(|n| self.field_name(decision, at - 1, n));
                     let why = field.map_or(why.clone(), |field| format!("field {field}: {why}"));
-                    Judgement::Dead(dead.unwrap_or(DeadCode::DataError), why)
+                    match dead.unwrap_or(DeadCode::DataError) {
+                        // a handler has made what its write is given
+                        DeadCode::MalformedPayload if decision.called.is_empty() => {
+                            Judgement::Dead(DeadCode::HandlerFailed, format!("a write's {why}"))
+                        }
+                        code => Judgement::Dead(code, why),
+                    }
                 }
             };
             self.again.caution.judged.insert(offset, judgement);
         }
     }
 
-    fn field_name(&self, called: &Called, n: usize) -> Option<&str> {
-        match &self.rules.handlers.command(&called.command_type)?.handler {
-            Handler::Sql(call) => call.fields.fields().get(n).map(|field| &*field.name),
-            Handler::Rust(_) => None,
-        }
+    /// The name of a field of what ran at this place in the database.
+    fn field_name(&self, decision: &Decision, at: usize, field: usize) -> Option<&str> {
+        let handlers = &self.rules.handlers;
+        let call = match decision.called.get(at) {
+            Some(called) => match &handlers.command(&called.command_type)?.handler {
+                Handler::Sql(call) => call,
+                Handler::Rust(_) => return None,
+            },
+            None => {
+                let function = decision.writes.get(at)?.write.function;
+                handlers.in_database.writes.values().find(|call| call.function == function)?
+            }
+        };
+        call.fields.fields().get(field).map(|field| &*field.name)
     }
 
     fn condemn(&mut self, offset: i64, code: DeadCode, why: String) {

@@ -1,5 +1,6 @@
 //! The bank with everything it stands on: topic, schema, workers, traffic, and the audit of it all.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,12 +10,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::books::Books;
+use super::books::{Balances, Books};
 use super::kafka::Cluster;
 use super::patience::{PATIENCE, wait_until};
 use super::postgres::Database;
 use super::producer::{Producer, Record};
-use super::worker::{Worker, WorkerOptions};
+use super::worker::{Worker, WorkerOptions, stock_binary};
 use super::{consumer, kafka, topics};
 
 /// A topic of commands, a migrated schema, and how their workers are configured.
@@ -42,12 +43,16 @@ impl Bank {
 
     /// An example of commands in SQL, on the shared broker and the shared Postgres.
     pub async fn in_sql(example: &str, file: &str, entity: &str, partitions: i32) -> Self {
-        let name = format!("{example}-{entity}");
+        let file = super::example(example).join(file);
+        Self::declared(&format!("{example}-{entity}"), &file, entity, partitions).await
+    }
+
+    /// The same with any file of commands.
+    pub async fn declared(name: &str, file: &Path, entity: &str, partitions: i32) -> Self {
         let database = Database::fresh(&name.replace('-', "_")).await;
         let cluster = kafka::shared();
-        let topic = topics::fresh(&cluster, &name, partitions).await;
-        let options = WorkerOptions::new(&cluster, &database, &topic);
-        let options = options.in_sql(entity, &[super::example(example).join(file)]);
+        let topic = topics::fresh(&cluster, name, partitions).await;
+        let options = WorkerOptions::new(&cluster, &database, &topic).in_sql(entity, &[file.to_owned()]);
         Self::with(cluster, database, topic, options)
     }
 
@@ -68,6 +73,14 @@ impl Bank {
 
     pub fn send(&self, records: &[Record]) {
         self.producer.send(&self.topic, records);
+    }
+
+    /// Sends from a thread of its own; it ends when all are in the log.
+    pub fn send_in_background(&self, records: Vec<Record>) -> JoinHandle<()> {
+        let (cluster, topic) = (self.cluster.clone(), self.topic.clone());
+        thread::spawn(move || {
+            Producer::new(&cluster).send(&topic, &records);
+        })
     }
 
     /// How many offsets are settled, over all partitions.
@@ -111,7 +124,8 @@ impl Bank {
     pub async fn audit(&self) {
         self.settled().await;
         let books = Books::reckon(&consumer::read_all(&self.cluster, &self.topic));
-        books.check_tables(&self.database).await;
+        let balances = if self.options.program == stock_binary() { Balances::InTable } else { Balances::InState };
+        books.check_tables(&self.database, balances).await;
         let published = |kind| consumer::read_all(&self.cluster, &format!("{}.{kind}", self.topic));
         books.check_outcomes(&published("outcomes"));
         books.check_events(&published("events"));
@@ -145,7 +159,7 @@ impl Traffic {
         }
         let key = format!("acct-{}", self.random.usize(..self.accounts));
         // 0 is refused by the business rule
-        let amount = self.random.i64(..100);
+        let amount = self.random.i64(0..100);
         let record = match self.random.u32(..10) {
             0 => Record::command("account.open", &key, &json!({ "initial": amount })),
             1..=5 => Record::command("account.deposit", &key, &json!({ "amount": amount })),

@@ -1,5 +1,6 @@
 //! Commands for the bank, and what came of them.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -77,6 +78,33 @@ impl Record {
         self.key = Some(key.into());
         self
     }
+}
+
+/// What is said of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// `applied`, or the code.
+    pub ending: String,
+    pub detail: Option<String>,
+    /// How many copies of the outcome are on the topic; all are the same, byte for byte.
+    pub copies: usize,
+}
+
+/// The ends of all commands that have one. Panics where copies differ, or where one command has two
+/// ends.
+pub fn ended(outcomes: &[Read]) -> HashMap<Uuid, Ended> {
+    let mut first: HashMap<Uuid, (&Read, Ended)> = HashMap::new();
+    for read in outcomes {
+        let value = read.json();
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let id = text("command_id").and_then(|id| id.parse().ok()).expect("an outcome names its command");
+        let ending = text("code").or_else(|| text("outcome")).expect("an outcome says how it ended");
+        let (before, ended) =
+            first.entry(id).or_insert_with(|| (read, Ended { ending, detail: text("detail"), copies: 0 }));
+        assert_identical(&[*before, read]);
+        ended.copies += 1;
+    }
+    first.into_iter().map(|(id, (_, ended))| (id, ended)).collect()
 }
 
 /// The outcomes that speak of this command, in the order of the topic.

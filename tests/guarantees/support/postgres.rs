@@ -33,6 +33,11 @@ pub struct Database {
     pub pool: PgPool,
 }
 
+/// Where a test's commands in SQL keep their tables.
+pub fn tables_schema(schema: &str) -> String {
+    format!("{schema}_tables")
+}
+
 impl Database {
     /// In the shared Postgres.
     pub async fn fresh(name: &str) -> Self {
@@ -43,7 +48,7 @@ impl Database {
     pub async fn fresh_in(url: &str, name: &str) -> Self {
         let schema = unique(name);
         let connect: PgConnectOptions = url.parse().expect("a database URL");
-        let search_path = format!("{schema},public");
+        let search_path = format!("{schema},{},public", tables_schema(&schema));
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(60))
@@ -91,7 +96,7 @@ impl Drop for Database {
 
 fn drop_schema(url: &str, schema: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let sql = AssertSqlSafe(format!("drop schema if exists {schema} cascade"));
+    let sql = AssertSqlSafe(format!("drop schema if exists {schema}, {} cascade", tables_schema(schema)));
     let done = runtime.block_on(async { sqlx::raw_sql(sql).execute(&PgPool::connect(url).await?).await });
     if let Err(error) = done {
         eprintln!("could not drop the schema {schema}: {error}");

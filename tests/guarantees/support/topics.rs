@@ -96,6 +96,18 @@ pub fn committed(cluster: &Cluster, group: &str, topic: &str, partition: i32) ->
     answer.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0)
 }
 
+/// Where a key belongs, as Java's client reckons it.
+pub fn home(key: &str, partitions: i32) -> i32 {
+    let hash = murmur2::murmur2(key.as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
+    i32::try_from(hash).expect("31 bits") % partitions
+}
+
+/// The first `count` of `name-0`, `name-1`, … that belong to this partition.
+pub fn keys_on(partition: i32, partitions: i32, name: &str, count: usize) -> Vec<String> {
+    let keys = (0..).map(|n| format!("{name}-{n}"));
+    keys.filter(|key| home(key, partitions) == partition).take(count).collect()
+}
+
 fn client(cluster: &Cluster) -> BaseConsumer {
     cluster.client_config().create().expect("a client")
 }

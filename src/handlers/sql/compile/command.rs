@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::text::{literal, quoted};
 use crate::handlers::sql::declaration::{Alternative, Detail, DetailPiece, Event, Expect, Template};
-use crate::handlers::sql::statement::{Parameter, Piece, Statement};
+use crate::handlers::sql::statement::{Parameter, Piece, Statement, Verb};
 use crate::handlers::sql::typed::{Field, TypedAlternative, TypedCommand, TypedStatement, TypedStep, TypedWrite};
 
 /// A function without its name.
@@ -57,9 +57,10 @@ pub(super) fn write(typed: &TypedWrite) -> Body {
     let declaration = &typed.declaration;
     source.run(&declaration.statement, &typed.statement, declaration.expect, None);
     if let Some(unexpected) = unexpected(declaration.expect) {
-        let name = literal(&format!("write {}: % rows, which is not expected", declaration.name));
+        let name = literal(&format!("write {}: ", declaration.name));
         source.line(&format!("if {unexpected} then"));
-        source.line(&format!("    raise exception {name}, sw_n using errcode = 'SW010';"));
+        source.line("    raise exception using errcode = 'SW010',");
+        source.line(&format!("        message = {name} || sw_n || ' rows, which is not expected';"));
         source.line("end if;");
     }
     source.finish()
@@ -92,7 +93,8 @@ impl Source {
     }
 
     fn finish(self) -> Body {
-        let source = format!("{}begin\n{}end", self.declarations, self.body);
+        // a column of the team's may be called like anything of PL/pgSQL, such as `found`
+        let source = format!("#variable_conflict use_column\n{}begin\n{}end", self.declarations, self.body);
         Body { signature: SIGNATURE.to_owned(), settings: String::new(), source }
     }
 
@@ -106,14 +108,23 @@ impl Source {
         let declaration = &step.declaration;
         self.line(&format!("-- step {n}"));
         self.run(&declaration.statement, &step.statement, declaration.expect, declaration.into.as_deref());
-        if !declaration.statement.is_select_only() || may_write_unseen {
-            self.line("sw_wrote := sw_wrote or sw_n > 0;");
+        let statement = &declaration.statement;
+        match statement.verb {
+            // its row count is all that it wrote
+            Verb::Write if statement.begins_with_its_verb() && !may_write_unseen => {
+                self.line("sw_wrote := sw_wrote or sw_n > 0;");
+            }
+            Verb::Read if statement.is_select_only() && !may_write_unseen => {}
+            _ => self.line("sw_wrote := true;"),
         }
         let Some(unexpected) = unexpected(declaration.expect) else { return };
         self.line(&format!("if {unexpected} then"));
         self.indent += 1;
+        // an alternative's row is its own, even if it is called like the step's
+        let rows = self.rows.clone();
         for alternative in &step.otherwise {
             self.alternative(alternative);
+            self.rows.clone_from(&rows);
         }
         self.indent -= 1;
         self.line("end if;");
@@ -122,7 +133,7 @@ impl Source {
     /// Runs a statement; `sw_n` is its row count, up to where that tells enough.
     fn run(&mut self, statement: &Statement, typed: &TypedStatement, expect: Expect, into: Option<&str>) {
         let sql = self.substituted(statement);
-        if typed.columns.is_empty() {
+        if typed.columns.is_empty() && statement.verb == Verb::Write {
             self.line(&format!("{sql};"));
             self.line("get diagnostics sw_n = row_count;");
             return;

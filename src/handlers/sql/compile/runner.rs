@@ -4,7 +4,7 @@
 //! 30,000 of them a second bring the wrap-around in a day. A batch that raised is run again
 //! carefully: under one handler whose counter names the command that raises. That one then runs
 //! alone under the handler, those before it are run again together, and so on behind it: at most
-//! two runs for each command, two subtransactions for each that raises.
+//! two runs for each command, three subtransactions for each that raises.
 
 use std::collections::BTreeMap;
 
@@ -101,13 +101,16 @@ const RUN: &str = "\
             case item.function
 {CALL}            end case;
             code[item.n] := ran.sw_code;
-            if ran.sw_code is not null then
-                detail[item.n] := {OWN}.escaped_detail_v1(ran.sw_detail);
-            else
+            detail[item.n] := {OWN}.escaped_detail_v1(ran.sw_detail);
+            -- what was stored before may be of a run that is undone
+            reply[item.n] := null;
+            events[item.n] := null;
+            if ran.sw_code is null then
+                detail[item.n] := null;
                 reply[item.n] := ran.sw_reply;
                 events[item.n] := ran.sw_events;
                 if greatest(octet_length(ran.sw_reply), octet_length(ran.sw_events)) > p_part_bytes_max then
-                    raise exception 'its outcome or an event is larger than the outcomes topic takes (% bytes)',
+                    raise exception 'its reply, or its events together, are larger than a topic takes (% bytes)',
                         p_part_bytes_max using errcode = 'SW010';
                 end if;
             end if;
@@ -127,8 +130,11 @@ const SOURCE: &str = "declare
     message    text;
     said       text;
     violated   text;
+    in_schema  text;
+    in_table   text;
+    in_column  text;
     field      int;
-    rejection  text;
+    own        boolean;
 begin
     code := array_fill(null::text, array[total]);
     detail := code;
@@ -164,13 +170,14 @@ begin
         next := last + 1;
         exception when others then
             get stacked diagnostics state = returned_sqlstate, message = message_text,
-                said = pg_exception_detail, violated = constraint_name;
-            if state = '23502' then
-                get stacked diagnostics violated = table_name, rejection = column_name;
-                violated := violated || '_' || rejection || '_not_null';
-            end if;
-            -- what is not the command's own fault ends the batch: locks, resources, permissions
-            if left(state, 2) not in ('21', '22', '23', '27', '44', '54', 'P0') and state not in ('SW008', 'SW010') then
+                said = pg_exception_detail, violated = constraint_name,
+                in_schema = schema_name, in_table = table_name, in_column = column_name;
+            own := left(state, 2) in ('20', '21', '22', '23', '27', '44', '54', 'P0')
+                or state in ('42601', 'SW008', 'SW010');
+            -- what is nobody's fault ends the batch: connections, locks, resources; and so does what is
+            -- no fault of the command alone, unless it is one of its fields (a name as a value)
+            if left(state, 2) in ('08', '25', '40', '53', '55', '57', '58')
+               or (raised = running and not own and field is null) then
                 raise;
             end if;
             if raised <> running then
@@ -188,9 +195,11 @@ begin
                 elsif state = 'SW008' then
                     code[running] := message;
                     detail[running] := {OWN}.escaped_detail_v1(nullif(said, ''));
-                elsif state like '23%' and violated <> '' then
+                elsif state like '23%' and (violated <> '' or in_table <> '') then
+                    violated := {OWN}.violated_v1(in_schema, in_table, in_column, violated);
                     code[running] := coalesce(rejections -> p_function[running]::text ->> violated,
-                        'constraint-' || trim(both '-' from lower(regexp_replace(violated, '[^a-zA-Z0-9]+', '-', 'g'))));
+                        rtrim('constraint-' || trim(both '-' from
+                            regexp_replace(lower(violated collate \"C\"), '[^a-z0-9]+', '-', 'g')), '-'));
                 else
                     refused := coalesce(refused, '[]') || jsonb_build_object(
                         'at', running, 'why', message || ' (SQLSTATE ' || state || ')',

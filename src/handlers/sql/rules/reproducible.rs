@@ -40,12 +40,13 @@ const ASKS_CLOCK_OR_SESSION: [&str; 24] = [
 ];
 
 /// The same, written without parentheses.
-const KEYWORDS: [&str; 10] = [
+const KEYWORDS: [&str; 11] = [
     "current_catalog",
     "current_date",
     "current_role",
     "current_time",
     "current_timestamp",
+    "current_schema",
     "current_user",
     "localtime",
     "localtimestamp",

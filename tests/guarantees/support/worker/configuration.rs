@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use crate::support::kafka::Cluster;
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, tables_schema};
 use crate::support::scratch::unique;
 
 /// What a worker is started with. Two workers of one test share it: same group, same schema.
@@ -61,7 +61,7 @@ impl WorkerOptions {
     pub fn declared(mut self, files: &[PathBuf]) -> Self {
         let files = files.iter().map(|file| Value::String(file.display().to_string())).collect();
         self.settings.insert("commands".to_owned(), Value::Array(files));
-        let database = table([("tables_schema", &*self.schema.clone())]);
+        let database = table([("tables_schema", &*tables_schema(&self.schema))]);
         merge(&mut self.settings, Table::from_iter([("database".to_owned(), Value::Table(database))]));
         self
     }
