@@ -26,6 +26,14 @@ pub enum DeclaredError {
          type: solewriter migrate", .0.join(", ")
     )]
     NotMigrated(Vec<String>),
+    /// The database refuses a script of `tables`.
+    #[error("{path} failed: {source}")]
+    Tables {
+        /// The script's path.
+        path: String,
+        /// What the database says.
+        source: postgres::Error,
+    },
     /// The database does not answer.
     #[error(transparent)]
     Database(#[from] postgres::Error),
@@ -75,9 +83,10 @@ impl Declared {
     ///
     /// # Errors
     /// If the database refuses one, or cannot be reached.
-    pub async fn make_tables(&self, store: &Store) -> postgres::Result<()> {
+    pub async fn make_tables(&self, store: &Store) -> Result<(), DeclaredError> {
         for script in &self.declarations.tables {
-            store.make_tables(&self.database.tables_schema, &script.sql).await?;
+            let made = store.make_tables(&self.database.tables_schema, &script.sql).await;
+            made.map_err(|source| DeclaredError::Tables { path: script.path.clone(), source })?;
         }
         Ok(())
     }

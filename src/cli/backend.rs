@@ -48,7 +48,7 @@ pub(super) async fn migrate(worker: &Worker, config: &Config) -> anyhow::Result<
     let store = Store::new(&config.database, "solewriter migrate")?;
     store.reach().await?;
     let done = store.migrate(config.deduplication.window_ms()).await.context("the schema was not migrated")?;
-    declared.make_tables(&store).await.context("a script of `tables` failed")?;
+    declared.make_tables(&store).await?;
     let functions = declared.compile(&store).await?.make(&store).await.context("functions were not made")?;
     let schema = config.database.schema.clone();
     Ok(Migrated { schema, version: done.version, applied: done.applied, functions })

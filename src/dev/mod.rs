@@ -84,9 +84,6 @@ pub enum Error {
     /// The tables could not be made.
     #[error("the schema was not made")]
     Migrate(#[from] postgres::MigrateError),
-    /// The team's tables could not be made.
-    #[error("a script of `tables` failed")]
-    Tables(#[source] postgres::Error),
     /// A question to the database failed.
     #[error("the database does not answer")]
     Database(#[from] postgres::Error),

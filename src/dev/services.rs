@@ -75,7 +75,7 @@ impl Services {
         let store = Store::new(&self.config.database, "solewriter dev")?;
         store.migrate(self.config.deduplication.window_ms()).await?;
         let declared = worker.declared(&self.config).map_err(DeclaredError::from)?;
-        declared.make_tables(&store).await.map_err(Error::Tables)?;
+        declared.make_tables(&store).await?;
         declared.compile(&store).await?.make(&store).await?;
         let first_table = match declared.is_empty() {
             true => None,

@@ -103,6 +103,12 @@ struct Call(BTreeMap<&'static str, String>);
 
 /// Arguments that are empty arrays unless a test fills them.
 const EMPTY: &[(&str, &str)] = &[
+    ("s_function", "smallint"),
+    ("s_args", "text"),
+    ("s_offset", "bigint"),
+    ("s_entity_id", "text"),
+    ("s_command_id", "uuid"),
+    ("s_record_time_ms", "bigint"),
     ("e_id", "text"),
     ("e_base", "bigint"),
     ("e_version", "bigint"),
@@ -162,6 +168,10 @@ impl Call {
             ("p_published_seq", "0"),
             ("p_published_offset", "0"),
             ("p_log_time_ms", "null"),
+            ("s_runner", "null::text"),
+            ("s_decides", "false"),
+            ("s_careful", "false"),
+            ("s_outcome_bytes_max", "1000000"),
             ("p_entity_type", "'account'"),
             ("c_encoding", "1::smallint"),
         ] {
