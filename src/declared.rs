@@ -116,13 +116,14 @@ impl Declared {
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
     entities: Vec<CompiledEntity>,
+    tables_schema: String,
 }
 
 impl Compiled {
     /// Makes functions of what the database has said, in memory.
     pub fn of(database: &Database, typed: &Typed) -> Self {
         let schemas = Schemas { own: &database.schema, tables: &database.tables_schema };
-        Self { entities: compile(typed, schemas) }
+        Self { entities: compile(typed, schemas), tables_schema: database.tables_schema.clone() }
     }
 
     /// All functions, those that others call first.
@@ -141,7 +142,7 @@ impl Compiled {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn make(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        store.make_functions(&self.functions()).await
+        store.make_functions(&self.functions(), &self.tables_schema).await
     }
 
     /// Those that are not in the database as they should be.
@@ -156,7 +157,9 @@ impl Compiled {
 
     /// The statements that make them, for people who run them by hand.
     pub fn script(&self) -> String {
-        self.functions().into_iter().map(|function| function.create.as_str()).collect::<Vec<_>>().join("\n")
+        let path = format!("set search_path = \"{}\", pg_temp;\n", self.tables_schema);
+        let functions = self.functions().into_iter().map(|function| function.create.as_str());
+        path + &functions.collect::<Vec<_>>().join("\n")
     }
 
     /// The handlers of an entity type: those in Rust with the writes that they may name, or those in

@@ -105,6 +105,7 @@ impl Candidate<'_> {
             called: &called,
             runner,
             functions: &compiled.functions_of(&self.command.declaration.entity),
+            tables_schema: &config.database.tables_schema,
             serializable: call.serializable,
             part_bytes_max: i32::try_from(part_bytes_max(MESSAGE_BYTES_MAX)).unwrap_or(i32::MAX),
             writes: &writes,

@@ -10,6 +10,31 @@ pub(super) fn digests(functions: &[&Function]) -> Vec<(String, Vec<u8>)> {
     functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect()
 }
 
+/// Names without a schema are looked up in this one until the transaction ends.
+pub(super) async fn look_in(connection: &mut PgConnection, schema: &str) -> Result<()> {
+    sqlx::query("select set_config('search_path', $1, true)")
+        .bind(format!("\"{schema}\", pg_temp"))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Makes those of the functions that are `absent`, in a transaction.
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    functions: &[&Function],
+    absent: &[String],
+    tables_schema: &str,
+) -> Result<()> {
+    // a field may have a type of the team's own, which Postgres looks up when it makes the function
+    look_in(connection, tables_schema).await?;
+    for function in functions.iter().filter(|function| absent.contains(&function.name)) {
+        // made of declarations whose statements the database has examined
+        sqlx::raw_sql(AssertSqlSafe(function.create.clone())).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 impl Store {
     /// A connection for what may take long and changes the schema; not out of the pool again.
     pub(super) async fn patient_connection(&self) -> Result<PgConnection> {
@@ -39,10 +64,7 @@ impl Store {
             let create = format!("create schema if not exists \"{tables_schema}\"");
             transaction.execute(AssertSqlSafe(create)).await?;
         }
-        sqlx::query("select set_config('search_path', $1, true)")
-            .bind(format!("\"{tables_schema}\", pg_temp"))
-            .execute(&mut *transaction)
-            .await?;
+        look_in(&mut transaction, tables_schema).await?;
         // the operator's own file, as psql would run it
         sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await?;
         transaction.commit().await?;
@@ -72,21 +94,19 @@ impl Store {
         Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
-    /// Makes those functions that are not there: all or none. Their names.
+    /// Makes those functions that are not there, over tables and types of `tables_schema`: all or
+    /// none. Their names.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
-    pub async fn make_functions(&self, functions: &[&Function]) -> Result<Vec<String>> {
+    pub async fn make_functions(&self, functions: &[&Function], tables_schema: &str) -> Result<Vec<String>> {
         let absent = self.absent_functions(&digests(functions)).await?;
         if absent.is_empty() {
             return Ok(absent);
         }
         let mut connection = self.patient_connection().await?;
         let mut transaction = connection.begin().await?;
-        for function in functions.iter().filter(|function| absent.contains(&function.name)) {
-            // made of declarations whose statements the database has examined
-            sqlx::raw_sql(AssertSqlSafe(function.create.clone())).execute(&mut *transaction).await?;
-        }
+        create(&mut transaction, functions, &absent, tables_schema).await?;
         transaction.commit().await?;
         Ok(absent)
     }

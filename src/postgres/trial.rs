@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection};
 
-use super::functions::digests;
+use super::functions::{create, digests, look_in};
 use super::{Error, Refusal, Refused, Result, Store};
 use crate::dead_letter::DeadCode;
 use crate::handlers::sql::compile::Function;
@@ -29,6 +29,8 @@ pub struct Trial<'a> {
     pub runner: &'a str,
     /// The functions that this takes; those that are not there are made for this transaction.
     pub functions: &'a [&'a Function],
+    /// Where the team's tables and types are.
+    pub tables_schema: &'a str,
     /// At isolation level serializable.
     pub serializable: bool,
     /// The longest part of an outcome: bytes.
@@ -129,9 +131,8 @@ impl Store {
         // out of the pool: the transaction ends with the connection, however this ends
         let mut connection = pool.acquire().await?.detach();
         connection.execute("begin").await?;
-        for function in trial.functions.iter().filter(|function| absent.contains(&function.name)) {
-            sqlx::raw_sql(AssertSqlSafe(function.create.clone())).execute(&mut connection).await?;
-        }
+        create(&mut connection, trial.functions, &absent, trial.tables_schema).await?;
+        look_in(&mut connection, &self.schema).await?;
         let ending = run(&mut connection, trial, careful).await?;
         let changes = match &ending {
             // carefully, it has written in a subtransaction, whose rows nothing tells from others'

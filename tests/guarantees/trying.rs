@@ -232,6 +232,7 @@ async fn a_field_of_a_domain_takes_the_json_of_the_type_below_it_and_keeps_to_it
     let place = Place::with("tried_domain", tables, pay).await;
     let pay = |amount: Value, parts: Value| place.tried("pay", "a", &json!({"amount": amount, "parts": parts}), &[]);
     let paid = pay(json!(5), json!([2, 3]));
+    assert_eq!(place.options.run_verb(&["migrate"]).code, Some(0), "a function may use types of the tables' schema");
     assert_eq!((&paid["outcome"], &paid["reply"]), (&json!("applied"), &json!(5)), "{paid}");
     assert_eq!(paid["rows"][0]["row"], json!({"account": "a", "amount": 5, "parts": [2, 3]}));
     let whys = [
