@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::support::bank::Bank;
+use crate::support::postgres::tables_schema;
 use crate::support::producer::Record;
 use crate::support::scratch::Scratch;
 use crate::support::worker::{Said, WorkerOptions};
@@ -240,14 +241,18 @@ sql = "insert into watched select account.id from account where account.id = :en
 
 async fn bank(name: &str) -> Bank {
     let bank = Bank::open(name, 1).await;
-    bank.database.execute(&format!("set search_path = {}; {TABLES}", bank.database.schema)).await;
+    let tables = tables_schema(&bank.database.schema);
+    bank.database
+        .execute(&format!("create schema {tables}; set search_path = {tables}; {TABLES} reset search_path"))
+        .await;
     // not a superuser, who may do anything
     let role = format!("{}_role", bank.database.schema);
     let schema = &bank.database.schema;
     bank.database
         .execute(&format!(
-            "create role {role} login; grant all on schema {schema} to {role};
-             grant all on all tables in schema {schema} to {role}; grant all on all sequences in schema {schema} to {role}"
+            "create role {role} login; grant all on schema {schema}, {tables} to {role};
+             grant all on all tables in schema {schema}, {tables} to {role};
+             grant all on all sequences in schema {schema}, {tables} to {role}"
         ))
         .await;
     bank
@@ -275,7 +280,7 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
     for Bad(name, text, ..) in &BAD {
         let file = scratch.path().join(format!("{name}.toml"));
         let text = format!("entity = \"account\"\n[[command]]\ntype = \"{name}\"\n{text}\n");
-        fs::write(&file, text.replace("SCHEMA", &bank.database.schema)).expect("write a file");
+        fs::write(&file, text.replace("SCHEMA", &tables_schema(&bank.database.schema))).expect("write a file");
         files.push(file);
     }
     let options = declared(&bank, &files);
@@ -284,7 +289,8 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
     let failed: Vec<_> = checks.iter().filter(|check| check["name"] == "commands").collect();
     let mut unseen = Vec::new();
     for Bad(name, _, under, problem, cure) in &BAD {
-        let [under, problem] = [under, problem].map(|text| text.replace("SCHEMA", &bank.database.schema));
+        let [under, problem] =
+            [under, problem].map(|text| text.replace("SCHEMA", &tables_schema(&bank.database.schema)));
         let file = scratch.path().join(format!("{name}.toml"));
         let text = fs::read_to_string(&file).expect("read a file");
         let under = if under.is_empty() { format!("{name}\"") } else { under };

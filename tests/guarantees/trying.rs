@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::example;
 use crate::support::kafka::Cluster;
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, tables_schema};
 use crate::support::scratch::{Scratch, free_port};
 use crate::support::worker::{Said, WorkerOptions, stock_binary};
 
@@ -30,7 +30,8 @@ impl Place {
         without.settings.remove("commands");
         let migrated = without.run_verb(&["migrate"]);
         assert_eq!(migrated.code, Some(0), "{migrated:?}");
-        database.execute(&format!("set search_path = {}; {tables}", database.schema)).await;
+        let own = tables_schema(&database.schema);
+        database.execute(&format!("create schema {own}; set search_path = {own}; {tables} reset search_path")).await;
         Self { database, options, scratch }
     }
 
@@ -81,10 +82,7 @@ async fn what_a_command_would_do_is_shown_and_nothing_of_it_is_kept() {
     assert_eq!(place.database.count("stock").await + place.database.count("stock_ledger").await, 0);
     assert_eq!((place.functions().await, place.database.count("processed_commands").await), (0, 0));
 
-    place
-        .database
-        .execute(&format!("insert into {}.stock values ('sku-1', 5), ('sku-2', 9)", place.database.schema))
-        .await;
+    place.database.execute("insert into stock values ('sku-1', 5), ('sku-2', 9)").await;
     let migrated = place.options.run_verb(&["migrate"]);
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     let functions = place.functions().await;
@@ -107,7 +105,7 @@ async fn what_a_command_would_do_is_shown_and_nothing_of_it_is_kept() {
 #[tokio::test]
 async fn what_would_be_rejected_or_dead_is_said_with_its_code_and_its_detail() {
     let place = Place::of_stock("tried_no").await;
-    place.database.execute(&format!("insert into {}.stock values ('sku-1', 2)", place.database.schema)).await;
+    place.database.execute("insert into stock values ('sku-1', 2)").await;
     let ending = |key: &str, data: &str| {
         let said = place.said("stock.reserve", key, data, &["-o", "json"]);
         assert_eq!(said.code, Some(0), "{said:?}");
@@ -180,10 +178,9 @@ async fn a_command_is_tried_at_its_own_level_and_undone_as_it_would_be() {
         "{SEVERAL}\n[[command]]\ntype = \"parted\"\n[[command.step]]\nsql = \"insert into part values (:entity_id)\"\n"
     );
     let place = Place::with("tried_level", tables, &commands).await;
-    let schema = &place.database.schema;
     assert_eq!(place.tried("plain", "a", &json!({}), &[])["reply"], "read committed");
     assert_eq!(place.tried("strict", "a", &json!({}), &[])["reply"], "serializable");
-    place.database.execute(&format!("insert into {schema}.note values ('a', 'x'), ('b', 'y')")).await;
+    place.database.execute("insert into note values ('a', 'x'), ('b', 'y')").await;
     let cleared = place.said("clear", "a", "{}", &[]).stdout;
     assert!(cleared.contains("\nnote:\ndeleted: 1\n"), "{cleared}");
     let late = place.tried("late", "a", &json!({"text": "t"}), &[]);
