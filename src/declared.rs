@@ -169,7 +169,10 @@ impl Compiled {
         match (rust, compiled) {
             (Some(rust), Some(compiled)) => Some(Arc::new(rust.with_writes(compiled.in_database.clone()))),
             (Some(rust), None) => Some(rust.clone()),
-            (None, compiled) => Some(Arc::new(EntityHandlers::in_sql(compiled?.clone()))),
+            (None, compiled) => {
+                let CompiledEntity { entity, commands, in_database, .. } = compiled?.clone();
+                Some(Arc::new(EntityHandlers::in_sql(entity, commands, in_database)))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::derived_uuid::nth_uuid;
 use super::sql::{Write, Writes};
 use crate::outcome::Event;
 
@@ -90,9 +91,4 @@ impl<'a> Context<'a> {
     pub(crate) fn into_effects(self) -> (Vec<Event>, Vec<Write>) {
         (self.events, self.writes)
     }
-}
-
-/// The n-th UUID that is made of a command's id, from 1.
-pub(super) fn nth_uuid(command_id: &Uuid, n: u32) -> Uuid {
-    Uuid::new_v5(command_id, format!("uuid:{n}").as_bytes())
 }

@@ -10,6 +10,7 @@ pub mod rust;
 pub mod sql;
 
 mod context;
+mod derived_uuid;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -111,15 +112,15 @@ pub struct EntityHandlers {
 
 impl EntityHandlers {
     /// The handlers of an entity type whose commands run in the database: it has no state here.
-    pub fn in_sql(compiled: sql::compile::CompiledEntity) -> Self {
+    pub fn in_sql(entity_type: Arc<str>, commands: Vec<(Arc<str>, sql::Call)>, in_database: sql::InDatabase) -> Self {
         let command =
             |(name, call): (Arc<str>, _)| (name.clone(), Arc::new(CommandType { name, handler: Handler::Sql(call) }));
         Self {
-            entity_type: compiled.entity,
+            entity_type,
             initial: || Box::new(NoState),
             decode: |_| Err("its commands run in the database".to_owned()),
-            commands: compiled.commands.into_iter().map(command).collect(),
-            in_database: compiled.in_database,
+            commands: commands.into_iter().map(command).collect(),
+            in_database,
         }
     }
 

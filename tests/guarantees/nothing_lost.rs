@@ -3,50 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-
 use crate::support;
 use crate::support::bank::{Bank, Stream, Traffic};
+use crate::support::crashes::Crashes;
 use crate::support::kafka::{Broker, BrokerOptions};
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::postgres::Database;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::worker::Worker;
 
-/// Of the crash campaign: what it sends, whom it kills, and how far into each instalment. Fixed, so
-/// that a failure can be repeated as far as a crash can be.
-const SEED: u64 = 20_261_122;
-const KILLS: usize = 10;
-const COMMANDS: usize = 100_000;
-
 /// Two workers; ten times one of them is killed in the middle of its work and started again.
 #[tokio::test]
 async fn ten_crashes_among_100_000_commands_change_nothing() {
     let _turn = support::heavy();
-    let mut bank = Bank::open("crashes", 8).await;
-    bank.options = bank
-        .options
-        .clone()
-        .property("session.timeout.ms", "2000")
-        // small batches: more moments to be hit at
-        .setting("[worker]\nbatch_commands_max = 200");
-    let mut random = Rng::with_seed(SEED);
-    let mut traffic = Traffic::new(SEED, 400);
-    let mut workers = [bank.worker(), bank.worker()];
-    for _ in 0..KILLS {
-        let instalment = traffic.commands(COMMANDS / KILLS);
-        let before = bank.settled_count().await;
-        let sending = bank.send_in_background(instalment);
-        bank.settled_beyond(before + random.i64(200..4_000)).await;
-        let victim = &mut workers[random.usize(..2)];
-        victim.kill9();
-        *victim = Worker::start(&bank.options);
-        sending.join().expect("send commands");
-    }
-    bank.audit().await;
-    for worker in &mut workers {
-        assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
-    }
+    let bank = Bank::open("crashes", 8).await;
+    Crashes { seed: 20_261_122, kills: 10, commands: 100_000, batch_commands_max: 200 }.happen(bank).await;
 }
 
 /// The database crashes under load and recovers; the worker waits and goes on, in the same process.

@@ -81,7 +81,8 @@ fn ending(bank: &Bank, record: &Record) -> Vec<String> {
     endings(&consumer::read_all(&bank.cluster, &format!("{}.outcomes", bank.topic)), record.command_id())
 }
 
-/// All in one batch: the first that rejects after a write makes the whole batch run again.
+/// Sent before there is a worker, so that they are neighbours: the first that rejects after a write
+/// makes its whole batch run again.
 #[tokio::test]
 async fn a_rejected_command_leaves_nothing_of_what_its_steps_have_written_and_its_neighbours_stand() {
     let _turn = support::heavy();
@@ -96,7 +97,6 @@ async fn a_rejected_command_leaves_nothing_of_what_its_steps_have_written_and_it
     bank.send(&[&given, &lost, &moved, &too_far, &taken, &too_many, &from_nobody].map(Clone::clone));
     let _worker = bank.worker();
     bank.settled().await;
-    assert_eq!(bank.database.count("batches").await, 1);
     for applied in [&given, &moved, &taken] {
         assert_eq!(ending(&bank, applied), ["applied"]);
     }

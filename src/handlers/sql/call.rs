@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::arguments::Fields;
-use crate::handlers::context::nth_uuid;
+use crate::handlers::derived_uuid::nth_uuid;
 
 /// A function in the database that runs a command, or a write.
 #[derive(Clone, Debug)]

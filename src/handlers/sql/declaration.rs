@@ -1,16 +1,13 @@
-//! What the files of `commands` declare, as values: read, and checked as far as that needs no
-//! database.
+//! What the files of `commands` declare, as values.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostics, Place};
+use super::diagnostic::Place;
 pub use super::expect::Expect;
 pub use super::scope::ParameterUse;
 use super::statement::{Parameter, Statement};
 pub use super::template::{Detail, DetailPiece, Template};
-use super::{files, load};
-use crate::config::Config;
 
 /// Everything that the files of a configuration declare.
 #[derive(Clone, Debug, Default)]
@@ -21,16 +18,6 @@ pub struct Declarations {
     pub writes: Vec<Write>,
     /// Scripts that make the tables, for `migrate` and `dev`.
     pub tables: Vec<TablesScript>,
-}
-
-impl Declarations {
-    /// Reads the files of the configuration's `commands`, and checks what needs no database: the
-    /// declarations that are in order, and all mistakes of all files. Whoever runs commands refuses
-    /// to if there is any; the rest is there so that it can be checked, too.
-    #[must_use]
-    pub fn load(config: &Config) -> (Self, Diagnostics) {
-        load::declarations(config, files::find(config))
-    }
 }
 
 impl Command {

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::declaration::{Declarations, TablesScript};
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
+use super::files;
 use super::files::Found;
 use super::read_command::read_command;
 use super::read_write::read_write;
@@ -15,8 +16,18 @@ use crate::config::{Config, nearest};
 
 const FILE_KEYS: [&str; 4] = ["entity", "tables", "command", "write"];
 
+impl Declarations {
+    /// Reads the files of the configuration's `commands`, and checks what needs no database: the
+    /// declarations that are in order, and all mistakes of all files. Whoever runs commands refuses
+    /// to if there is any; the rest is there so that it can be checked, too.
+    #[must_use]
+    pub fn load(config: &Config) -> (Self, Diagnostics) {
+        declarations(config, files::find(config))
+    }
+}
+
 /// What is in order of all that the files declare, and every mistake in them.
-pub(super) fn declarations(config: &Config, files: Vec<Result<Found, Diagnostic>>) -> (Declarations, Diagnostics) {
+fn declarations(config: &Config, files: Vec<Result<Found, Diagnostic>>) -> (Declarations, Diagnostics) {
     let mut declarations = Declarations::default();
     let mut mistakes = Vec::new();
     for found in files {

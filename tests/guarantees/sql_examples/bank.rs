@@ -10,10 +10,11 @@ use crate::support;
 use crate::support::bank::{Bank, Traffic};
 use crate::support::commands::{DAY_MS, deposit, now_ms, open, v4_beside, v7_at, withdraw};
 use crate::support::consumer::{Read, read_all};
+use crate::support::crashes::Crashes;
 use crate::support::postgres::Database;
 use crate::support::producer::Record;
 use crate::support::topics::{home, keys_on};
-use crate::support::worker::{Worker, WorkerOptions};
+use crate::support::worker::WorkerOptions;
 
 const PARTITIONS: i32 = 3;
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -325,37 +326,10 @@ async fn same_accounts(rust: &Bank, sql: &Bank) {
     assert_eq!(sql.database.count("account where savings <> 0").await, 0);
 }
 
-/// Of the crash campaign; fixed, so that a failure can be repeated as far as a crash can be.
-const SEED: u64 = 20_261_203;
-const KILLS: usize = 5;
-const COMMANDS: usize = 20_000;
-
 /// Two workers; five times one of them is killed in the middle of its work and started again.
 #[tokio::test]
 async fn five_crashes_among_20_000_commands_in_sql_change_nothing() {
     let _turn = support::heavy();
-    let mut bank = Bank::in_sql("bank", "commands.toml", "account", 8).await;
-    bank.options = bank
-        .options
-        .clone()
-        .property("session.timeout.ms", "2000")
-        // small batches: more moments to be hit at
-        .setting("[worker]\nbatch_commands_max = 100");
-    let mut random = Rng::with_seed(SEED);
-    let mut traffic = Traffic::new(SEED, 200);
-    let mut workers = [bank.worker(), bank.worker()];
-    for _ in 0..KILLS {
-        let instalment = traffic.commands(COMMANDS / KILLS);
-        let before = bank.settled_count().await;
-        let sending = bank.send_in_background(instalment);
-        bank.settled_beyond(before + random.i64(200..2_000)).await;
-        let victim = &mut workers[random.usize(..2)];
-        victim.kill9();
-        *victim = Worker::start(&bank.options);
-        sending.join().expect("send commands");
-    }
-    bank.audit().await;
-    for worker in &mut workers {
-        assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
-    }
+    let bank = Bank::in_sql("bank", "commands.toml", "account", 8).await;
+    Crashes { seed: 20_261_203, kills: 5, commands: 20_000, batch_commands_max: 100 }.happen(bank).await;
 }

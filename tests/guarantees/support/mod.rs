@@ -12,6 +12,7 @@ pub mod bank;
 pub mod books;
 pub mod commands;
 pub mod consumer;
+pub mod crashes;
 pub mod declared;
 pub mod http;
 pub mod kafka;
