@@ -10,6 +10,9 @@ shift 5
 exec 3<&0
 "$@" 3<&- <"$stdin" >>"$stdout" 2>>"$stderr" &
 child=$!
+# If the program is stopped when the parent ends, the kernel hangs up on the whole group: POSIX, orphaned process groups.
+# That must not end this script before its work is done.
+trap '' HUP
 
 orphaned=
 trap 'orphaned=yes; kill -s "$signal" "$child" 2>/dev/null' USR1
