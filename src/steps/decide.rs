@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 pub use self::encode::part_bytes_max;
 use self::encode::storable;
+#[cfg(feature = "cli")]
 pub(crate) use self::handle::called;
 use self::handle::{Handled, handle};
 use super::Rules;
