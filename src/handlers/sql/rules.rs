@@ -1,10 +1,10 @@
 //! What a declaration must keep to beyond being SQL: facts in, diagnostics out. Nothing here asks
 //! the database; [`examine`](super::examine) has asked it before.
 //!
-//! [`refused`] says what the database refused; [`reproducible`]: a command that is run again does
-//! the same; [`schemas`]: no schema is named; [`constraints`]: a rejection's constraint exists;
-//! [`rows`]: a row has the columns that are asked of it; [`serializable`]: whoever writes what a
-//! serializable command reads is serializable; [`entities`]: commands have a topic and one owner.
+//! `refused` says what the database refused; `reproducible`: a command that is run again does
+//! the same; `schemas`: no schema is named; `constraints`: a rejection's constraint exists;
+//! `rows`: a row has the columns that are asked of it; `serializable`: whoever writes what a
+//! serializable command reads is serializable; `entities`: commands have a topic and one owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
