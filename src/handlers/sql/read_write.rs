@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::declaration::Write;
+use super::parameter::Parameter;
 use super::read_command::check_optional;
 use super::read_step::{check_built_ins, read_expect, read_statement};
 use super::reader::{Reader, Value};
-use super::scope::Scope;
+use super::scope::{ParameterUse, Scope};
 
 const WRITE_KEYS: [&str; 6] = ["name", "sql", "expect", "constraints", "optional", "nondeterministic"];
 
@@ -21,6 +22,7 @@ pub(super) fn read_write(reader: &mut Reader, value: &Value<'_>, entity: &Arc<st
     let optional = reader.names(section, "optional");
     check_optional(reader, &optional, &scope);
     check_built_ins(reader, &scope.uses, |_| false);
+    check_no_uuids(reader, &scope.uses);
     let nondeterministic = reader.flag(section, "nondeterministic");
     let name = name?;
     Some(Write {
@@ -33,4 +35,12 @@ pub(super) fn read_write(reader: &mut Reader, value: &Value<'_>, entity: &Arc<st
         optional: optional.into_iter().map(|name| name.value).collect(),
         nondeterministic,
     })
+}
+
+/// A command may name a write twice, and each of its own writes begins to count anew.
+fn check_no_uuids(reader: &mut Reader, uses: &[ParameterUse]) {
+    for used in uses.iter().filter(|used| matches!(used.parameter, Parameter::Uuid(_))) {
+        let problem = format!("{} would be the same in two writes of one command", used.parameter);
+        reader.refuse_at(used.place.clone(), problem, "name a field, and give it cx.new_uuid() in the handler");
+    }
 }

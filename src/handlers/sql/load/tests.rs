@@ -161,6 +161,13 @@ fn all_mistakes_of_all_files_are_found_in_one_go() {
 }
 
 #[test]
+fn a_write_is_given_its_uuids_by_the_handler() {
+    let write = "\n[[write]]\nname = \"w\"\nsql = \"insert into w values (:uuid1)\"";
+    let found = mistakes(&format!("entity = \"account\"{write}"));
+    assert!(found[0].contains(":uuid1 would be the same in two writes of one command"), "{found:?}");
+}
+
+#[test]
 fn files_are_read_in_order_and_each_once() {
     let command =
         |name: &str| format!("entity = \"order\"\n[[command]]\ntype = \"{name}\"\nstep = [{{ sql = \"select 1\" }}]");
