@@ -120,15 +120,15 @@ async fn things(scratch: &Scratch, name: &str) -> Bank {
 /// How each ends; `None`: dead `data-error`.
 type Script = Vec<(Record, Option<(&'static str, Option<&'static str>)>)>;
 
-/// The whole script is one batch: its first command raises, so that what the writer has taken up
-/// until then is decided again together.
-async fn one_batch(bank: &Bank, script: &Script) {
+/// The whole script at once: its first command raises, so that what the writer has taken up until
+/// then is decided again together.
+async fn neighbours(bank: &Bank, script: &Script) {
     let log: Vec<Record> = script.iter().map(|(record, _)| record.clone()).collect();
     bank.send(&log);
     let _worker = bank.worker();
     bank.settled().await;
     let batches = bank.database.rows("select first_offset, next_offset from batches").await;
-    assert_eq!(batches, [json!({ "first_offset": 0, "next_offset": log.len() })], "one batch");
+    assert!(batches.len() < log.len(), "none had a neighbour: {batches:?}");
 
     let found = ended(&read_all(&bank.cluster, &format!("{}.outcomes", bank.topic)));
     let mut applied = Vec::new();
@@ -201,7 +201,7 @@ async fn each_kind_of_constraint_rejects_its_command_and_nothing_else() {
         (put("b", &json!({ "serial": 2, "count": 7 })), applied()),
         (put("last", &json!({ "count": -1 })), rejected("constraint-thing-count-check")),
     ];
-    one_batch(&bank, &script).await;
+    neighbours(&bank, &script).await;
     let things = bank.database.rows("select id, count, weight, shelf from thing order by id").await;
     let thing = |id: &str, count: i64, weight: Option<i64>, shelf: Option<&str>| json!({ "id": id, "count": count, "weight": weight, "shelf": shelf });
     assert_eq!(
@@ -245,7 +245,7 @@ async fn a_deferrable_constraint_is_looked_at_when_the_statement_ends() {
         (put("b", &json!({ "slot": 1 })), applied()),
         (command("thing.drop", "boss", &json!({})), applied()),
     ];
-    one_batch(&bank, &script).await;
+    neighbours(&bank, &script).await;
     let things = bank.database.rows("select id, slot, owner from thing order by id").await;
     let thing = |id: &str, slot: Option<i64>, owner: Option<&str>| json!({ "id": id, "slot": slot, "owner": owner });
     assert_eq!(things, [thing("b", Some(1), None), thing("own", None, Some("own"))]);

@@ -8,11 +8,11 @@ use solewriter::{Context, Rejection};
 use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::endings;
+use crate::support::consumer;
 use crate::support::declared::declared;
 use crate::support::kafka;
 use crate::support::producer::Record;
 use crate::support::worker::embedded;
-use crate::support::{consumer, topics};
 
 #[derive(Clone, Default, Deserialize, Serialize)]
 struct Account {
@@ -74,7 +74,7 @@ fn deposit(key: &str, amount: i64, mistake: &str) -> Record {
     Record::command("account.deposit", key, &json!({ "amount": amount, "mistake": mistake }))
 }
 
-/// One batch: those that fail are undone with all that they wrote, their neighbours stand.
+/// Those that fail are undone with all that they wrote, their neighbours stand, wherever the batches end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_is_in_the_commit_of_its_command_or_the_command_has_no_effect() {
     let _turn = support::heavy();
@@ -108,6 +108,4 @@ async fn a_write_is_in_the_commit_of_its_command_or_the_command_has_no_effect() 
     assert_eq!(bank.database.number("select n from counters").await, Some(21));
     let states = "select sum((state->>'balance')::bigint)::bigint from entities";
     assert_eq!(bank.database.number(states).await, Some(applied));
-    assert_eq!(topics::partition_count(&bank.cluster, &bank.topic), 1);
-    assert_eq!(bank.database.count("batches").await, 1, "they were neighbours in one batch");
 }
