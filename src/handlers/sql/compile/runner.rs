@@ -100,19 +100,16 @@ fn rejections(functions: &[&Numbered]) -> String {
 const RUN: &str = "\
             case item.function
 {CALL}            end case;
-            code[item.n] := ran.sw_code;
-            detail[item.n] := {OWN}.escaped_detail_v1(ran.sw_detail);
-            -- what was stored before may be of a run that is undone
-            reply[item.n] := null;
-            events[item.n] := null;
             if ran.sw_code is null then
-                detail[item.n] := null;
                 reply[item.n] := ran.sw_reply;
                 events[item.n] := ran.sw_events;
                 if greatest(octet_length(ran.sw_reply), octet_length(ran.sw_events)) > p_part_bytes_max then
                     raise exception 'its reply, or its events together, are larger than a topic takes (% bytes)',
                         p_part_bytes_max using errcode = 'SW010';
                 end if;
+            else
+                code[item.n] := ran.sw_code;
+                detail[item.n] := {OWN}.escaped_detail_v1(ran.sw_detail);
             end if;
 ";
 
@@ -160,6 +157,11 @@ begin
         loop
             item.n := item.n + next - 1;
             running := item.n;
+            -- what was stored before is of a run that was undone
+            code[running] := null;
+            detail[running] := null;
+            reply[running] := null;
+            events[running] := null;
             if raised = running then
                 -- it runs alone: is it a field of the payload?
                 case item.function
