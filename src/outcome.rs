@@ -68,6 +68,29 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// An ending as Postgres keeps it, a column each: a reply that is null is JSON's null, and null
+    /// events are none.
+    ///
+    /// # Errors
+    /// If reply or events are no JSON.
+    pub(crate) fn stored(
+        applied: bool,
+        code: Option<String>,
+        detail: Option<String>,
+        reply: Option<&[u8]>,
+        events: Option<&[u8]>,
+    ) -> serde_json::Result<Self> {
+        if !applied {
+            return Ok(Self::Rejected { code: code.unwrap_or_default().into(), detail });
+        }
+        Ok(Self::Applied {
+            reply: serde_json::from_slice(reply.unwrap_or(b"null"))?,
+            events: serde_json::from_slice(events.unwrap_or(b"[]"))?,
+        })
+    }
+}
+
 /// A final outcome: one per command id, for ever.
 #[derive(Clone, Debug)]
 pub struct FinalOutcome {

@@ -86,14 +86,12 @@ pub(super) struct OutcomeRow {
 
 impl OutcomeRow {
     pub(super) fn into_outcome(self) -> Result<FinalOutcome> {
-        let ending = if self.outcome == "applied" {
-            Ending::Applied {
-                reply: parse(self.command_id, self.reply.as_deref().unwrap_or(b"null"))?,
-                events: self.events.as_deref().map_or(Ok(Vec::new()), |events| parse(self.command_id, events))?,
-            }
-        } else {
-            Ending::Rejected { code: self.code.unwrap_or_default().into(), detail: self.detail }
-        };
+        let applied = self.outcome == "applied";
+        // it was valid when it was written; a row that somebody changed by hand is reported, not guessed
+        let ending = Ending::stored(applied, self.code, self.detail, self.reply.as_deref(), self.events.as_deref())
+            .map_err(|error| {
+                Refusal::Broken(format!("processed_commands row {} holds no JSON: {error}", self.command_id))
+            })?;
         Ok(FinalOutcome {
             command_id: self.command_id,
             command_type: self.command_type.into(),
@@ -109,13 +107,6 @@ impl OutcomeRow {
             encoding: self.encoding,
         })
     }
-}
-
-/// Stored JSON. It was valid when it was written; a row that somebody changed
-/// by hand is reported, not guessed.
-fn parse<T: for<'de> serde::Deserialize<'de>>(command_id: Uuid, json: &[u8]) -> Result<T> {
-    let why = |error| Refusal::Broken(format!("processed_commands row {command_id} holds no JSON: {error}"));
-    Ok(serde_json::from_slice(json).map_err(why)?)
 }
 
 const OUTCOMES: &str = "

@@ -54,14 +54,8 @@ impl AnswerRow {
         let columns = columns.zip(self.r_detail.take()?).zip(self.r_reply.take()?).zip(self.r_events.take()?);
         columns
             .map(|(((((applied, version), code), detail), reply), events)| {
-                let ending = match applied {
-                    true => Ending::Applied {
-                        reply: serde_json::from_slice(reply.as_deref().unwrap_or(b"null")).ok()?,
-                        events: events.map_or(Some(Vec::new()), |events| serde_json::from_slice(&events).ok())?,
-                    },
-                    false => Ending::Rejected { code: code?.into(), detail },
-                };
-                Some((version, ending))
+                let ending = Ending::stored(applied, code, detail, reply.as_deref(), events.as_deref());
+                Some((version, ending.ok()?))
             })
             .collect()
     }

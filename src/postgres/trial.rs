@@ -1,6 +1,5 @@
 //! One command in SQL, run in a transaction that is rolled back whatever comes of it.
 
-use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection};
 
@@ -172,13 +171,9 @@ impl Ran {
             return Ok(TrialEnding::Dead { code, field, why: why.unwrap_or_default() });
         }
         let only = |column: Vec<Option<String>>| column.into_iter().next().flatten();
-        Ok(TrialEnding::Final(match only(self.code) {
-            Some(code) => Ending::Rejected { code: code.into(), detail: only(self.detail) },
-            None => Ending::Applied {
-                reply: RawValue::from_string(only(self.reply).unwrap_or_else(|| "null".to_owned()))?,
-                events: only(self.events).map_or(Ok(Vec::new()), |events| serde_json::from_str(&events))?,
-            },
-        }))
+        let (code, reply, events) = (only(self.code), only(self.reply), only(self.events));
+        let [reply, events] = [&reply, &events].map(|json| json.as_ref().map(String::as_bytes));
+        Ok(TrialEnding::Final(Ending::stored(code.is_none(), code, only(self.detail), reply, events)?))
     }
 }
 
