@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Refusal, Result, Store};
 use crate::command::Fingerprint;
-use crate::outcome::{Ending, FinalOutcome};
+use crate::outcome::{Delivery, Ending, FinalOutcome};
 use crate::record::TopicPartition;
 use crate::steps::fence::Claimed;
 
@@ -92,7 +92,7 @@ impl OutcomeRow {
             .map_err(|error| {
                 Refusal::Broken(format!("processed_commands row {} holds no JSON: {error}", self.command_id))
             })?;
-        Ok(FinalOutcome {
+        let delivery = Delivery {
             command_id: self.command_id,
             command_type: self.command_type.into(),
             entity_type: self.entity_type.into(),
@@ -101,11 +101,9 @@ impl OutcomeRow {
             source: TopicPartition::new(self.topic, self.partition),
             offset: self.log_offset,
             record_time_ms: self.record_time_ms,
-            version: self.version,
-            ending,
             traceparent: self.traceparent,
-            encoding: self.encoding,
-        })
+        };
+        Ok(FinalOutcome { delivery, version: self.version, ending, encoding: self.encoding })
     }
 }
 

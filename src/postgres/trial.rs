@@ -146,16 +146,16 @@ impl Store {
 }
 
 async fn run(connection: &mut PgConnection, trial: &Trial<'_>, careful: bool) -> Result<TrialEnding> {
-    let called = trial.called;
+    let Called { delivery, function, arguments } = trial.called;
     // the name is made of a few plain characters: see compile
     let sql = format!("select * from \"{}\"($1, $2, $3, $4, $5, $6, $7, $8)", trial.runner);
     let ran: Ran = sqlx::query_as(AssertSqlSafe(sql))
-        .bind([called.function])
-        .bind([&*called.arguments])
-        .bind([called.offset])
-        .bind([&*called.entity_id])
-        .bind([called.command_id])
-        .bind([called.record_time_ms])
+        .bind([*function])
+        .bind([&**arguments])
+        .bind([delivery.offset])
+        .bind([&*delivery.entity_id])
+        .bind([delivery.command_id])
+        .bind([delivery.record_time_ms])
         .bind(trial.part_bytes_max)
         .bind(careful)
         .fetch_one(connection)
