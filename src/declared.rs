@@ -39,6 +39,13 @@ pub enum DeclaredError {
     Database(#[from] postgres::Error),
 }
 
+impl DeclaredError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
+    }
+}
+
 /// What the files declare, with the configuration that names them.
 #[derive(Clone, Debug)]
 pub struct Declared {
