@@ -1,7 +1,8 @@
 //! The functions that are made of commands in SQL, and the scripts that make a team's tables.
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::migrate::make_schema;
 use super::{Result, Store};
 use crate::handlers::sql::compile::Function;
 
@@ -54,16 +55,8 @@ impl Store {
     /// If the database refuses or cannot be reached.
     pub async fn make_tables(&self, tables_schema: &str, script: &str) -> Result<()> {
         let mut connection = self.patient_connection().await?;
-        let (exists,): (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
-            .bind(tables_schema)
-            .fetch_one(&mut connection)
-            .await?;
         let mut transaction = connection.begin().await?;
-        if !exists {
-            // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
-            let create = format!("create schema if not exists \"{tables_schema}\"");
-            transaction.execute(AssertSqlSafe(create)).await?;
-        }
+        make_schema(&mut transaction, tables_schema).await?;
         look_in(&mut transaction, tables_schema).await?;
         // the operator's own file, as psql would run it
         sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await?;
