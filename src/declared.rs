@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Database};
 use crate::handlers::EntityHandlers;
-use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile};
+use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile, digests};
 use crate::handlers::sql::declaration::Declarations;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::handlers::sql::examine::examine;
@@ -157,9 +157,7 @@ impl Compiled {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        let functions: Vec<_> =
-            self.entities.iter().flat_map(|entity| entity.in_database.functions.iter().cloned()).collect();
-        store.absent_functions(&functions).await
+        store.absent_functions(&digests(self.functions())).await
     }
 
     /// The statements that make them, for people who run them by hand.

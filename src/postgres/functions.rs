@@ -4,12 +4,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::migrate::make_schema;
 use super::{Result, Store};
-use crate::handlers::sql::compile::Function;
-
-/// The functions' names, with what tells whether somebody has changed one.
-pub(super) fn digests(functions: &[&Function]) -> Vec<(String, Vec<u8>)> {
-    functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect()
-}
+use crate::handlers::sql::compile::{Function, digests};
 
 /// Names without a schema are looked up in this one until the transaction ends.
 pub(super) async fn look_in(connection: &mut PgConnection, schema: &str) -> Result<()> {
@@ -93,7 +88,7 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn make_functions(&self, functions: &[&Function], tables_schema: &str) -> Result<Vec<String>> {
-        let absent = self.absent_functions(&digests(functions)).await?;
+        let absent = self.absent_functions(&digests(functions.iter().copied())).await?;
         if absent.is_empty() {
             return Ok(absent);
         }

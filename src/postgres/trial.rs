@@ -3,10 +3,10 @@
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection};
 
-use super::functions::{create, digests, look_in};
+use super::functions::{create, look_in};
 use super::{Error, Refusal, Refused, Result, Store};
 use crate::dead_letter::DeadCode;
-use crate::handlers::sql::compile::Function;
+use crate::handlers::sql::compile::{Function, digests};
 use crate::handlers::sql::typed::Relation;
 use crate::outcome::Ending;
 use crate::steps::decide::Called;
@@ -125,7 +125,7 @@ impl Store {
     }
 
     async fn rolled_back(&self, trial: &Trial<'_>, careful: bool) -> Result<Tried> {
-        let absent = self.absent_functions(&digests(trial.functions)).await?;
+        let absent = self.absent_functions(&digests(trial.functions.iter().copied())).await?;
         let pool = if trial.serializable { &self.serializable } else { &self.pool };
         // out of the pool: the transaction ends with the connection, however this ends
         let mut connection = pool.acquire().await?.detach();
