@@ -160,13 +160,6 @@ impl Compiled {
         store.absent_functions(&digests(self.functions())).await
     }
 
-    /// The statements that make them, for people who run them by hand.
-    pub fn script(&self) -> String {
-        let path = format!("set search_path = \"{}\", pg_temp;\n", self.tables_schema);
-        let functions = self.functions().into_iter().map(|function| function.create.as_str());
-        path + &functions.collect::<Vec<_>>().join("\n")
-    }
-
     /// The handlers of an entity type: those in Rust with the writes that they may name, or those in
     /// SQL.
     pub fn handlers(&self, entity: &str, rust: Option<&Arc<EntityHandlers>>) -> Option<Arc<EntityHandlers>> {
