@@ -8,7 +8,7 @@ use crate::handlers::EntityHandlers;
 use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile, digests};
 use crate::handlers::sql::declaration::Declarations;
 use crate::handlers::sql::diagnostic::Diagnostics;
-use crate::handlers::sql::examine::examine;
+use crate::handlers::sql::examine::{Examination, examine};
 use crate::handlers::sql::rules::entities;
 use crate::handlers::sql::typed::Typed;
 use crate::postgres::{self, Store};
@@ -54,15 +54,21 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Reads the files and checks what needs no database. `rust` are the entity types that have
-    /// handlers in Rust.
+    /// Reads the files and checks what needs no database: what is in order, and all mistakes of all
+    /// files. `rust` are the entity types that have handlers in Rust.
+    pub fn read(config: &Config, rust: &[&str]) -> (Self, Diagnostics) {
+        let (declarations, mut mistakes) = Declarations::load(config);
+        mistakes.0.extend(entities::check(config, &declarations, rust));
+        (Self { declarations, database: config.database.clone() }, mistakes)
+    }
+
+    /// The same, if everything is in order.
     ///
     /// # Errors
     /// All mistakes of all files.
     pub fn load(config: &Config, rust: &[&str]) -> Result<Self, Diagnostics> {
-        let (declarations, mut mistakes) = Declarations::load(config);
-        mistakes.0.extend(entities::check(config, &declarations, rust));
-        mistakes.or(Self { declarations, database: config.database.clone() })
+        let (declared, mistakes) = Self::read(config, rust);
+        mistakes.or(declared)
     }
 
     /// The same in another database.
@@ -112,10 +118,17 @@ impl Declared {
     /// Examines every statement.
     ///
     /// # Errors
+    /// If the database does not answer.
+    pub async fn examine(&self, store: &Store) -> postgres::Result<Examination> {
+        examine(store, &self.database.tables_schema, &self.declarations).await
+    }
+
+    /// The same, if everything is in order.
+    ///
+    /// # Errors
     /// All mistakes, or a database that does not answer.
     pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
-        let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
-        Ok(examination.into_typed()?)
+        Ok(self.examine(store).await?.into_typed()?)
     }
 }
 
