@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection}
 use super::functions::{create, look_in};
 use super::{Error, Refusal, Refused, Result, Store};
 use crate::dead_letter::DeadCode;
-use crate::handlers::sql::compile::{Function, digests};
+use crate::handlers::sql::compile::{Function, digests, quoted};
 use crate::handlers::sql::typed::Relation;
 use crate::outcome::Ending;
 use crate::steps::decide::Called;
@@ -217,7 +217,6 @@ async fn changes(connection: &mut PgConnection, trial: &Trial<'_>) -> Result<Vec
 
 /// The rows that this transaction has made, and whether there are more.
 async fn rows(connection: &mut PgConnection, table: &Relation, partitioned: bool) -> Result<(Vec<ChangedRow>, bool)> {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (schema, name) = (quoted(&table.schema), quoted(&table.name));
     // tables that inherit are changed tables of their own
     let only = if partitioned { "" } else { "only" };
