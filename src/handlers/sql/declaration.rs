@@ -72,7 +72,7 @@ pub struct Command {
     /// It may call functions, or rest on defaults and triggers, whose result differs when it is
     /// run again.
     pub nondeterministic: bool,
-    /// Every use of a parameter: in the steps, then in the reply and in the events.
+    /// Every use of a parameter: in the steps, in the reply and in the events.
     pub uses: Vec<ParameterUse>,
 }
 

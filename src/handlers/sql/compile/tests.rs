@@ -59,10 +59,10 @@ fn withdraw() -> TypedCommand {
         entity: "account".into(),
         command_type: "account.withdraw".into(),
         steps: vec![step.clone()],
-        reply: Some(Template::Object(vec![("balance".to_owned(), Template::Parameter(after))])),
+        reply: Some(Template::Object(vec![("balance".to_owned(), Template::Parameter(after, place()))])),
         events: vec![Event {
             event_type: "account.withdrawn".to_owned(),
-            data: Template::Object(vec![("amount".to_owned(), Template::Parameter(amount))]),
+            data: Template::Object(vec![("amount".to_owned(), Template::Parameter(amount, place()))]),
         }],
         constraints: [("account_balance_check".to_owned(), "it's-empty".to_owned())].into(),
         optional: Vec::new(),
