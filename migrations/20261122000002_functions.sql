@@ -300,7 +300,7 @@ create function settle_batch_v1(
     -- (b) what runs in the database, in order: a function that runs numbered functions.
     -- Commands, whose outcomes it decides: the columns of (d) are in the same order
     -- then, and the rest of s_… is empty. Or the writes of handlers elsewhere.
-    s_runner text, s_decides boolean, s_careful boolean, s_outcome_bytes_max int,
+    s_runner text, s_decides boolean, s_careful boolean, s_part_bytes_max int,
     s_function smallint[], s_args text[],
     s_offset bigint[], s_entity_id text[], s_command_id uuid[], s_record_time_ms bigint[],
     -- (c) entities, sorted by id: base null = absent, version null = only read
@@ -387,7 +387,7 @@ begin
                 case when s_decides then c_entity_id else s_entity_id end,
                 case when s_decides then c_id else s_command_id end,
                 case when s_decides then c_record_time_ms else s_record_time_ms end,
-                s_outcome_bytes_max, s_careful;
+                s_part_bytes_max, s_careful;
         if not s_decides then
             -- whoever has decided already has to decide again: the write says no. Only the first, as
             -- what comes behind it was decided on what it did

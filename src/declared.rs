@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::config::{Config, Database};
 use crate::handlers::EntityHandlers;
-use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile};
+use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile, digests};
 use crate::handlers::sql::declaration::Declarations;
 use crate::handlers::sql::diagnostic::Diagnostics;
-use crate::handlers::sql::examine::examine;
+use crate::handlers::sql::examine::{Examination, examine};
 use crate::handlers::sql::rules::entities;
 use crate::handlers::sql::typed::Typed;
 use crate::postgres::{self, Store};
@@ -39,6 +39,13 @@ pub enum DeclaredError {
     Database(#[from] postgres::Error),
 }
 
+impl DeclaredError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
+    }
+}
+
 /// What the files declare, with the configuration that names them.
 #[derive(Clone, Debug)]
 pub struct Declared {
@@ -47,15 +54,21 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Reads the files and checks what needs no database. `rust` are the entity types that have
-    /// handlers in Rust.
+    /// Reads the files and checks what needs no database: what is in order, and all mistakes of all
+    /// files. `rust` are the entity types that have handlers in Rust.
+    pub fn read(config: &Config, rust: &[&str]) -> (Self, Diagnostics) {
+        let (declarations, mut mistakes) = Declarations::load(config);
+        mistakes.0.extend(entities::check(config, &declarations, rust));
+        (Self { declarations, database: config.database.clone() }, mistakes)
+    }
+
+    /// The same, if everything is in order.
     ///
     /// # Errors
     /// All mistakes of all files.
     pub fn load(config: &Config, rust: &[&str]) -> Result<Self, Diagnostics> {
-        let (declarations, mut mistakes) = Declarations::load(config);
-        mistakes.0.extend(entities::check(config, &declarations, rust));
-        mistakes.or(Self { declarations, database: config.database.clone() })
+        let (declared, mistakes) = Self::read(config, rust);
+        mistakes.or(declared)
     }
 
     /// The same in another database.
@@ -105,10 +118,17 @@ impl Declared {
     /// Examines every statement.
     ///
     /// # Errors
+    /// If the database does not answer.
+    pub async fn examine(&self, store: &Store) -> postgres::Result<Examination> {
+        examine(store, &self.database.tables_schema, &self.declarations).await
+    }
+
+    /// The same, if everything is in order.
+    ///
+    /// # Errors
     /// All mistakes, or a database that does not answer.
     pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
-        let examination = examine(store, &self.database.tables_schema, &self.declarations).await?;
-        Ok(examination.into_typed()?)
+        Ok(self.examine(store).await?.into_typed()?)
     }
 }
 
@@ -150,16 +170,7 @@ impl Compiled {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn absent(&self, store: &Store) -> postgres::Result<Vec<String>> {
-        let functions: Vec<_> =
-            self.entities.iter().flat_map(|entity| entity.in_database.functions.iter().cloned()).collect();
-        store.absent_functions(&functions).await
-    }
-
-    /// The statements that make them, for people who run them by hand.
-    pub fn script(&self) -> String {
-        let path = format!("set search_path = \"{}\", pg_temp;\n", self.tables_schema);
-        let functions = self.functions().into_iter().map(|function| function.create.as_str());
-        path + &functions.collect::<Vec<_>>().join("\n")
+        store.absent_functions(&digests(self.functions())).await
     }
 
     /// The handlers of an entity type: those in Rust with the writes that they may name, or those in

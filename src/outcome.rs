@@ -68,9 +68,32 @@ pub enum Ending {
     },
 }
 
-/// A final outcome: one per command id, for ever.
+impl Ending {
+    /// An ending as Postgres keeps it, a column each: a reply that is null is JSON's null, and null
+    /// events are none.
+    ///
+    /// # Errors
+    /// If reply or events are no JSON.
+    pub(crate) fn stored(
+        applied: bool,
+        code: Option<String>,
+        detail: Option<String>,
+        reply: Option<&[u8]>,
+        events: Option<&[u8]>,
+    ) -> serde_json::Result<Self> {
+        if !applied {
+            return Ok(Self::Rejected { code: code.unwrap_or_default().into(), detail });
+        }
+        Ok(Self::Applied {
+            reply: serde_json::from_slice(reply.unwrap_or(b"null"))?,
+            events: serde_json::from_slice(events.unwrap_or(b"[]"))?,
+        })
+    }
+}
+
+/// The delivery of a command that settles it: what is known of an outcome however it ends.
 #[derive(Clone, Debug)]
-pub struct FinalOutcome {
+pub struct Delivery {
     /// The command's id.
     pub command_id: Uuid,
     /// The command's type.
@@ -81,19 +104,26 @@ pub struct FinalOutcome {
     pub entity_id: Arc<str>,
     /// Tells a repeat from a reuse of the id.
     pub fingerprint: Fingerprint,
-    /// Where the delivery that was settled came from.
+    /// Where the delivery came from.
     pub source: TopicPartition,
     /// Its offset.
     pub offset: i64,
     /// Its time, milliseconds since 1970.
     pub record_time_ms: i64,
+    /// W3C trace context of the delivery.
+    pub traceparent: Option<String>,
+}
+
+/// A final outcome: one per command id, for ever.
+#[derive(Clone, Debug)]
+pub struct FinalOutcome {
+    /// The delivery that was settled.
+    pub delivery: Delivery,
     /// The entity's version: applied, the number of applied commands; rejected,
     /// unchanged.
     pub version: i64,
     /// How it ended.
     pub ending: Ending,
-    /// W3C trace context of the delivery.
-    pub traceparent: Option<String>,
     /// Which encoding makes the published bytes.
     pub encoding: i16,
 }
@@ -214,25 +244,26 @@ impl FinalOutcome {
             Ending::Applied { reply, .. } => ("applied", None, None, Some(&**reply)),
             Ending::Rejected { code, detail } => ("rejected", Some(&**code), detail.as_deref(), None),
         };
+        let delivery = &self.delivery;
         Body {
-            command_id: self.command_id,
-            command_type: Some(&self.command_type),
-            entity_type: Some(&self.entity_type),
-            entity_id: Some(&self.entity_id),
+            command_id: delivery.command_id,
+            command_type: Some(&delivery.command_type),
+            entity_type: Some(&delivery.entity_type),
+            entity_id: Some(&delivery.entity_id),
             outcome,
             code,
             detail,
             version: Some(self.version),
             reply,
-            topic: &self.source.topic,
-            partition: self.source.partition,
-            offset: self.offset,
+            topic: &delivery.source.topic,
+            partition: delivery.source.partition,
+            offset: delivery.offset,
         }
     }
 
     /// The outcome record: the same bytes at every repeat.
     pub fn outcome(&self) -> Publication<'_> {
-        let id = Uuid::new_v5(&self.command_id, b"solewriter.outcome");
+        let id = Uuid::new_v5(&self.delivery.command_id, b"solewriter.outcome");
         self.publication(Channel::Outcomes, id, "solewriter.outcome.v1", None, json(&self.body()).into())
     }
 
@@ -243,9 +274,9 @@ impl FinalOutcome {
             Ending::Rejected { .. } => &[],
         };
         events.iter().enumerate().map(|(n, event)| {
-            let id = Uuid::new_v5(&self.command_id, format!("event:{n}").as_bytes());
+            let id = Uuid::new_v5(&self.delivery.command_id, format!("event:{n}").as_bytes());
             let value = event.data.get().as_bytes().into();
-            self.publication(Channel::Events, id, &event.event_type, Some(self.command_id), value)
+            self.publication(Channel::Events, id, &event.event_type, Some(self.delivery.command_id), value)
         })
     }
 
@@ -257,17 +288,18 @@ impl FinalOutcome {
         causation_id: Option<Uuid>,
         value: Cow<'a, [u8]>,
     ) -> Publication<'a> {
+        let delivery = &self.delivery;
         let envelope = Envelope {
             id,
             event_type,
-            source: &self.source,
-            subject: Some(&self.entity_id),
-            time_ms: self.record_time_ms,
-            traceparent: self.traceparent.as_deref(),
+            source: &delivery.source,
+            subject: Some(&delivery.entity_id),
+            time_ms: delivery.record_time_ms,
+            traceparent: delivery.traceparent.as_deref(),
             causation_id,
         };
-        let key = Some(self.entity_id.as_bytes());
-        Publication { channel, source_partition: self.source.partition, key, value, envelope }
+        let key = Some(delivery.entity_id.as_bytes());
+        Publication { channel, source_partition: delivery.source.partition, key, value, envelope }
     }
 }
 
@@ -284,7 +316,7 @@ mod tests {
     use super::*;
 
     fn outcome(ending: Ending) -> FinalOutcome {
-        FinalOutcome {
+        let delivery = Delivery {
             command_id: Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001),
             command_type: "account.withdraw".into(),
             entity_type: "account".into(),
@@ -293,11 +325,9 @@ mod tests {
             source: TopicPartition::new("accounts.commands", 3),
             offset: 8412,
             record_time_ms: 1_700_000_000_007,
-            version: 17,
-            ending,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
-            encoding: ENCODING,
-        }
+        };
+        FinalOutcome { delivery, version: 17, ending, encoding: ENCODING }
     }
 
     /// Byte for byte: if this fails, the encoding changed, and a new one is due.
@@ -329,7 +359,7 @@ mod tests {
         );
         let event = outcome.events().next().unwrap();
         assert_eq!(&*event.value, br#"{"amount":30}"#);
-        assert!(headers(&event).contains(&("ce_causationid", outcome.command_id.to_string())));
+        assert!(headers(&event).contains(&("ce_causationid", outcome.delivery.command_id.to_string())));
     }
 
     #[test]

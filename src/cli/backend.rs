@@ -15,8 +15,9 @@ use super::operator::{Change, SkipTo, Target};
 use super::resume::Choices;
 use super::status::{Halt, PartitionStatus};
 use crate::config::Config;
-use crate::declared::Compiled;
+use crate::declared::{Compiled, Declared};
 use crate::halt::HaltCode;
+use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::kafka::{self, Inspector, LogEnd};
 use crate::postgres::{self, Layout, OperatorAction, Resume, SchemaState, Store};
 use crate::record::TopicPartition;
@@ -57,18 +58,18 @@ pub(super) async fn migrate(worker: &Worker, config: &Config) -> anyhow::Result<
 /// Looks at every dependency, topic, partition count, permission and handler. A dependency that
 /// cannot be reached is a failed check, not an error.
 pub(super) async fn check(worker: &Worker, config: &Config) -> anyhow::Result<Vec<Check>> {
-    let read = super::check_sql::Read::of(worker, config);
-    let mut checks: Vec<_> = read.mistakes().collect();
+    let (declared, Diagnostics(mistakes)) = Declared::read(config, &worker.entity_types().collect::<Vec<_>>());
+    let mut checks: Vec<_> = mistakes.iter().map(super::check_sql::failed).collect();
     // entity types that are declared in files which cannot be read are not without handlers
-    if read.is_in_order() {
-        checks.extend(super::check_config::handlers(worker, config, &read.declarations));
+    if mistakes.is_empty() {
+        checks.extend(super::check_config::handlers(worker, config, declared.declarations()));
     }
     let (database, known) = super::check_database::checks(config).await?;
     let reached = database.iter().all(|check| check.name != super::check_database::DATABASE || !check.has_failed());
     checks.extend(database);
     let mut compiled = Compiled::default();
     if reached {
-        let (said, functions) = read.checks(config).await?;
+        let (said, functions) = super::check_sql::checks(&declared, &mistakes, config).await?;
         checks.extend(said);
         compiled = functions;
     }

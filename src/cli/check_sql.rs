@@ -2,54 +2,32 @@
 
 use super::check::Check;
 use crate::config::Config;
-use crate::declared::Compiled;
-use crate::handlers::sql::declaration::Declarations;
-use crate::handlers::sql::diagnostic::{Diagnostic, Diagnostics, Place};
-use crate::handlers::sql::examine::{Examination, examine};
-use crate::handlers::sql::rules::entities;
+use crate::declared::{Compiled, Declared};
+use crate::handlers::sql::diagnostic::{Diagnostic, Place};
+use crate::handlers::sql::examine::Examination;
 use crate::handlers::sql::typed::{Field, Relation, TypedCommand, TypedWrite};
 use crate::postgres::{Deferrable, Store};
-use crate::worker::Worker;
 
-/// What of the files is in order so far, and what is wrong that needs no database to be found.
-pub(super) struct Read {
-    pub(super) declarations: Declarations,
-    mistakes: Vec<Diagnostic>,
-}
-
-impl Read {
-    pub(super) fn of(worker: &Worker, config: &Config) -> Self {
-        let (declarations, Diagnostics(mut mistakes)) = Declarations::load(config);
-        mistakes.extend(entities::check(config, &declarations, &worker.entity_types().collect::<Vec<_>>()));
-        Self { declarations, mistakes }
+/// The database takes what is declared, and it keeps to the rules; `mistakes` were found without the
+/// database. It has been reached. Also the functions, if nothing at all is wrong.
+pub(super) async fn checks(
+    declared: &Declared,
+    mistakes: &[Diagnostic],
+    config: &Config,
+) -> anyhow::Result<(Vec<Check>, Compiled)> {
+    if declared.is_empty() {
+        return Ok((Vec::new(), Compiled::default()));
     }
-
-    pub(super) fn is_in_order(&self) -> bool {
-        self.mistakes.is_empty()
+    let store = Store::new(&config.database, "solewriter check")?;
+    let examination = declared.examine(&store).await?;
+    let mut checks = said(&examination, mistakes);
+    let mut compiled = Compiled::default();
+    if mistakes.is_empty() && examination.problems.is_empty() {
+        compiled = Compiled::of(&config.database, &examination.typed);
+        checks.push(functions(&compiled, &store).await?);
     }
-
-    /// A line for each mistake.
-    pub(super) fn mistakes(&self) -> impl Iterator<Item = Check> {
-        self.mistakes.iter().map(failed)
-    }
-
-    /// The database takes what is declared, and it keeps to the rules. The database has been
-    /// reached. Also the functions, if nothing at all is wrong.
-    pub(super) async fn checks(&self, config: &Config) -> anyhow::Result<(Vec<Check>, Compiled)> {
-        if self.declarations.commands.is_empty() && self.declarations.writes.is_empty() {
-            return Ok((Vec::new(), Compiled::default()));
-        }
-        let store = Store::new(&config.database, "solewriter check")?;
-        let examination = examine(&store, &config.database.tables_schema, &self.declarations).await?;
-        let mut checks = said(&examination, &self.mistakes);
-        let mut compiled = Compiled::default();
-        if self.is_in_order() && examination.problems.is_empty() {
-            compiled = Compiled::of(&config.database, &examination.typed);
-            checks.push(functions(&compiled, &store).await?);
-        }
-        store.close().await;
-        Ok((checks, compiled))
-    }
+    store.close().await;
+    Ok((checks, compiled))
 }
 
 /// What `migrate` has made is what the files say.
@@ -76,7 +54,8 @@ fn said(examination: &Examination, mistakes: &[Diagnostic]) -> Vec<Check> {
     checks
 }
 
-fn failed(diagnostic: &Diagnostic) -> Check {
+/// A mistake.
+pub(super) fn failed(diagnostic: &Diagnostic) -> Check {
     let detail = format!("{}: {}", diagnostic.place, diagnostic.problem);
     Check { shown: Some(diagnostic.to_string()), ..Check::failed("commands", detail, &diagnostic.cure) }
 }

@@ -129,11 +129,6 @@ impl EntityHandlers {
         Self { in_database, ..self.clone() }
     }
 
-    /// Whether its commands run in the database.
-    pub fn are_in_sql(&self) -> bool {
-        self.commands.values().any(|command| matches!(command.handler, Handler::Sql(_)))
-    }
-
     /// The state of an entity to which no command has been applied.
     pub fn initial(&self) -> Box<dyn State> {
         (self.initial)()

@@ -102,14 +102,16 @@ impl Error {
         Self::Unavailable { why: format!("no answer within {within:?}"), source: None }
     }
 
-    /// Whether waiting does not help: the server answers, but refuses the login,
+    /// Whether waiting may help: not if the server answers, but refuses the login,
     /// or there is no such database, or its certificate is not trusted.
-    pub fn is_lasting(&self) -> bool {
-        let Self::Unavailable { source: Some(source), .. } = self else { return false };
+    pub fn is_passing(&self) -> bool {
+        let Self::Unavailable { source, .. } = self else { return false };
         match source {
-            sqlx::Error::Database(database) => database.code().is_some_and(|c| c.starts_with("28") || c == "3D000"),
-            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
-            _ => false,
+            Some(sqlx::Error::Database(database)) => {
+                database.code().is_none_or(|code| !code.starts_with("28") && code != "3D000")
+            }
+            Some(sqlx::Error::Tls(_) | sqlx::Error::Configuration(_)) => false,
+            _ => true,
         }
     }
 

@@ -1,14 +1,10 @@
 //! The functions that are made of commands in SQL, and the scripts that make a team's tables.
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::migrate::make_schema;
 use super::{Result, Store};
-use crate::handlers::sql::compile::Function;
-
-/// The functions' names, with what tells whether somebody has changed one.
-pub(super) fn digests(functions: &[&Function]) -> Vec<(String, Vec<u8>)> {
-    functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect()
-}
+use crate::handlers::sql::compile::{Function, digests};
 
 /// Names without a schema are looked up in this one until the transaction ends.
 pub(super) async fn look_in(connection: &mut PgConnection, schema: &str) -> Result<()> {
@@ -54,16 +50,8 @@ impl Store {
     /// If the database refuses or cannot be reached.
     pub async fn make_tables(&self, tables_schema: &str, script: &str) -> Result<()> {
         let mut connection = self.patient_connection().await?;
-        let (exists,): (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
-            .bind(tables_schema)
-            .fetch_one(&mut connection)
-            .await?;
         let mut transaction = connection.begin().await?;
-        if !exists {
-            // the name is checked by the configuration: ^[a-z_][a-z0-9_]*$
-            let create = format!("create schema if not exists \"{tables_schema}\"");
-            transaction.execute(AssertSqlSafe(create)).await?;
-        }
+        make_schema(&mut transaction, tables_schema).await?;
         look_in(&mut transaction, tables_schema).await?;
         // the operator's own file, as psql would run it
         sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await?;
@@ -100,7 +88,7 @@ impl Store {
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn make_functions(&self, functions: &[&Function], tables_schema: &str) -> Result<Vec<String>> {
-        let absent = self.absent_functions(&digests(functions)).await?;
+        let absent = self.absent_functions(&digests(functions.iter().copied())).await?;
         if absent.is_empty() {
             return Ok(absent);
         }

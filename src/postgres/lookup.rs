@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Refusal, Result, Store};
 use crate::command::Fingerprint;
-use crate::outcome::{Ending, FinalOutcome};
+use crate::outcome::{Delivery, Ending, FinalOutcome};
 use crate::record::TopicPartition;
 use crate::steps::fence::Claimed;
 
@@ -86,15 +86,13 @@ pub(super) struct OutcomeRow {
 
 impl OutcomeRow {
     pub(super) fn into_outcome(self) -> Result<FinalOutcome> {
-        let ending = if self.outcome == "applied" {
-            Ending::Applied {
-                reply: parse(self.command_id, self.reply.as_deref().unwrap_or(b"null"))?,
-                events: self.events.as_deref().map_or(Ok(Vec::new()), |events| parse(self.command_id, events))?,
-            }
-        } else {
-            Ending::Rejected { code: self.code.unwrap_or_default().into(), detail: self.detail }
-        };
-        Ok(FinalOutcome {
+        let applied = self.outcome == "applied";
+        // it was valid when it was written; a row that somebody changed by hand is reported, not guessed
+        let ending = Ending::stored(applied, self.code, self.detail, self.reply.as_deref(), self.events.as_deref())
+            .map_err(|error| {
+                Refusal::Broken(format!("processed_commands row {} holds no JSON: {error}", self.command_id))
+            })?;
+        let delivery = Delivery {
             command_id: self.command_id,
             command_type: self.command_type.into(),
             entity_type: self.entity_type.into(),
@@ -103,19 +101,10 @@ impl OutcomeRow {
             source: TopicPartition::new(self.topic, self.partition),
             offset: self.log_offset,
             record_time_ms: self.record_time_ms,
-            version: self.version,
-            ending,
             traceparent: self.traceparent,
-            encoding: self.encoding,
-        })
+        };
+        Ok(FinalOutcome { delivery, version: self.version, ending, encoding: self.encoding })
     }
-}
-
-/// Stored JSON. It was valid when it was written; a row that somebody changed
-/// by hand is reported, not guessed.
-fn parse<T: for<'de> serde::Deserialize<'de>>(command_id: Uuid, json: &[u8]) -> Result<T> {
-    let why = |error| Refusal::Broken(format!("processed_commands row {command_id} holds no JSON: {error}"));
-    Ok(serde_json::from_slice(json).map_err(why)?)
 }
 
 const OUTCOMES: &str = "

@@ -37,6 +37,21 @@ pub struct Migrated {
     pub applied: Vec<String>,
 }
 
+/// Makes a schema if it is not there.
+pub(super) async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<()> {
+    let (exists,): (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        // not asked of a role that need not have the right: `if not exists` checks it first.
+        // The schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
+        let create = format!("create schema if not exists \"{schema}\"");
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(connection).await?;
+    }
+    Ok(())
+}
+
 /// The newest migration that is applied, 0 if none is.
 async fn applied(connection: &mut PgConnection) -> Result<i64> {
     let (exists,): (bool,) =
@@ -136,16 +151,7 @@ impl Store {
     /// If the database refuses or cannot be reached.
     pub async fn migrate(&self, window_ms: i64) -> std::result::Result<Migrated, MigrateError> {
         let connection = &mut self.patient_connection().await?;
-        let exists: (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
-            .bind(&self.schema)
-            .fetch_one(&mut *connection)
-            .await?;
-        if !exists.0 {
-            // not asked of a role that need not have the right: `if not exists` checks it first.
-            // The schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
-            let create = format!("create schema if not exists \"{}\"", self.schema);
-            sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
-        }
+        make_schema(connection, &self.schema).await?;
         let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         // an older worker may migrate a newer schema: that is nothing to do

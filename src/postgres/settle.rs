@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::{Error, Refusal, Result, Store};
 use crate::cursor::{Cursor, Published};
 use crate::fencing_token::FencingToken;
-use crate::outcome::{ENCODING, Ending, FinalOutcome};
+use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome};
 use crate::steps::commit::{Answer, Held, Settlement};
-use crate::steps::decide::{Called, Decision, Owed};
+use crate::steps::decide::{Decision, Owed};
 use crate::steps::fence::Claimed;
 
 /// What rides along with a settlement, or is recorded while there is none.
@@ -54,14 +54,8 @@ impl AnswerRow {
         let columns = columns.zip(self.r_detail.take()?).zip(self.r_reply.take()?).zip(self.r_events.take()?);
         columns
             .map(|(((((applied, version), code), detail), reply), events)| {
-                let ending = match applied {
-                    true => Ending::Applied {
-                        reply: serde_json::from_slice(reply.as_deref().unwrap_or(b"null")).ok()?,
-                        events: events.map_or(Some(Vec::new()), |events| serde_json::from_slice(&events).ok())?,
-                    },
-                    false => Ending::Rejected { code: code?.into(), detail },
-                };
-                Some((version, ending))
+                let ending = Ending::stored(applied, code, detail, reply.as_deref(), events.as_deref());
+                Some((version, ending.ok()?))
             })
             .collect()
     }
@@ -112,36 +106,30 @@ struct Commands<'a> {
 impl<'a> Commands<'a> {
     fn of(decision: &'a Decision, type_id: impl Fn(&str) -> i16) -> Self {
         let mut outcomes: Vec<&FinalOutcome> = decision.outcomes.iter().map(|outcome| &**outcome).collect();
-        outcomes.sort_unstable_by_key(|outcome| outcome.command_id);
+        outcomes.sort_unstable_by_key(|outcome| outcome.delivery.command_id);
         let mut columns = Self::default();
         for outcome in outcomes {
-            columns.push(outcome, type_id(&outcome.command_type));
+            columns.push(&outcome.delivery, &type_id);
+            columns.push_ended(outcome);
         }
         for called in &decision.called {
-            columns.push_called(called, type_id(&called.command_type));
+            columns.push(&called.delivery, &type_id);
         }
         columns
     }
 
-    fn push_called(&mut self, called: &'a Called, type_id: i16) {
-        self.id.push(called.command_id);
-        self.fingerprint.push(Uuid::from_bytes(called.fingerprint.0));
-        self.type_id.push(type_id);
-        self.entity_id.push(&called.entity_id);
-        self.offset.push(called.offset);
-        self.record_time_ms.push(called.record_time_ms);
-        self.traceparent.push(called.traceparent.as_deref());
+    fn push(&mut self, delivery: &'a Delivery, type_id: impl Fn(&str) -> i16) {
+        self.id.push(delivery.command_id);
+        self.fingerprint.push(Uuid::from_bytes(delivery.fingerprint.0));
+        self.type_id.push(type_id(&delivery.command_type));
+        self.entity_id.push(&delivery.entity_id);
+        self.offset.push(delivery.offset);
+        self.record_time_ms.push(delivery.record_time_ms);
+        self.traceparent.push(delivery.traceparent.as_deref());
     }
 
-    fn push(&mut self, outcome: &'a FinalOutcome, type_id: i16) {
-        self.id.push(outcome.command_id);
-        self.fingerprint.push(Uuid::from_bytes(outcome.fingerprint.0));
-        self.type_id.push(type_id);
-        self.entity_id.push(&outcome.entity_id);
-        self.offset.push(outcome.offset);
-        self.record_time_ms.push(outcome.record_time_ms);
+    fn push_ended(&mut self, outcome: &'a FinalOutcome) {
         self.version.push(outcome.version);
-        self.traceparent.push(outcome.traceparent.as_deref());
         match &outcome.ending {
             Ending::Applied { reply, events } => {
                 self.applied.push(true);
@@ -205,14 +193,14 @@ impl OwedColumns {
         let mut columns = Self::default();
         for owed in &decision.owed {
             match owed {
-                Owed::Outcome(outcome) => columns.command_ids.push(outcome.command_id),
+                Owed::Outcome(outcome) => columns.command_ids.push(outcome.delivery.command_id),
                 Owed::Repeat(outcome) => {
-                    columns.command_ids.push(outcome.command_id);
+                    columns.command_ids.push(outcome.delivery.command_id);
                     columns.repeats.push(columns.command_ids.len() as i32);
                 }
-                Owed::Called(n) => columns.command_ids.push(decision.called[*n].command_id),
+                Owed::Called(n) => columns.command_ids.push(decision.called[*n].delivery.command_id),
                 Owed::CalledRepeat(n) => {
-                    columns.command_ids.push(decision.called[*n].command_id);
+                    columns.command_ids.push(decision.called[*n].delivery.command_id);
                     columns.repeats.push(columns.command_ids.len() as i32);
                 }
                 Owed::Dead(_) => columns.dead_after.push(columns.command_ids.len() as i32),

@@ -1,13 +1,12 @@
 //! One command in SQL, run in a transaction that is rolled back whatever comes of it.
 
-use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, PgConnection};
 
-use super::functions::{create, digests, look_in};
+use super::functions::{create, look_in};
 use super::{Error, Refusal, Refused, Result, Store};
 use crate::dead_letter::DeadCode;
-use crate::handlers::sql::compile::Function;
+use crate::handlers::sql::compile::{Function, digests, quoted};
 use crate::handlers::sql::typed::Relation;
 use crate::outcome::Ending;
 use crate::steps::decide::Called;
@@ -126,7 +125,7 @@ impl Store {
     }
 
     async fn rolled_back(&self, trial: &Trial<'_>, careful: bool) -> Result<Tried> {
-        let absent = self.absent_functions(&digests(trial.functions)).await?;
+        let absent = self.absent_functions(&digests(trial.functions.iter().copied())).await?;
         let pool = if trial.serializable { &self.serializable } else { &self.pool };
         // out of the pool: the transaction ends with the connection, however this ends
         let mut connection = pool.acquire().await?.detach();
@@ -147,16 +146,16 @@ impl Store {
 }
 
 async fn run(connection: &mut PgConnection, trial: &Trial<'_>, careful: bool) -> Result<TrialEnding> {
-    let called = trial.called;
+    let Called { delivery, function, arguments } = trial.called;
     // the name is made of a few plain characters: see compile
     let sql = format!("select * from \"{}\"($1, $2, $3, $4, $5, $6, $7, $8)", trial.runner);
     let ran: Ran = sqlx::query_as(AssertSqlSafe(sql))
-        .bind([called.function])
-        .bind([&*called.arguments])
-        .bind([called.offset])
-        .bind([&*called.entity_id])
-        .bind([called.command_id])
-        .bind([called.record_time_ms])
+        .bind([*function])
+        .bind([&**arguments])
+        .bind([delivery.offset])
+        .bind([&*delivery.entity_id])
+        .bind([delivery.command_id])
+        .bind([delivery.record_time_ms])
         .bind(trial.part_bytes_max)
         .bind(careful)
         .fetch_one(connection)
@@ -172,13 +171,9 @@ impl Ran {
             return Ok(TrialEnding::Dead { code, field, why: why.unwrap_or_default() });
         }
         let only = |column: Vec<Option<String>>| column.into_iter().next().flatten();
-        Ok(TrialEnding::Final(match only(self.code) {
-            Some(code) => Ending::Rejected { code: code.into(), detail: only(self.detail) },
-            None => Ending::Applied {
-                reply: RawValue::from_string(only(self.reply).unwrap_or_else(|| "null".to_owned()))?,
-                events: only(self.events).map_or(Ok(Vec::new()), |events| serde_json::from_str(&events))?,
-            },
-        }))
+        let (code, reply, events) = (only(self.code), only(self.reply), only(self.events));
+        let [reply, events] = [&reply, &events].map(|json| json.as_ref().map(String::as_bytes));
+        Ok(TrialEnding::Final(Ending::stored(code.is_none(), code, only(self.detail), reply, events)?))
     }
 }
 
@@ -222,7 +217,6 @@ async fn changes(connection: &mut PgConnection, trial: &Trial<'_>) -> Result<Vec
 
 /// The rows that this transaction has made, and whether there are more.
 async fn rows(connection: &mut PgConnection, table: &Relation, partitioned: bool) -> Result<(Vec<ChangedRow>, bool)> {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (schema, name) = (quoted(&table.schema), quoted(&table.name));
     // tables that inherit are changed tables of their own
     let only = if partitioned { "" } else { "only" };

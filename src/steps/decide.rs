@@ -17,13 +17,13 @@ pub(crate) use self::handle::called;
 use self::handle::{Handled, handle};
 use super::Rules;
 use super::deduplicate::{Deduplicator, Verdict};
-use crate::command::{Command, Fingerprint};
+use crate::command::Command;
 use crate::cursor::LastSettled;
 use crate::dead_letter::{DeadCode, DeadLetter};
 use crate::handlers::State;
 use crate::handlers::sql::Write;
-use crate::outcome::{ENCODING, Ending, FinalOutcome};
-use crate::record::{Record, TopicPartition};
+use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome};
+use crate::record::Record;
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
@@ -57,24 +57,8 @@ pub struct EntityChange {
 /// A command that the database decides inside the commit.
 #[derive(Clone, Debug)]
 pub struct Called {
-    /// The command's id.
-    pub command_id: Uuid,
-    /// The command's type.
-    pub command_type: Arc<str>,
-    /// The entity's type.
-    pub entity_type: Arc<str>,
-    /// The entity's id.
-    pub entity_id: Arc<str>,
-    /// Tells a repeat from a reuse of the id.
-    pub fingerprint: Fingerprint,
-    /// Where the delivery came from.
-    pub source: TopicPartition,
-    /// Its offset.
-    pub offset: i64,
-    /// Its time, milliseconds since 1970.
-    pub record_time_ms: i64,
-    /// W3C trace context of the delivery.
-    pub traceparent: Option<String>,
+    /// What is known of it already.
+    pub delivery: Delivery,
     /// The number of the function that decides.
     pub function: i16,
     /// The function's arguments: a JSON array of texts.
@@ -84,20 +68,7 @@ pub struct Called {
 impl Called {
     /// The final outcome, once the database has decided.
     pub fn ended(&self, version: i64, ending: Ending) -> FinalOutcome {
-        FinalOutcome {
-            command_id: self.command_id,
-            command_type: self.command_type.clone(),
-            entity_type: self.entity_type.clone(),
-            entity_id: self.entity_id.clone(),
-            fingerprint: self.fingerprint,
-            source: self.source.clone(),
-            offset: self.offset,
-            record_time_ms: self.record_time_ms,
-            version,
-            ending,
-            traceparent: self.traceparent.clone(),
-            encoding: ENCODING,
-        }
+        FinalOutcome { delivery: self.delivery.clone(), version, ending, encoding: ENCODING }
     }
 }
 
@@ -162,14 +133,14 @@ impl Decision {
 
     /// The offset of the n-th command, or write, that runs in the database.
     pub fn offset_in_database(&self, n: usize) -> Option<i64> {
-        let called = self.called.get(n).map(|called| called.offset);
+        let called = self.called.get(n).map(|called| called.delivery.offset);
         called.or_else(|| self.writes.get(n).map(|write| write.offset))
     }
 
     /// The ids of its final outcomes.
     pub fn final_ids(&self) -> impl Iterator<Item = Uuid> {
-        let outcomes = self.outcomes.iter().map(|outcome| outcome.command_id);
-        outcomes.chain(self.called.iter().map(|called| called.command_id))
+        let outcomes = self.outcomes.iter().map(|outcome| outcome.delivery.command_id);
+        outcomes.chain(self.called.iter().map(|called| called.delivery.command_id))
     }
 }
 
@@ -261,7 +232,7 @@ impl Decision {
                 self.outcomes.push(outcome);
             }
             Ok(Handled::InDatabase(called)) => {
-                deduplicator.called(called.command_id, called.fingerprint, called.offset, self.called.len());
+                deduplicator.called(&called.delivery, self.called.len());
                 self.owed.push(Owed::Called(self.called.len()));
                 self.called.push(called);
             }
@@ -386,7 +357,7 @@ pub(crate) mod tests {
         let codes: Vec<_> = decision.dead.iter().map(|letter| letter.code).collect();
         assert_eq!(codes, [DeadCode::MalformedPayload, DeadCode::MalformedPayload, DeadCode::IdReuse]);
         assert_eq!(decision.outcomes.len(), 1);
-        assert!(matches!(&decision.owed[3], Owed::Repeat(outcome) if outcome.offset == 3));
+        assert!(matches!(&decision.owed[3], Owed::Repeat(outcome) if outcome.delivery.offset == 3));
     }
 
     #[test]
@@ -449,7 +420,7 @@ pub(crate) mod tests {
                     let to = items.len().min(at + sizes.next().unwrap_or(usize::MAX / 2));
                     let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
                     let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, &Caution::default()) else { break };
-                    known.extend(decision.outcomes.iter().map(|o| (o.command_id, o.clone())));
+                    known.extend(decision.outcomes.iter().map(|o| (o.delivery.command_id, o.clone())));
                     seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
                     at = to;
                 }

@@ -9,7 +9,7 @@ use super::receive::Fault;
 use crate::command::{Command, Fingerprint};
 use crate::dead_letter::DeadCode;
 use crate::horizon::{self, Horizon};
-use crate::outcome::FinalOutcome;
+use crate::outcome::{Delivery, FinalOutcome};
 
 /// What is known of ids when a batch is decided.
 ///
@@ -68,8 +68,8 @@ impl Deduplicator {
             None => {}
         }
         match self.known.get(id) {
-            Some(outcome) if outcome.fingerprint == command.fingerprint => Verdict::Duplicate(outcome.clone()),
-            Some(outcome) => Verdict::Dead((DeadCode::IdReuse, reused(outcome))),
+            Some(outcome) if outcome.delivery.fingerprint == command.fingerprint => Verdict::Duplicate(outcome.clone()),
+            Some(outcome) => Verdict::Dead((DeadCode::IdReuse, reused(&outcome.delivery))),
             None if self.horizon.is_below(id) => {
                 let detail = "the id is older than the deduplication window: it may have run and been forgotten";
                 Verdict::Dead((DeadCode::Expired, detail.into()))
@@ -81,18 +81,19 @@ impl Deduplicator {
     /// From here on the batch knows this outcome too. (A copy whose delivery is
     /// dead leaves no trace: the next copy is decided anew.)
     pub fn settled(&mut self, outcome: Arc<FinalOutcome>) {
-        self.known.insert(outcome.command_id, outcome);
+        self.known.insert(outcome.delivery.command_id, outcome);
     }
 
-    /// The same for the n-th command that the database decides, at this offset.
-    pub fn called(&mut self, command_id: Uuid, fingerprint: Fingerprint, offset: i64, n: usize) {
+    /// The same for the n-th command that the database decides.
+    pub fn called(&mut self, delivery: &Delivery, n: usize) {
+        let Delivery { command_id, fingerprint, offset, .. } = *delivery;
         self.called.insert(command_id, CalledBefore { fingerprint, offset, n });
     }
 }
 
-fn reused(first: &FinalOutcome) -> String {
+fn reused(first: &Delivery) -> String {
+    let Delivery { source, offset, command_type, entity_type, entity_id, .. } = first;
     format!(
-        "the id belongs to another command, settled at {}:{}: {} of {} {:?}",
-        first.source, first.offset, first.command_type, first.entity_type, first.entity_id
+        "the id belongs to another command, settled at {source}:{offset}: {command_type} of {entity_type} {entity_id:?}"
     )
 }

@@ -1,6 +1,7 @@
 //! What a worker does before it settles: it waits for database, broker and topics, and joins the
 //! group.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) async fn start(
     let owner = owner();
     let client = kafka::Client::new(&config.kafka, &owner)?;
     let store = Store::new(&config.database, &owner)?;
-    wait_for_database(&store).await?;
+    retried(ReachError::is_passing, || store.reach()).await?;
     wait_for_schema(&store, config).await?;
     health.set_schema_ok(true);
     health.set_database_ok(true);
@@ -47,7 +48,7 @@ pub(super) async fn start(
     let cluster_id = wait_for_cluster(&inspector, &client.bootstrap_servers).await;
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
-    let horizon = Horizon(retried("the database", || store.horizon()).await?.at_ms);
+    let horizon = Horizon(retried(postgres::Error::is_passing, || store.horizon()).await?.at_ms);
     let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
     let producer = Arc::new(Producer::new(client.clone(), batch_bytes_max)?);
     // last: from here on this process is a member of the group
@@ -80,22 +81,9 @@ fn owner() -> String {
     format!("{host}:{}:{:08x}", std::process::id(), fastrand::u32(..))
 }
 
-/// What waiting does not mend ends the process.
-async fn wait_for_database(store: &Store) -> Result<(), ReachError> {
-    let mut waits = backoff(START_WAIT_MAX);
-    while let Err(error) = store.reach().await {
-        if !error.is_passing() {
-            return Err(error);
-        }
-        tracing::warn!(%error, "waiting for the database");
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
-    Ok(())
-}
-
 async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError> {
     let schema = &config.database.schema;
-    let state = retried("the database", || store.schema_state()).await?;
+    let state = retried(postgres::Error::is_passing, || store.schema_state()).await?;
     let Some(misfit) = state.misfit("worker") else { return Ok(()) };
     let cure = if matches!(state, SchemaState::TooNew { .. }) { ": upgrade it" } else { "; type: solewriter migrate" };
     let message = format!("schema {schema:?} {misfit}{cure}");
@@ -104,33 +92,21 @@ async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError>
 
 /// The functions of commands in SQL, which `migrate` has made: nobody runs what he does not know.
 async fn wait_for_functions(declared: &Declared, store: &Store) -> Result<Compiled, RunError> {
-    let mut waits = backoff(START_WAIT_MAX);
-    loop {
-        match declared.compile(store).await {
-            Ok(compiled) => {
-                let absent = retried("the database", || compiled.absent(store)).await?;
-                return if absent.is_empty() { Ok(compiled) } else { Err(DeclaredError::NotMigrated(absent).into()) };
-            }
-            Err(DeclaredError::Database(error @ postgres::Error::Unavailable { .. })) if !error.is_lasting() => {
-                tracing::warn!(%error, "waiting for the database");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
-    }
+    let compiled = retried(DeclaredError::is_passing, || declared.compile(store)).await?;
+    let absent = retried(postgres::Error::is_passing, || compiled.absent(store)).await?;
+    if absent.is_empty() { Ok(compiled) } else { Err(DeclaredError::NotMigrated(absent).into()) }
 }
 
-/// Repeats a question to the database until it is answered.
-async fn retried<T, F>(what: &str, ask: impl Fn() -> F) -> postgres::Result<T>
+/// Repeats a question to the database until it is answered; what waiting does not mend ends the
+/// process.
+async fn retried<T, E: Display, F>(is_passing: impl Fn(&E) -> bool, ask: impl Fn() -> F) -> Result<T, E>
 where
-    F: Future<Output = postgres::Result<T>>,
+    F: Future<Output = Result<T, E>>,
 {
     let mut waits = backoff(START_WAIT_MAX);
     loop {
         match ask().await {
-            Err(error @ postgres::Error::Unavailable { .. }) if !error.is_lasting() => {
-                tracing::warn!(%error, "waiting for {what}");
-            }
+            Err(error) if is_passing(&error) => tracing::warn!(%error, "waiting for the database"),
             answered => return answered,
         }
         tokio::time::sleep(waits.next().unwrap_or(START_WAIT_MAX)).await;
@@ -168,7 +144,8 @@ async fn topics(
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered =
-            retried("the database", || store.number_command_types(&topic.name, &topic.entity, &names)).await?;
+            retried(postgres::Error::is_passing, || store.number_command_types(&topic.name, &topic.entity, &names))
+                .await?;
         let number =
             move |name: &str| numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id);
         topics.push(Arc::new(Topic {

@@ -48,7 +48,7 @@ impl Batch {
         if before.called.is_empty() {
             return false;
         }
-        let called: HashSet<&Uuid> = before.called.iter().map(|called| &called.command_id).collect();
+        let called: HashSet<&Uuid> = before.called.iter().map(|called| &called.delivery.command_id).collect();
         self.ids().any(|id| called.contains(id))
     }
 

@@ -28,7 +28,7 @@ pub(super) async fn known_outcomes(
     let mut known = HashMap::new();
     // the batch before is about to commit: this one is sent only if it does
     for outcome in in_flight.into_iter().flat_map(|decision| &decision.outcomes) {
-        known.insert(outcome.command_id, outcome.clone());
+        known.insert(outcome.delivery.command_id, outcome.clone());
     }
     let look_up: Vec<Uuid> =
         batch.ids().filter(|id| !known.contains_key(*id) && suspects.include(id)).copied().collect();

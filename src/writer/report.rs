@@ -16,11 +16,11 @@ pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     for due in durable.due() {
         let key = match due {
             Due::Outcome(outcome) => {
-                let age_ms = u64::try_from(now_ms - outcome.record_time_ms).unwrap_or(0);
+                let age_ms = u64::try_from(now_ms - outcome.delivery.record_time_ms).unwrap_or(0);
                 metrics::command_age(Duration::from_millis(age_ms));
-                (&*outcome.command_type, ending(outcome))
+                (&*outcome.delivery.command_type, ending(outcome))
             }
-            Due::Repeat(outcome) => (&*outcome.command_type, Settled::Duplicate),
+            Due::Repeat(outcome) => (&*outcome.delivery.command_type, Settled::Duplicate),
             Due::Dead(letter) => (known_type(rules, letter), Settled::Dead),
         };
         *counts.entry(key).or_default() += 1;

@@ -171,7 +171,7 @@ impl Call {
             ("s_runner", "null::text"),
             ("s_decides", "false"),
             ("s_careful", "false"),
-            ("s_outcome_bytes_max", "1000000"),
+            ("s_part_bytes_max", "1000000"),
             ("p_entity_type", "'account'"),
             ("c_encoding", "1::smallint"),
         ] {

@@ -1,16 +1,14 @@
 //! A violated constraint is an answer: the command is rejected with a code, what it has written
 //! before is undone, and its neighbours in the batch stand.
 
-use std::fs;
-
 use serde_json::{Value, json};
 
 use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::{Ended, ended};
 use crate::support::consumer::read_all;
+use crate::support::declared::project;
 use crate::support::producer::Record;
-use crate::support::scratch::Scratch;
 
 const TABLES: &str = r#"
 create table if not exists shelf (id text primary key);
@@ -32,9 +30,6 @@ create table if not exists thing (
 
 /// Each writes the journal first, so that there is something to undo.
 const COMMANDS: &str = r#"
-entity = "thing"
-tables = "tables.sql"
-
 [[command]]
 type = "shelf.put"
 
@@ -109,14 +104,6 @@ fn put(key: &str, fields: &Value) -> Record {
     Record::command("thing.put", key, &data)
 }
 
-/// A bank whose files are in `scratch`.
-async fn things(scratch: &Scratch, name: &str) -> Bank {
-    fs::write(scratch.path().join("tables.sql"), TABLES).expect("write the tables");
-    let file = scratch.path().join("commands.toml");
-    fs::write(&file, COMMANDS).expect("write the commands");
-    Bank::declared(name, &file, "thing", 1).await
-}
-
 /// How each ends; `None`: dead `data-error`.
 type Script = Vec<(Record, Option<(&'static str, Option<&'static str>)>)>;
 
@@ -176,8 +163,7 @@ fn rejected(code: &'static str) -> Option<(&'static str, Option<&'static str>)> 
 #[tokio::test]
 async fn each_kind_of_constraint_rejects_its_command_and_nothing_else() {
     let _turn = support::heavy();
-    let scratch = Scratch::new("constraints");
-    let bank = things(&scratch, "constraints").await;
+    let (_files, bank) = project("constraints", "thing", 1, TABLES, COMMANDS).await;
     let script: Script = vec![
         (put("first", &json!({ "count": -1 })), rejected("constraint-thing-count-check")),
         (put("a", &json!({ "serial": 1 })), applied()),
@@ -226,8 +212,7 @@ async fn each_kind_of_constraint_rejects_its_command_and_nothing_else() {
 #[tokio::test]
 async fn a_deferrable_constraint_is_looked_at_when_the_statement_ends() {
     let _turn = support::heavy();
-    let scratch = Scratch::new("deferrable");
-    let bank = things(&scratch, "deferrable").await;
+    let (_files, bank) = project("deferrable", "thing", 1, TABLES, COMMANDS).await;
     let command = |command_type: &str, key: &str, data: &Value| Record::command(command_type, key, data);
     let script: Script = vec![
         // its owner is put by the next one: too late

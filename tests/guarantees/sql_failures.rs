@@ -180,7 +180,6 @@ async fn a_deadlock_with_a_foreign_session_is_survived_by_every_command() {
 const SHARED_TABLES: &str = "create table if not exists shared (id int primary key, n bigint not null);
     insert into shared select n, 0 from generate_series(0, 49) as n on conflict do nothing;";
 const SHARED_COMMANDS: &str = r#"
-entity = "thing"
 [[command]]
 type = "thing.bump"
 [[command.step]]
@@ -194,7 +193,7 @@ otherwise = { reject = "no-such-row" }
 #[tokio::test]
 async fn eight_partitions_that_write_fifty_shared_rows_in_opposite_orders_shrink_their_batches_and_finish() {
     let _turn = support::heavy();
-    let (_files, mut bank) = project("opposite", 8, SHARED_TABLES, SHARED_COMMANDS).await;
+    let (_files, mut bank) = project("opposite", "thing", 8, SHARED_TABLES, SHARED_COMMANDS).await;
     bank.options = bank.options.setting("[worker]\nbatch_commands_max = 20\n[database]\nlock_timeout = \"5s\"");
     let mut commands = Vec::new();
     for n in 0..50_i64 {
@@ -250,7 +249,7 @@ async fn a_function_changed_under_a_running_worker_halts_its_partitions_until_mi
 /// Before `migrate`, and after a change of the files.
 #[tokio::test]
 async fn run_refuses_functions_that_migrate_has_not_made() {
-    let (files, bank) = project("unmade", 1, SHARED_TABLES, SHARED_COMMANDS).await;
+    let (files, bank) = project("unmade", "thing", 1, SHARED_TABLES, SHARED_COMMANDS).await;
     let file = files.path().join("commands.toml");
     let text = std::fs::read_to_string(&file).expect("the file");
     std::fs::write(&file, text.replace("n + 1", "n + 2")).expect("write the file");

@@ -5,7 +5,6 @@
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -15,6 +14,7 @@ use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::{ended, of_command};
 use crate::support::consumer::read_all;
+use crate::support::declared::project;
 use crate::support::postgres::Database;
 use crate::support::producer::Record;
 use crate::support::scratch::Scratch;
@@ -52,9 +52,9 @@ struct Sent {
     judgement: Judgement,
 }
 
-async fn bank(scratch: &Scratch, name: &str) -> Bank {
+async fn bank(name: &str) -> (Scratch, Bank) {
     let mut tables = MOOD.to_owned();
-    let mut commands = "entity = \"value\"\ntables = \"tables.sql\"\n".to_owned();
+    let mut commands = String::new();
     for (name, data_type) in TYPES {
         tables += &format!("\ncreate table if not exists put_{name} (id text primary key, v {data_type} not null);");
         let reply = if name == "text" { "reply = { v = ':v' }" } else { "" };
@@ -66,10 +66,7 @@ async fn bank(scratch: &Scratch, name: &str) -> Bank {
     commands += "\n[[command]]\ntype = \"say\"\n
                  [[command.step]]\nsql = \"select 1 where :v::text is null\"\nexpect = 1
                  otherwise = { reject = \"said\", detail = \"{entity_id} said {v}, {{v}}\" }\n";
-    fs::write(scratch.path().join("tables.sql"), tables).expect("write the tables");
-    let file = scratch.path().join("commands.toml");
-    fs::write(&file, commands).expect("write the commands");
-    Bank::declared(name, &file, "value", 1).await
+    project(name, "value", 1, &tables, &commands).await
 }
 
 /// Each value in the only field of each type; and payloads that are wrong, or odd, around it.
@@ -107,8 +104,7 @@ async fn payloads(database: &Database) -> Vec<Sent> {
 #[tokio::test]
 async fn a_value_is_stored_literally_or_its_record_is_dead_and_names_the_field() {
     let _turn = support::heavy();
-    let scratch = Scratch::new("payloads");
-    let bank = bank(&scratch, "payloads").await;
+    let (_files, bank) = bank("payloads").await;
     let mut sent = payloads(&bank.database).await;
     // every type beside every other, the bad among the good
     fastrand::Rng::with_seed(3).shuffle(&mut sent);
@@ -176,8 +172,7 @@ async fn check_stored(database: &Database, type_name: &str, data_type: &str, ids
 #[tokio::test]
 async fn text_is_text_wherever_it_goes() {
     let _turn = support::heavy();
-    let scratch = Scratch::new("text");
-    let bank = bank(&scratch, "text").await;
+    let (_files, bank) = bank("text").await;
     let texts: Vec<String> = VALUES.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
     let texts: Vec<&String> = texts.iter().filter(|text| !text.is_empty() && !text.contains('\0')).collect();
     let put: Vec<Record> = texts.iter().map(|text| Record::command("put.text", text, &json!({ "v": text }))).collect();

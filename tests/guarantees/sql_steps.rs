@@ -20,8 +20,6 @@ const TABLES: &str = "
     create table if not exists tickets_2 partition of tickets for values in (2);";
 
 const COMMANDS: &str = r#"
-entity = "thing"
-
 [[command]]
 type = "thing.give"
 [[command.step]]
@@ -86,7 +84,7 @@ fn ending(bank: &Bank, record: &Record) -> Vec<String> {
 #[tokio::test]
 async fn a_rejected_command_leaves_nothing_of_what_its_steps_have_written_and_its_neighbours_stand() {
     let _turn = support::heavy();
-    let (_files, bank) = project("steps", 1, TABLES, COMMANDS).await;
+    let (_files, bank) = project("steps", "thing", 1, TABLES, COMMANDS).await;
     let given = command("give", "1", &json!({ "coins": 30, "to": "2" }));
     let lost = command("give", "1", &json!({ "coins": 30, "to": "nobody" }));
     let moved = command("move", "2", &json!({ "coins": 5 }));
@@ -118,7 +116,7 @@ async fn a_rejected_command_leaves_nothing_of_what_its_steps_have_written_and_it
 #[tokio::test]
 async fn a_step_may_return_rows_without_columns_and_name_columns_as_it_likes() {
     let _turn = support::heavy();
-    let (_files, bank) = project("columns", 1, TABLES, COMMANDS).await;
+    let (_files, bank) = project("columns", "thing", 1, TABLES, COMMANDS).await;
     let _worker = bank.worker();
     let (there, hidden) = (command("look", "2", &json!({})), command("look", "1", &json!({})));
     bank.send(&[there.clone(), hidden.clone()]);
@@ -130,7 +128,7 @@ async fn a_step_may_return_rows_without_columns_and_name_columns_as_it_likes() {
 #[tokio::test]
 async fn a_constraint_of_a_partitioned_table_has_one_name() {
     let _turn = support::heavy();
-    let (_files, bank) = project("partitioned", 1, TABLES, COMMANDS).await;
+    let (_files, bank) = project("partitioned", "thing", 1, TABLES, COMMANDS).await;
     let _worker = bank.worker();
     let sits = [1, 2, 2].map(|month| command("sit", "1", &json!({ "month": month, "seat": 7 })));
     bank.send(&sits);

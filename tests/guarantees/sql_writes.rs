@@ -56,8 +56,6 @@ const TABLES: &str = "
     insert into counters values ('all', 0) on conflict do nothing;";
 
 const WRITES: &str = r#"
-entity = "account"
-
 [[write]]
 name = "ledger"
 sql = "insert into ledger (id, account, amount, at) values (:id, :entity_id, :amount, :command_time)"
@@ -78,7 +76,7 @@ fn deposit(key: &str, amount: i64, mistake: &str) -> Record {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_is_in_the_commit_of_its_command_or_the_command_has_no_effect() {
     let _turn = support::heavy();
-    let (_files, options, database) = declared("writes", 1, TABLES, WRITES).await;
+    let (_files, options, database) = declared("writes", "account", 1, TABLES, WRITES).await;
     let topic = options.topics[0].0.clone();
     let bank = Bank::with(kafka::shared(), database, topic, options);
     let good: Vec<Record> = (1..=20).map(|n| deposit(&format!("acct-{}", n % 3), n, "")).collect();

@@ -99,16 +99,17 @@ pub(super) fn settled(outcome: &FinalOutcome) -> String {
             (output::toned("rejected", Tone::Warning), None, Some(&**code), detail.as_deref())
         }
     };
+    let delivery = &outcome.delivery;
     output::facts([
         ("outcome", Some(ending)),
         ("code", code.map(Into::into)),
         ("detail", detail.map(Into::into)),
         ("reply", reply.map(Into::into)),
-        ("type", Some((&*outcome.command_type).into())),
-        ("entity", Some(format!("{} {}", outcome.entity_type, outcome.entity_id).into())),
+        ("type", Some((&*delivery.command_type).into())),
+        ("entity", Some(format!("{} {}", delivery.entity_type, delivery.entity_id).into())),
         ("version", Some(outcome.version.into())),
-        ("record", Some(format!("{}:{}", outcome.source, outcome.offset).into())),
-        ("time", Some(crate::outcome::rfc3339(outcome.record_time_ms).into())),
+        ("record", Some(format!("{}:{}", delivery.source, delivery.offset).into())),
+        ("time", Some(crate::outcome::rfc3339(delivery.record_time_ms).into())),
     ])
 }
 

@@ -62,7 +62,7 @@ fn with_time<S: serde::Serializer>(outcome: &FinalOutcome, to: S) -> Result<S::O
         body: Body<'a>,
         record_time: String,
     }
-    Timed { body: outcome.body(), record_time: rfc3339(outcome.record_time_ms) }.serialize(to)
+    Timed { body: outcome.body(), record_time: rfc3339(outcome.delivery.record_time_ms) }.serialize(to)
 }
 
 pub(super) async fn inspect(config: &Config, args: &Args) -> anyhow::Result<EntityReport> {
@@ -105,7 +105,7 @@ fn in_order(commands: &mut Vec<Entry>, commands_max: usize) -> bool {
 impl Entry {
     fn place(&self) -> (i32, i64) {
         match self {
-            Self::Final(outcome) => (outcome.source.partition, outcome.offset),
+            Self::Final(outcome) => (outcome.delivery.source.partition, outcome.delivery.offset),
             Self::Dead(letter) => (letter.partition, letter.offset),
         }
     }
@@ -120,9 +120,9 @@ impl Entry {
                     }
                 };
                 [
-                    output::time(&rfc3339(outcome.record_time_ms)).into(),
-                    format!("{}:{}", outcome.source.partition, outcome.offset).into(),
-                    (&*outcome.command_type).into(),
+                    output::time(&rfc3339(outcome.delivery.record_time_ms)).into(),
+                    format!("{}:{}", outcome.delivery.source.partition, outcome.delivery.offset).into(),
+                    (&*outcome.delivery.command_type).into(),
                     output::toned(ending, tone),
                     outcome.version.into(),
                     result.into(),
@@ -165,12 +165,12 @@ mod tests {
 
     use super::*;
     use crate::command::Fingerprint;
-    use crate::outcome::ENCODING;
+    use crate::outcome::{Delivery, ENCODING};
     use crate::postgres::StoredLetter;
     use crate::record::TopicPartition;
 
     fn applied(offset: i64) -> Entry {
-        Entry::Final(Box::new(FinalOutcome {
+        let delivery = Delivery {
             command_id: Uuid::from_u128(7),
             command_type: "account.open".into(),
             entity_type: "account".into(),
@@ -179,11 +179,10 @@ mod tests {
             source: TopicPartition::new("accounts", 1),
             offset,
             record_time_ms: 0,
-            version: 1,
-            ending: Ending::Applied { reply: RawValue::NULL.to_owned(), events: Vec::new() },
             traceparent: None,
-            encoding: ENCODING,
-        }))
+        };
+        let ending = Ending::Applied { reply: RawValue::NULL.to_owned(), events: Vec::new() };
+        Entry::Final(Box::new(FinalOutcome { delivery, version: 1, ending, encoding: ENCODING }))
     }
 
     fn dead(partition: i32, offset: i64) -> Entry {

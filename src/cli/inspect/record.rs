@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::dead_letter::text_or_base64;
 use crate::horizon::Horizon;
 use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
-use crate::outcome::{FinalOutcome, rfc3339};
+use crate::outcome::{Delivery, FinalOutcome, rfc3339};
 use crate::postgres::{BatchRow, Store};
 use crate::record::Record;
 use crate::steps::receive;
@@ -100,7 +100,7 @@ pub(super) async fn inspect(config: &Config, place: &Place) -> anyhow::Result<Re
         offset: *offset,
         became: facts.became(),
         next_offset,
-        command_id: outcome.as_ref().map(|outcome| outcome.command_id).or(command_id),
+        command_id: outcome.as_ref().map(|outcome| outcome.delivery.command_id).or(command_id),
         outcome: outcome.as_ref().map(|outcome| to_raw_value(&outcome.body())).transpose()?,
         dead_letters: letters.into_iter().map(Letter::from).collect(),
         batch: batch.map(Batch::from),
@@ -120,8 +120,8 @@ async fn outcome(
         return Ok(store.outcomes_of(&[id]).await?.remove(&id));
     }
     let ids = batch.map(|batch| &*batch.command_ids).unwrap_or_default();
-    let is_here = |outcome: &Arc<FinalOutcome>| outcome.source == place.source && outcome.offset == place.offset;
-    Ok(store.outcomes_of(ids).await?.into_values().find(is_here))
+    let is_here = |delivery: &Delivery| delivery.source == place.source && delivery.offset == place.offset;
+    Ok(store.outcomes_of(ids).await?.into_values().find(|outcome| is_here(&outcome.delivery)))
 }
 
 /// The log's ends, and the record if it is still there.

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use self::command::{Body, command, write};
 use self::runner::{Numbered, runner};
+pub(crate) use self::text::quoted;
 use super::arguments::{Field, Fields};
 use super::call::{Call, InDatabase};
 use super::field::FieldType;
@@ -33,11 +34,10 @@ pub struct Function {
     pub body: String,
 }
 
-impl Function {
-    /// The SHA-256 of its body: what tells whether somebody has changed it.
-    pub fn body_digest(&self) -> Vec<u8> {
-        Sha256::digest(&self.body).to_vec()
-    }
+/// The functions' names, with the SHA-256 of each one's body: what tells whether somebody has changed it.
+pub fn digests<'f>(functions: impl IntoIterator<Item = &'f Function>) -> Vec<(String, Vec<u8>)> {
+    let digest = |function: &Function| (function.name.clone(), Sha256::digest(&function.body).to_vec());
+    functions.into_iter().map(digest).collect()
 }
 
 /// An entity type whose commands, or writes, run in the database.
@@ -122,8 +122,7 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             false => compiled.in_database.runner = Some(name),
         }
     }
-    compiled.in_database.functions =
-        compiled.functions.iter().map(|function| (function.name.clone(), function.body_digest())).collect();
+    compiled.in_database.functions = digests(&compiled.functions).into();
     compiled
 }
 

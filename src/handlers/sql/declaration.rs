@@ -24,27 +24,15 @@ impl Command {
     /// The payload's fields that the command uses, each once, in the order of their first use.
     #[must_use]
     pub fn fields(&self) -> Vec<&str> {
-        distinct_fields(self.uses.iter().map(|used| &used.parameter))
-    }
-}
-
-impl Write {
-    /// The fields that the statement uses, each once, in the order of their first use.
-    #[must_use]
-    pub fn fields(&self) -> Vec<&str> {
-        distinct_fields(self.statement.uses().map(|(parameter, _)| parameter))
-    }
-}
-
-fn distinct_fields<'p>(parameters: impl Iterator<Item = &'p Parameter>) -> Vec<&'p str> {
-    let mut fields = Vec::new();
-    for parameter in parameters {
-        match parameter {
-            Parameter::Field(name) if !fields.contains(&name.as_str()) => fields.push(name.as_str()),
-            _ => {}
+        let mut fields = Vec::new();
+        for used in &self.uses {
+            match &used.parameter {
+                Parameter::Field(name) if !fields.contains(&name.as_str()) => fields.push(name.as_str()),
+                _ => {}
+            }
         }
+        fields
     }
-    fields
 }
 
 /// A script that makes tables; it can be run again.
@@ -84,7 +72,7 @@ pub struct Command {
     /// It may call functions, or rest on defaults and triggers, whose result differs when it is
     /// run again.
     pub nondeterministic: bool,
-    /// Every use of a parameter: in the steps, then in the reply and in the events.
+    /// Every use of a parameter: in the steps, in the reply and in the events.
     pub uses: Vec<ParameterUse>,
 }
 

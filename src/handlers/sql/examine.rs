@@ -11,7 +11,7 @@ use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::rules::{Catalog, Declared, Examined, constraints, refused, reproducible, rows, schemas, serializable};
 use super::statement::{Parameter, Statement};
-use super::typed::{Typed, TypedAlternative, TypedCommand, TypedParameter, TypedStatement, TypedStep, TypedWrite};
+use super::typed::{Typed, TypedAlternative, TypedCommand, TypedStatement, TypedStep, TypedWrite};
 use crate::postgres::{self, Deferrable, Examiner, Store};
 
 /// What examining the declarations has found.
@@ -175,7 +175,7 @@ impl<'d> Candidate<'d> {
                     let columns = Some(examined.columns.clone()).filter(|columns| !columns.is_empty());
                     self.rows.push((into, columns));
                 }
-                self.statements.push(typed(statement, sql, parameters, examined));
+                self.statements.push(typed(statement, examined));
             }
             Err(error) => {
                 if !consequence(&error.sqlstate) && !self.rests_on_unknown(&parameters, &error.sqlstate) {
@@ -258,16 +258,10 @@ fn typed_step(step: &Step, statements: &mut impl Iterator<Item = TypedStatement>
     Some(TypedStep { declaration: step.clone(), statement, otherwise })
 }
 
-fn typed(statement: &Statement, sql: String, parameters: Vec<Parameter>, examined: postgres::Examined) -> Examined<'_> {
-    let types = parameters.into_iter().zip(examined.parameter_types);
+fn typed(statement: &Statement, examined: postgres::Examined) -> Examined<'_> {
     let writes: BTreeSet<_> = examined.writes.iter().map(|(table, _)| table.clone()).collect();
-    let typed = TypedStatement {
-        sql,
-        parameters: types.map(|(parameter, data_type)| TypedParameter { parameter, data_type }).collect(),
-        columns: examined.columns,
-        reads: examined.reads,
-        writes: writes.into_iter().collect(),
-    };
+    let typed =
+        TypedStatement { columns: examined.columns, reads: examined.reads, writes: writes.into_iter().collect() };
     Examined { statement, typed, how: examined.writes, expressions: examined.expressions }
 }
 

@@ -112,10 +112,13 @@ impl FieldType {
     }
 }
 
-/// Postgres reads these words as times of its own clock.
+/// Whether Postgres reads the word as a time of its own clock.
+pub(super) fn is_clock_word(word: &str) -> bool {
+    ["now", "today", "tomorrow", "yesterday"].iter().any(|clock| word.eq_ignore_ascii_case(clock))
+}
+
 fn is_relative(text: &str) -> bool {
-    let mut words = text.split(|c: char| !c.is_ascii_alphabetic());
-    words.any(|word| ["now", "today", "tomorrow", "yesterday"].iter().any(|clock| word.eq_ignore_ascii_case(clock)))
+    text.split(|c: char| !c.is_ascii_alphabetic()).any(is_clock_word)
 }
 
 fn expected<T>(what: &str, json: &str) -> Result<T, String> {

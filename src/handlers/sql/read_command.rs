@@ -85,9 +85,9 @@ fn template(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option
         }
         DeValue::String(_) => {
             let text = reader.text(value, "template")?;
-            match Template::of_string(&text.value) {
+            match Template::of_string(&text.value, text.place.clone()) {
                 Ok(template) => {
-                    if let Template::Parameter(parameter) = &template {
+                    if let Template::Parameter(parameter, _) = &template {
                         scope.record(reader, parameter, text.place);
                     }
                     Some(template)

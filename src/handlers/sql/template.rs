@@ -8,8 +8,8 @@ use super::parameter::Parameter;
 pub enum Template {
     /// JSON as it is: never an array or an object.
     Literal(serde_json::Value),
-    /// A parameter's value: the whole string was `":name"`.
-    Parameter(Parameter),
+    /// A parameter's value: the whole string was `":name"`, and stands there.
+    Parameter(Parameter, Place),
     /// An array.
     Array(Vec<Template>),
     /// An object.
@@ -17,14 +17,14 @@ pub enum Template {
 }
 
 impl Template {
-    /// The parameters in it, in order; one that is used twice is there twice.
+    /// The parameters in it, each with its place, in order; one that is used twice is there twice.
     #[must_use]
-    pub fn parameters(&self) -> Vec<&Parameter> {
+    pub fn uses(&self) -> Vec<(&Parameter, &Place)> {
         match self {
             Self::Literal(_) => Vec::new(),
-            Self::Parameter(parameter) => vec![parameter],
-            Self::Array(items) => items.iter().flat_map(Self::parameters).collect(),
-            Self::Object(entries) => entries.iter().flat_map(|(_, value)| value.parameters()).collect(),
+            Self::Parameter(parameter, place) => vec![(parameter, place)],
+            Self::Array(items) => items.iter().flat_map(Self::uses).collect(),
+            Self::Object(entries) => entries.iter().flat_map(|(_, value)| value.uses()).collect(),
         }
     }
 
@@ -33,7 +33,7 @@ impl Template {
     /// # Errors
     ///
     /// A string that begins with a colon, and neither names a parameter nor escapes the colon.
-    pub fn of_string(text: &str) -> Result<Self, TemplateError> {
+    pub fn of_string(text: &str, place: Place) -> Result<Self, TemplateError> {
         let Some(name) = text.strip_prefix(':') else {
             return Ok(Self::Literal(text.into()));
         };
@@ -41,7 +41,7 @@ impl Template {
             return Ok(Self::Literal(name.into()));
         }
         match Parameter::named(name) {
-            Some(parameter) => Ok(Self::Parameter(parameter)),
+            Some(parameter) => Ok(Self::Parameter(parameter, place)),
             None => Err(TemplateError {
                 problem: format!("{text:?} begins with a colon and names no parameter"),
                 cure: format!("double the colon for the text itself: {:?}", format!(":{text}")),
@@ -145,15 +145,17 @@ mod tests {
 
     #[test]
     fn a_string_is_a_parameter_only_as_a_whole() {
+        let place = Place::of_file("a.toml");
+        let of_string = |text: &str| Template::of_string(text, place.clone());
         let amount = Parameter::Field("amount".into());
-        assert_eq!(Template::of_string(":amount"), Ok(Template::Parameter(amount)));
-        assert_eq!(Template::of_string("::amount"), Ok(Template::Literal(":amount".into())));
-        assert_eq!(Template::of_string(":::"), Ok(Template::Literal("::".into())));
+        assert_eq!(of_string(":amount"), Ok(Template::Parameter(amount, place.clone())));
+        assert_eq!(of_string("::amount"), Ok(Template::Literal(":amount".into())));
+        assert_eq!(of_string(":::"), Ok(Template::Literal("::".into())));
         for text in ["amount", "", "a :b", "12:30"] {
-            assert_eq!(Template::of_string(text), Ok(Template::Literal(text.into())), "{text}");
+            assert_eq!(of_string(text), Ok(Template::Literal(text.into())), "{text}");
         }
         for text in [":", ":a b", ":-)", ":a.b.c", ":1"] {
-            assert!(Template::of_string(text).is_err(), "{text}");
+            assert!(of_string(text).is_err(), "{text}");
         }
     }
 

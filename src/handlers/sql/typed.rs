@@ -2,7 +2,6 @@
 //! have, the tables that they read and write. Made by examining them, the base of what is run.
 
 use super::declaration::{Alternative, Command, Step, Write};
-use super::statement::Parameter;
 
 /// Everything that is declared, typed: each declaration was in order.
 #[derive(Clone, Debug, Default)]
@@ -58,25 +57,12 @@ pub struct TypedAlternative {
 /// What the database says of one statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypedStatement {
-    /// The SQL with `$1`, `$2`, …: the same parameter has the same number wherever it stands.
-    pub sql: String,
-    /// `$1`, `$2`, … in order.
-    pub parameters: Vec<TypedParameter>,
     /// What it returns: the select list, or `returning`. Empty if it returns no rows.
     pub columns: Vec<Column>,
     /// The tables that it reads, those behind views too; a partition counts as its root.
     pub reads: Vec<Relation>,
     /// The tables that it writes; a partition counts as its root.
     pub writes: Vec<Relation>,
-}
-
-/// A parameter of a statement, with its type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypedParameter {
-    /// Which.
-    pub parameter: Parameter,
-    /// Its type, as it can be written behind `::`; without a length.
-    pub data_type: String,
 }
 
 /// A field of a payload.

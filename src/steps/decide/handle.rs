@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::dead_letter::DeadCode;
 use crate::handlers::sql::{Call, Write};
 use crate::handlers::{Context, Handle, Handler, HandlerError, Rejection};
-use crate::outcome::{ENCODING, Ending, FinalOutcome, escaped_detail};
+use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome, escaped_detail};
 use crate::steps::Rules;
 use crate::steps::receive::Fault;
 
@@ -45,7 +45,8 @@ pub(super) fn handle(
                 _ => run(handler, command, rules, entity, caution)?,
             };
             let writes = writes.into_iter().map(|write| own(write, command, &entity_id)).collect();
-            Ok(Handled::Decided(final_outcome(command, rules, entity_id, entity.version, ending), writes))
+            let delivery = delivery(command, rules, entity_id);
+            Ok(Handled::Decided(FinalOutcome { delivery, version: entity.version, ending, encoding: ENCODING }, writes))
         }
     }
 }
@@ -54,19 +55,22 @@ pub(super) fn handle(
 pub(crate) fn called(command: &Command, rules: &Rules, call: &Call) -> Result<Called, Fault> {
     let data = object(command.data())?;
     let arguments = call.arguments(data, &command.id).map_err(|why| (DeadCode::MalformedPayload, why))?;
-    Ok(Called {
+    let delivery = delivery(command, rules, command.entity_id().into());
+    Ok(Called { delivery, function: call.function, arguments })
+}
+
+fn delivery(command: &Command, rules: &Rules, entity_id: Arc<str>) -> Delivery {
+    Delivery {
         command_id: command.id,
         command_type: command.command_type.name.clone(),
         entity_type: rules.handlers.entity_type.clone(),
-        entity_id: command.entity_id().into(),
+        entity_id,
         fingerprint: command.fingerprint,
         source: rules.source.clone(),
         offset: command.record.offset,
         record_time_ms: command.record.time_ms(),
         traceparent: command.traceparent.clone(),
-        function: call.function,
-        arguments,
-    })
+    }
 }
 
 fn own(write: Write, command: &Command, entity_id: &Arc<str>) -> OwnWrite {
@@ -138,21 +142,4 @@ fn touched<'e>(entities: &'e mut Entities, entity_id: &str) -> Option<(Arc<str>,
     let (id, _) = entities.get_key_value(entity_id)?;
     let id = id.clone();
     entities.get_mut(entity_id).map(|entity| (id, entity))
-}
-
-fn final_outcome(command: &Command, rules: &Rules, entity_id: Arc<str>, version: i64, ending: Ending) -> FinalOutcome {
-    FinalOutcome {
-        command_id: command.id,
-        command_type: command.command_type.name.clone(),
-        entity_type: rules.handlers.entity_type.clone(),
-        entity_id,
-        fingerprint: command.fingerprint,
-        source: rules.source.clone(),
-        offset: command.record.offset,
-        record_time_ms: command.record.time_ms(),
-        version,
-        ending,
-        traceparent: command.traceparent.clone(),
-        encoding: ENCODING,
-    }
 }

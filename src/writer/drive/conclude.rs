@@ -189,7 +189,7 @@ impl Writer<'_> {
     fn field_name(&self, decision: &Decision, at: usize, field: usize) -> Option<&str> {
         let handlers = &self.rules.handlers;
         let call = match decision.called.get(at) {
-            Some(called) => match &handlers.command(&called.command_type)?.handler {
+            Some(called) => match &handlers.command(&called.delivery.command_type)?.handler {
                 Handler::Sql(call) => call,
                 Handler::Rust(_) => return None,
             },

@@ -1,6 +1,5 @@
 //! The bank with everything it stands on: topic, schema, workers, traffic, and the audit of it all.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -44,15 +43,11 @@ impl Bank {
     /// An example of commands in SQL, on the shared broker and the shared Postgres.
     pub async fn in_sql(example: &str, file: &str, entity: &str, partitions: i32) -> Self {
         let file = super::example(example).join(file);
-        Self::declared(&format!("{example}-{entity}"), &file, entity, partitions).await
-    }
-
-    /// The same with any file of commands.
-    pub async fn declared(name: &str, file: &Path, entity: &str, partitions: i32) -> Self {
+        let name = format!("{example}-{entity}");
         let database = Database::fresh(&name.replace('-', "_")).await;
         let cluster = kafka::shared();
-        let topic = topics::fresh(&cluster, name, partitions).await;
-        let options = WorkerOptions::new(&cluster, &database, &topic).in_sql(entity, &[file.to_owned()]);
+        let topic = topics::fresh(&cluster, &name, partitions).await;
+        let options = WorkerOptions::new(&cluster, &database, &topic).in_sql(entity, &[file]);
         Self::with(cluster, database, topic, options)
     }
 

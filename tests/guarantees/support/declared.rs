@@ -8,21 +8,27 @@ use super::scratch::Scratch;
 use super::worker::WorkerOptions;
 use super::{kafka, topics};
 
-/// A topic of commands that `commands` declares over what `tables` makes, in the test's own schema.
-/// The file's entity is `thing`. The scratch holds the files as long as the verbs need them.
-pub async fn project(name: &str, partitions: i32, tables: &str, commands: &str) -> (Scratch, Bank) {
-    let (scratch, options, database) = declared(name, partitions, tables, commands).await;
+/// A topic of `entity`'s commands, which `commands` declares over what `tables` makes, in the test's
+/// own schema. The scratch holds the files as long as the verbs need them.
+pub async fn project(name: &str, entity: &str, partitions: i32, tables: &str, commands: &str) -> (Scratch, Bank) {
+    let (scratch, options, database) = declared(name, entity, partitions, tables, commands).await;
     let topic = options.topics[0].0.clone();
-    let bank = Bank::with(kafka::shared(), database, topic, options.in_sql_of("thing"));
+    let bank = Bank::with(kafka::shared(), database, topic, options.in_sql_of(entity));
     (scratch, bank)
 }
 
-/// The same, not migrated and for whatever program: the entity stays that of the bank.
-pub async fn declared(name: &str, partitions: i32, tables: &str, commands: &str) -> (Scratch, WorkerOptions, Database) {
+/// The same, not migrated and for whatever program: the topic stays that of the bank's accounts.
+pub async fn declared(
+    name: &str,
+    entity: &str,
+    partitions: i32,
+    tables: &str,
+    commands: &str,
+) -> (Scratch, WorkerOptions, Database) {
     let scratch = Scratch::new(name);
     let file = scratch.path().join("commands.toml");
     fs::write(scratch.path().join("tables.sql"), tables).expect("write the tables' script");
-    fs::write(&file, format!("tables = \"tables.sql\"\n{commands}")).expect("write the commands");
+    fs::write(&file, format!("entity = {entity:?}\ntables = \"tables.sql\"\n{commands}")).expect("write the commands");
     let database = Database::fresh(&name.replace('-', "_")).await;
     let cluster = kafka::shared();
     let topic = topics::fresh(&cluster, name, partitions).await;

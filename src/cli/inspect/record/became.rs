@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::Place;
 use crate::cli::output::Tone;
 use crate::kafka::LogEnd;
-use crate::outcome::{Ending, FinalOutcome};
+use crate::outcome::{Delivery, Ending, FinalOutcome};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,7 +75,9 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     pub(super) fn became(&self) -> Became {
         let Place { source, offset } = self.place;
-        let here = self.outcome.filter(|outcome| outcome.source == *source && outcome.offset == *offset);
+        let here = self
+            .outcome
+            .filter(|FinalOutcome { delivery, .. }| delivery.source == *source && delivery.offset == *offset);
         let (state, detail) = match (here, &self.dead_code) {
             (Some(outcome), _) => (State::Settled, ending(outcome)),
             (None, Some(code)) => (State::Dead, format!("{code}: this delivery had no effect")),
@@ -89,7 +91,8 @@ impl Facts<'_> {
     fn passed(&self) -> (State, String) {
         let Self { place, log, .. } = self;
         if let Some(outcome) = self.outcome {
-            let place = format!("{}:{}", outcome.source, outcome.offset);
+            let Delivery { source, offset, .. } = &outcome.delivery;
+            let place = format!("{source}:{offset}");
             return (State::Duplicate, format!("its command was settled at {place}: {}", ending(outcome)));
         }
         if !self.recorded && place.offset < log.low {
@@ -154,7 +157,7 @@ mod tests {
     use crate::record::TopicPartition;
 
     fn outcome(offset: i64) -> FinalOutcome {
-        FinalOutcome {
+        let delivery = Delivery {
             command_id: Uuid::from_u128(7),
             command_type: "t".into(),
             entity_type: "e".into(),
@@ -163,11 +166,10 @@ mod tests {
             source: TopicPartition::new("t", 0),
             offset,
             record_time_ms: 0,
-            version: 4,
-            ending: Ending::Applied { reply: RawValue::NULL.to_owned(), events: Vec::new() },
             traceparent: None,
-            encoding: ENCODING,
-        }
+        };
+        let ending = Ending::Applied { reply: RawValue::NULL.to_owned(), events: Vec::new() };
+        FinalOutcome { delivery, version: 4, ending, encoding: ENCODING }
     }
 
     /// Of a log from 10 to 100 whose cursor stands at 50.

@@ -229,7 +229,7 @@ impl Source {
     fn json_into(&self, template: &Template, pieces: &mut Pieces) {
         match template {
             Template::Literal(value) => pieces.text(&value.to_string()),
-            Template::Parameter(parameter) => {
+            Template::Parameter(parameter, _) => {
                 pieces.value(format!("coalesce(to_json({})::text, 'null')", self.variable(parameter)));
             }
             Template::Array(items) => {

@@ -14,15 +14,9 @@ fn statement(sql: &str) -> Statement {
     Statement::parse(sql, &place()).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
 }
 
-fn typed_statement(sql: &str, columns: &[&str]) -> TypedStatement {
+fn typed_statement(columns: &[&str]) -> TypedStatement {
     let column = |name: &&str| Column { name: (*name).to_owned(), data_type: "bigint".to_owned() };
-    TypedStatement {
-        sql: statement(sql).numbered().0,
-        parameters: Vec::new(),
-        columns: columns.iter().map(column).collect(),
-        reads: Vec::new(),
-        writes: Vec::new(),
-    }
+    TypedStatement { columns: columns.iter().map(column).collect(), reads: Vec::new(), writes: Vec::new() }
 }
 
 /// Withdraws, if there is enough; says how much there is, if not.
@@ -51,7 +45,7 @@ fn withdraw() -> TypedCommand {
         },
         Alternative { when: None, into: None, reject: "not-open".to_owned(), detail: None },
     ];
-    let whens = [Some(typed_statement(look, &["balance"])), None];
+    let whens = [Some(typed_statement(&["balance"])), None];
     let typed_otherwise = otherwise.iter().cloned().zip(whens);
     let typed_otherwise = typed_otherwise.map(|(declaration, when)| TypedAlternative { declaration, when }).collect();
     let step = Step {
@@ -65,10 +59,10 @@ fn withdraw() -> TypedCommand {
         entity: "account".into(),
         command_type: "account.withdraw".into(),
         steps: vec![step.clone()],
-        reply: Some(Template::Object(vec![("balance".to_owned(), Template::Parameter(after))])),
+        reply: Some(Template::Object(vec![("balance".to_owned(), Template::Parameter(after, place()))])),
         events: vec![Event {
             event_type: "account.withdrawn".to_owned(),
-            data: Template::Object(vec![("amount".to_owned(), Template::Parameter(amount))]),
+            data: Template::Object(vec![("amount".to_owned(), Template::Parameter(amount, place()))]),
         }],
         constraints: [("account_balance_check".to_owned(), "it's-empty".to_owned())].into(),
         optional: Vec::new(),
@@ -86,7 +80,7 @@ fn withdraw() -> TypedCommand {
         }],
         steps: vec![TypedStep {
             declaration: step,
-            statement: typed_statement(update, &["balance"]),
+            statement: typed_statement(&["balance"]),
             otherwise: typed_otherwise,
         }],
     }

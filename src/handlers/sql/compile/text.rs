@@ -7,7 +7,7 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 /// An identifier in quotes.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

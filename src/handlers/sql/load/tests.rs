@@ -128,7 +128,8 @@ fn a_file_is_read_whole_with_the_place_of_everything() {
     assert_eq!(reply.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["balance", "note", "z", "a"]);
     assert_eq!(reply[1].1, Template::Literal(":x".into()));
     assert_eq!(reply[3].1, Template::Literal(16.into()));
-    assert_eq!(declarations.writes[0].fields(), ["id"]);
+    let (parameter, _) = declarations.writes[0].statement.uses().next().unwrap();
+    assert_eq!(*parameter, Parameter::Field("id".into()));
 }
 
 #[test]

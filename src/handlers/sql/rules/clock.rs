@@ -4,12 +4,11 @@
 use sqlparser::tokenizer::Token;
 
 use super::super::diagnostic::Diagnostic;
+use super::super::field::is_clock_word;
 use super::super::statement::Statement;
 use super::super::tokens::{Located, tokens};
 
-/// What Postgres reads as a time of its own clock.
-const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
-/// The types that it reads so.
+/// The types whose literals Postgres may read from its own clock.
 const TYPES: [&str; 5] = ["date", "time", "timetz", "timestamp", "timestamptz"];
 
 /// What of the statement asks the clock so.
@@ -23,7 +22,7 @@ pub(super) fn check(statement: &Statement) -> Vec<Diagnostic> {
         cure: format!("{cure}, or say nondeterministic = true"),
     };
     let found = |nth: usize| {
-        if is_clock_word(&solid[nth].token) && is_time(&solid, nth) {
+        if is_clock_literal(&solid[nth].token) && is_time(&solid, nth) {
             let literal = &statement.text[solid[nth].at..solid[nth].end];
             return Some(differs(nth, &format!("{literal}, read as a time,"), "write :command_time"));
         }
@@ -42,14 +41,14 @@ pub(super) fn has_age(statement: &Statement) -> bool {
     (0..solid.len()).any(|nth| ages(&solid, nth))
 }
 
-fn is_clock_word(token: &Token) -> bool {
+fn is_clock_literal(token: &Token) -> bool {
     use Token::{DollarQuotedString, EscapedStringLiteral, SingleQuotedString};
     let text = match token {
         SingleQuotedString(text) | EscapedStringLiteral(text) => text,
         DollarQuotedString(quoted) => &quoted.value,
         _ => return false,
     };
-    WORDS.iter().any(|word| text.trim().eq_ignore_ascii_case(word))
+    is_clock_word(text.trim())
 }
 
 /// `timestamptz 'now'`, `timestamp (3) with time zone 'now'`, `date('now')`, `'now'::date`,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::declaration::{Command, Detail};
+use super::super::declaration::{Command, Detail, Template};
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement};
 use super::super::typed::Column;
@@ -38,10 +38,8 @@ pub(in super::super) fn check_detail(detail: &Detail, rows: &[Row<'_>]) -> Vec<D
 /// Columns that the reply and the events ask of rows that lack them.
 pub(in super::super) fn check_templates(command: &Command, rows: &[Row<'_>]) -> Vec<Diagnostic> {
     let templates = command.reply.iter().chain(command.events.iter().map(|event| &event.data));
-    let count: usize = templates.map(|template| template.parameters().len()).sum();
-    // the uses in the steps come first
-    let uses = command.uses.iter().skip(command.uses.len().saturating_sub(count));
-    uses.filter_map(|used| missing(&used.parameter, used.place.clone(), rows)).collect()
+    let uses = templates.flat_map(Template::uses);
+    uses.filter_map(|(parameter, place)| missing(parameter, place.clone(), rows)).collect()
 }
 
 fn missing(parameter: &Parameter, place: Place, rows: &[Row<'_>]) -> Option<Diagnostic> {
@@ -63,7 +61,6 @@ fn missing(parameter: &Parameter, place: Place, rows: &[Row<'_>]) -> Option<Diag
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::declaration::{ParameterUse, Template};
     use super::super::support::{command, place, statement};
     use super::*;
 
@@ -84,8 +81,7 @@ mod tests {
     fn replies_and_events_are_looked_through() {
         let mut command = command("account.open", "select 1");
         let parameter = Parameter::Row { row: "account".into(), column: "at".into() };
-        command.uses = vec![ParameterUse { parameter: parameter.clone(), place: place("at") }];
-        command.reply = Some(Template::Array(vec![Template::Parameter(parameter)]));
+        command.reply = Some(Template::Array(vec![Template::Parameter(parameter, place("at"))]));
         let found = check_templates(&command, &[("account", Some(columns(&["id"])))]);
         assert_eq!(found[0].problem, "row account has no column at");
         assert_eq!(found[0].cure, "return it too: account has id");

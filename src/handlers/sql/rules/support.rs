@@ -53,8 +53,6 @@ pub(super) fn write(name: &str, sql: &str) -> Write {
 /// `statement`, which reads and writes these tables.
 pub(super) fn examined<'d>(statement: &'d Statement, reads: &[&str], writes: &[&str]) -> Examined<'d> {
     let tables = |names: &[&str]| names.iter().map(|name| relation(name)).collect();
-    let (sql, _) = statement.numbered();
-    let typed =
-        TypedStatement { sql, parameters: vec![], columns: vec![], reads: tables(reads), writes: tables(writes) };
+    let typed = TypedStatement { columns: vec![], reads: tables(reads), writes: tables(writes) };
     Examined { statement, typed, how: Vec::new(), expressions: Vec::new() }
 }
