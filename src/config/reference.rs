@@ -79,18 +79,31 @@ mod tests {
 
     use super::*;
 
-    fn path() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(super::super::DEFAULT_FILE)
+    /// Compares a file of the repository with what is made of it; with `UPDATE` it is written.
+    fn is_up_to_date(file: &str, make: impl FnOnce(&str) -> String) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let written = fs::read_to_string(&path).expect("the repository has the file");
+        let made = make(&written);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(path, made).expect("the repository is writable");
+        } else {
+            assert_eq!(written, made, "run this test with UPDATE=1");
+        }
     }
 
     #[test]
     fn the_reference_file_is_what_the_doc_comments_say() {
-        let made = reference_file();
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(path(), &made).expect("the repository is writable");
-        }
-        let written = fs::read_to_string(path()).expect("config/solewriter.toml exists");
-        assert_eq!(written, made, "run this test with UPDATE=1");
+        is_up_to_date(super::super::DEFAULT_FILE, |_| reference_file());
+    }
+
+    #[test]
+    fn the_reference_document_shows_every_key() {
+        is_up_to_date("docs/configuration.md", |written| {
+            let (before, _) = written.split_once("<!-- config/solewriter.toml -->\n").expect("its place is marked");
+            let keys = reference_file();
+            let (_, keys) = keys.split_once("\n\n").expect("keys behind the head");
+            format!("{before}<!-- config/solewriter.toml -->\n```toml\n{keys}```\n")
+        });
     }
 
     #[test]
