@@ -18,6 +18,7 @@ pub mod expect;
 pub mod field;
 mod files;
 mod json_text;
+mod kind;
 mod load;
 mod numeric;
 pub mod parameter;

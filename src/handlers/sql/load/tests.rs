@@ -145,20 +145,19 @@ fn all_mistakes_of_all_files_are_found_in_one_go() {
     let diagnostics = files.load(&["c/*.toml", "none/*.toml", "gone.toml"]).unwrap_err();
     let problems: Vec<&str> = diagnostics.0.iter().map(|diagnostic| diagnostic.problem.as_str()).collect();
     assert_eq!(
-        problems[..6],
+        problems[..5],
         [
             "no topic carries the entity acount",
-            "command has no type",
             "the command has no step",
             "unknown key typ in command",
             "write has no name",
             "write has no sql",
         ]
     );
-    assert!(diagnostics.0[6].place.to_string().ends_with("c/b.toml:1:5"), "{diagnostics}");
-    assert!(diagnostics.0[8].problem.contains("no file matches"), "{diagnostics}");
-    assert!(diagnostics.0[9].problem.contains("there is no such file"), "{diagnostics}");
-    assert_eq!(diagnostics.0.len(), 10, "{diagnostics}");
+    assert!(diagnostics.0[5].place.to_string().ends_with("c/b.toml:1:5"), "{diagnostics}");
+    assert!(diagnostics.0[7].problem.contains("no file matches"), "{diagnostics}");
+    assert!(diagnostics.0[8].problem.contains("there is no such file"), "{diagnostics}");
+    assert_eq!(diagnostics.0.len(), 9, "{diagnostics}");
 }
 
 #[test]
@@ -229,6 +228,46 @@ fn an_unknown_key_names_the_nearest() {
         "3:1 unknown key expects in step (did you mean expect?)",
     );
     one_mistake_in(&format!("{step}\nzzz = 1"), "2:1 unknown key zzz in command (the keys of command are type, step");
+}
+
+#[test]
+fn a_misspelt_key_is_told_and_nothing_that_comes_of_it() {
+    let row = "[[command.step]]\nsql = \"select 1 as x\"\n";
+    let use_row = "\n[[command.step]]\nsql = \"select :a.x\"\n";
+    let reject = "otherwise = { reject = \"no\" }\n";
+    one_mistake_in(&format!("{row}expects = 1\n{reject}into = \"a\"{use_row}"), "3:1 unknown key expects in step");
+    one_mistake_in(&format!("{row}expect = 1\notherwize = {{ reject = \"no\" }}"), "4:1 unknown key otherwize");
+    one_mistake_in(&format!("{row}expect = 1\n{reject}intoo = \"a\"{use_row}"), "5:1 unknown key intoo in step");
+    one_mistake_in(&format!("replay = \":a.x\"\n{row}expect = 1\n{reject}into = \"a\""), "1:1 unknown key replay");
+    one_mistake_in("[[command.step]]\nsqll = \"select 1\"", "2:1 unknown key sqll in step");
+    let when = "otherwise = [{ whne = \"select 1\", into = \"b\", reject = \"no\" }, { reject = \"x\" }]";
+    one_mistake_in(&format!("{row}expect = 1\n{when}"), "4:16 unknown key whne in otherwise (did you mean when?)");
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_sent_to_its_own_and_nothing_comes_of_it() {
+    let row = "[[command.step]]\nsql = \"select 1 as x\"\nexpect = 1\ninto = \"a\"\n";
+    let otherwise = "[[command.step.otherwise]]\nreject = \"no\"\n";
+    let expected = "(reply is a key of the command: put it before the first [[command.step]])";
+    one_mistake_in(
+        &format!("{row}otherwise = {{ reject = \"no\" }}\nreply = \":a.x\""),
+        &format!("6:1 unknown key reply in step {expected}"),
+    );
+    one_mistake_in(
+        &format!("{row}{otherwise}reply = \":a.x\""),
+        &format!("7:1 unknown key reply in otherwise {expected}"),
+    );
+    let behind = row.replace("into = \"a\"\n", "") + otherwise + "into = \"a\"\n";
+    one_mistake_in(
+        &format!("{behind}[[command.emit]]\ntype = \"t\"\ndata = \":a.x\""),
+        "6:9 into names the row of a when, and there is none (if it is the step's, move it above [[command.step.otherwise]]",
+    );
+    one_mistake_in(
+        &format!("[[command.step]]\nsql = \"select 1\"\n{otherwise}expect = 1"),
+        "5:1 unknown key expect in otherwise (expect is a key of the step: put it above its [[command.step.otherwise]])",
+    );
+    let found = mistakes("entity = \"account\"\n[[command]]\n[[command.step]]\nsql = \"select 1\"\ntype = \"c\"");
+    assert_eq!(found.len(), 1, "{found:#?}");
 }
 
 #[test]
