@@ -329,6 +329,34 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_hardly_meant_is_a_warning_and_stops_nobody() {
+    let bank = bank("doubtful").await;
+    let scratch = Scratch::new("doubtful");
+    let file = scratch.path().join("account.toml");
+    let step = "[[command.step]]\nsql = \"update account set balance = balance + :quantity where id = :entity_id \
+                returning balance\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"account\"\n";
+    let reply = "reply = { now = \":account.balance\", then = \"account.balance\", what = \"account.opened\" }";
+    let emit = "[[command.emit]]\ntype = \"added\"\ndata = { quantity = \":quanttiy\" }\n";
+    let text = format!("entity = \"account\"\n[[command]]\ntype = \"add\"\n{reply}\n{step}{emit}");
+    fs::write(&file, text).expect("write a file");
+    let options = declared(&bank, std::slice::from_ref(&file));
+    let checks = checks(&options.run_verb(&["check", "-o", "json"]));
+    let said: Vec<_> = checks.iter().filter(|check| check["name"] == "commands").collect();
+    let expected = [
+        "4:45: \"account.balance\" is a text here, and :account.balance a value",
+        "12:22: :quantity and :quanttiy are two fields of the payload, and their names nearly one",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert_eq!(
+            (&said["status"], &said["detail"]),
+            (&"warning".into(), &format!("{}:{expected}", file.display()).into())
+        );
+    }
+    assert_eq!(options.run_verb(&["migrate"]).code, Some(0));
+}
+
+#[tokio::test]
 async fn commands_in_sql_for_an_entity_in_rust_are_refused_and_writes_are_not() {
     let bank = bank("owners").await;
     let scratch = Scratch::new("owners");

@@ -98,7 +98,10 @@ fn template(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option
                 }
             }
         }
-        _ => scalar(reader, value).map(Template::Literal),
+        _ => {
+            let place = reader.place(value.span().start);
+            scalar(reader, value).map(|scalar| Template::Literal(scalar, place))
+        }
     }
 }
 

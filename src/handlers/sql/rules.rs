@@ -4,7 +4,8 @@
 //! `refused` says what the database refused; `reproducible`: a command that is run again does
 //! the same; `schemas`: no schema is named; `constraints`: a rejection's constraint exists;
 //! `rows`: a row has the columns that are asked of it; `serializable`: whoever writes what a
-//! serializable command reads is serializable; `entities`: commands have a topic and one owner.
+//! serializable command reads is serializable; `entities`: commands have a topic and one owner;
+//! `doubtful` is no rule: what is hardly meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,7 @@ use crate::postgres::{Operation, WrittenTable};
 
 mod clock;
 pub(super) mod constraints;
+pub(super) mod doubtful;
 pub mod entities;
 pub(super) mod refused;
 pub(super) mod reproducible;

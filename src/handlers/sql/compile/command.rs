@@ -228,7 +228,7 @@ impl Source {
 
     fn json_into(&self, template: &Template, pieces: &mut Pieces) {
         match template {
-            Template::Literal(value) => pieces.text(&value.to_string()),
+            Template::Literal(value, _) => pieces.text(&value.to_string()),
             Template::Parameter(parameter, _) => {
                 pieces.value(format!("coalesce(to_json({})::text, 'null')", self.variable(parameter)));
             }
