@@ -30,7 +30,7 @@ const TABLES: &str = "
 /// stands (the type itself, if it is empty), and parts of the problem and the cure.
 struct Bad(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const BAD: [Bad; 26] = [
+const BAD: [Bad; 29] = [
     Bad(
         "misspelt-column",
         STEP_BALANC,
@@ -86,6 +86,27 @@ const BAD: [Bad; 26] = [
         ":amount)",
         ":amount is bigint in line",
         "write :amount::numeric in both",
+    ),
+    Bad(
+        "two-types-in-one",
+        "[[command.step]]\nsql = \"insert into account (id, balance) select :entity_id, :initial where :initial > 0\"",
+        ":initial where",
+        ":initial is integer and bigint in one statement",
+        "such as :initial::bigint",
+    ),
+    Bad(
+        "left-out",
+        "[[command.step]]\nsql = \"insert into account (id) values (:entity_id) on conflict do nothing\"",
+        "insert",
+        "column balance of account takes no null, and this insert gives it no value",
+        "insert balance too, or give the column a default",
+    ),
+    Bad(
+        "left-out-of-several",
+        "[[command.step]]\nsql = \"insert into account (id, note) values (:entity_id, 'a'), (:entity_id || 'b', 'b')\"",
+        "insert",
+        "column balance of account takes no null",
+        "insert balance too",
     ),
     Bad(
         "no-row",

@@ -10,7 +10,7 @@ use fields::Fields;
 use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::rules::{
-    Catalog, Declared, Examined, constraints, doubtful, refused, reproducible, rows, schemas, serializable,
+    Catalog, Declared, Examined, constraints, doubtful, refused, reproducible, required, rows, schemas, serializable,
 };
 use super::statement::{Parameter, Statement};
 use super::typed::{Typed, TypedAlternative, TypedCommand, TypedStatement, TypedStep, TypedWrite};
@@ -231,6 +231,8 @@ impl<'d> Candidate<'d> {
             let found = self.statements.iter().flat_map(|statement| reproducible::check(statement, catalog));
             self.problems.extend(found.collect::<Vec<_>>());
         }
+        let required = self.statements.iter().flat_map(|statement| required::check(statement, catalog));
+        self.problems.extend(required.collect::<Vec<_>>());
         // a statement that was refused may be the one that writes the table
         if self.problems.is_empty() {
             self.problems.extend(constraints::check(self.declared, &self.statements, catalog));
@@ -275,7 +277,13 @@ fn typed(statement: &Statement, examined: postgres::Examined) -> Examined<'_> {
     let writes: BTreeSet<_> = examined.writes.iter().map(|(table, _)| table.clone()).collect();
     let typed =
         TypedStatement { columns: examined.columns, reads: examined.reads, writes: writes.into_iter().collect() };
-    Examined { statement, typed, how: examined.writes, expressions: examined.expressions }
+    Examined {
+        statement,
+        typed,
+        how: examined.writes,
+        expressions: examined.expressions,
+        left_null: examined.left_null,
+    }
 }
 
 /// As they stand in the file.

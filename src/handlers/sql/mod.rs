@@ -33,6 +33,7 @@ pub mod statement;
 pub mod template;
 mod tokens;
 pub mod typed;
+mod wider;
 mod words;
 
 pub use call::{Call, InDatabase, Write, Writes};

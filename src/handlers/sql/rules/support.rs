@@ -54,5 +54,5 @@ pub(super) fn write(name: &str, sql: &str) -> Write {
 pub(super) fn examined<'d>(statement: &'d Statement, reads: &[&str], writes: &[&str]) -> Examined<'d> {
     let tables = |names: &[&str]| names.iter().map(|name| relation(name)).collect();
     let typed = TypedStatement { columns: vec![], reads: tables(reads), writes: tables(writes) };
-    Examined { statement, typed, how: Vec::new(), expressions: Vec::new() }
+    Examined { statement, typed, how: Vec::new(), expressions: Vec::new(), left_null: Vec::new() }
 }
