@@ -10,7 +10,10 @@ use super::scope::{ParameterUse, Scope};
 use super::statement::Statement;
 use super::template::Detail;
 
-const OTHERWISE: &str = "write otherwise = { reject = \"insufficient-funds\" }";
+/// In place of the last alternative: it cannot happen.
+const FAIL: &str = "fail";
+const OTHERWISE: &str =
+    "write otherwise = { reject = \"insufficient-funds\" }, or otherwise = \"fail\" if it cannot happen";
 
 /// The steps of a command, and what can be used after them.
 pub(super) fn read_steps(reader: &mut Reader, command: Section<'_, '_>) -> (Vec<Step>, Scope) {
@@ -30,9 +33,9 @@ fn read_step(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Optio
     scope.lacks_rows |= section.has_slip_of("into");
     let statement = read_statement(reader, scope, section, "sql");
     let expect = read_expect(reader, section);
-    let otherwise = read_otherwise(reader, scope, section);
+    let Otherwise { alternatives, fails } = read_otherwise(reader, scope, section);
     if let Some(expect) = expect {
-        check_otherwise(reader, section, expect, &otherwise);
+        check_otherwise(reader, section, expect, &alternatives);
     }
     let into = reader.optional_text(section, "into");
     if let Some(into) = into.clone() {
@@ -42,8 +45,8 @@ fn read_step(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Optio
         }
         scope.take(reader, into);
     }
-    let otherwise = otherwise.into_iter().filter_map(|(_, alternative)| alternative).collect();
-    Some(Step { statement: statement?, expect: expect?, otherwise, into: into.map(|into| into.value) })
+    let otherwise = alternatives.into_iter().filter_map(|(_, alternative)| alternative).collect();
+    Some(Step { statement: statement?, expect: expect?, otherwise, fails, into: into.map(|into| into.value) })
 }
 
 /// The statement of a key; a mistake if the key is not there.
@@ -90,12 +93,32 @@ pub(super) fn read_expect(reader: &mut Reader, section: Section<'_, '_>) -> Opti
 /// The alternatives, each with where it stands; `None` for one that is wrong in itself.
 type Alternatives = Vec<(usize, Option<Alternative>)>;
 
-fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>) -> Alternatives {
-    let Some(value) = step.table.get("otherwise") else { return Vec::new() };
+/// What another row count means.
+#[derive(Default)]
+struct Otherwise {
+    alternatives: Alternatives,
+    /// `"fail"` stands in place of the last.
+    fails: bool,
+}
+
+fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>) -> Otherwise {
+    let Some(value) = step.table.get("otherwise") else { return Otherwise::default() };
     let values: Vec<&Value<'_>> = match value.get_ref() {
         DeValue::Array(values) => values.iter().collect(),
         _ => vec![value],
     };
+    check_reachable(reader, value, &values);
+    let (fail, others): (Vec<_>, Vec<_>) = values.into_iter().partition(|value| is_fail(value));
+    let read = |value: &Value<'_>| (value.span().start, read_alternative(reader, scope, value));
+    Otherwise { alternatives: others.into_iter().map(read).collect(), fails: !fail.is_empty() }
+}
+
+fn is_fail(value: &Value<'_>) -> bool {
+    value.get_ref().as_str() == Some(FAIL)
+}
+
+/// The last entry of `otherwise`, and no other, is without a condition.
+fn check_reachable(reader: &mut Reader, otherwise: &Value<'_>, values: &[&Value<'_>]) {
     let values: Vec<(&Value<'_>, bool)> = values.iter().map(|value| (*value, has_when(value))).collect();
     if let Some(first_last) = values.iter().position(|(_, when)| !when) {
         for (unreachable, _) in &values[first_last + 1..] {
@@ -104,11 +127,10 @@ fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>)
         }
     } else if let Some((last, _)) = values.last() {
         let problem = "the last entry of otherwise has a when, so it may be that none holds";
-        reader.refuse(last.span().start, problem, "add an entry without when at the end");
+        reader.refuse(last.span().start, problem, "add an entry without when at the end, or \"fail\" in its place");
     } else {
-        reader.refuse(value.span().start, "otherwise is empty", OTHERWISE);
+        reader.refuse(otherwise.span().start, "otherwise is empty", OTHERWISE);
     }
-    values.iter().map(|(value, _)| (value.span().start, read_alternative(reader, scope, value))).collect()
 }
 
 fn has_when(value: &Value<'_>) -> bool {
@@ -118,6 +140,10 @@ fn has_when(value: &Value<'_>) -> bool {
 }
 
 fn read_alternative(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option<Alternative> {
+    if value.get_ref().as_str().is_some() {
+        reader.refuse(value.span().start, "the only word for otherwise is \"fail\"", OTHERWISE);
+        return None;
+    }
     let section = reader.section(value, &ALTERNATIVE)?;
     scope.incomplete |= section.has_unknown_key();
     let when = match section.table.contains_key("when") {

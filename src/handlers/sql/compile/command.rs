@@ -126,6 +126,9 @@ impl Source {
             self.alternative(alternative);
             self.rows.clone_from(&rows);
         }
+        if declaration.fails {
+            self.fail(n, declaration.expect, &step.declaration.statement);
+        }
         self.indent -= 1;
         self.line("end if;");
     }
@@ -180,6 +183,21 @@ impl Source {
         self.line("    raise exception using errcode = 'SW008', message = sw_code, detail = coalesce(sw_detail, '');");
         self.line("end if;");
         self.line("return;");
+    }
+
+    /// It cannot happen, and has.
+    fn fail(&mut self, n: usize, expect: Expect, statement: &Statement) {
+        let are = if expect == Expect::exactly(1) { "is" } else { "are" };
+        let expected = literal(&format!(", and {expect} {are} expected"));
+        // a query is left when it is clear that there are too many
+        let counted = match expect.most.filter(|_| statement.is_select_only()) {
+            Some(most) => format!("case when sw_n > {most} then 'at least ' else '' end || sw_n"),
+            None => "sw_n".to_owned(),
+        };
+        self.line("raise exception using errcode = 'SW010',");
+        self.line(&format!(
+            "    message = 'step {n}: ' || {counted} || case sw_n when 1 then ' row' else ' rows' end || {expected};"
+        ));
     }
 
     fn new_row(&mut self, name: &str) -> String {

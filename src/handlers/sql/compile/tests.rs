@@ -52,6 +52,7 @@ fn withdraw() -> TypedCommand {
         statement: statement(update),
         expect: Expect { least: 1, most: Some(1) },
         otherwise,
+        fails: false,
         into: Some("account".to_owned()),
     };
     let declaration = Command {

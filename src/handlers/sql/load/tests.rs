@@ -315,6 +315,22 @@ fn what_was_not_expected_has_a_meaning_and_only_then() {
 }
 
 #[test]
+fn what_cannot_happen_fails_in_place_of_the_last_alternative() {
+    let step = |otherwise: &str| format!("[[command.step]]\nsql = \"select 1\"\nexpect = 1\notherwise = {otherwise}");
+    let read = |otherwise: &str| {
+        let text = format!("entity = \"account\"\n[[command]]\ntype = \"c\"\n{}", step(otherwise));
+        let step = load(&text).unwrap_or_else(|error| panic!("{error}")).commands.remove(0).steps.remove(0);
+        (step.otherwise.len(), step.fails)
+    };
+    assert_eq!(read("\"fail\""), (0, true));
+    assert_eq!(read("[{ when = \"select 1\", reject = \"no\" }, \"fail\"]"), (1, true));
+    assert_eq!(read("{ reject = \"no\" }"), (1, false));
+    one_mistake_in(&step("\"fial\""), "4:13 the only word for otherwise is \"fail\"");
+    one_mistake_in(&step("[\"fail\", { reject = \"no\" }]"), "4:22 this entry can never be reached");
+    one_mistake_in("[[command.step]]\nsql = \"select 1\"\notherwise = \"fail\"", "3:13 otherwise never happens");
+}
+
+#[test]
 fn a_row_has_one_name_that_is_used_after_it_was_taken() {
     let take = |into: &str, expect: &str| {
         let otherwise = if expect.is_empty() { "" } else { "otherwise = { reject = \"no\" }" };
