@@ -50,14 +50,27 @@ fn said(examination: &Examination, mistakes: &[Diagnostic]) -> Vec<Check> {
     let writes = examination.typed.writes.iter().filter(|write| at_home(&write.declaration.place));
     let mut checks: Vec<_> = commands.map(command).chain(writes.map(write)).collect();
     checks.extend(deferrable(&examination.deferrable));
+    checks.extend(examination.warnings.iter().map(warned));
     checks.extend(examination.problems.iter().map(failed));
     checks
 }
 
 /// A mistake.
 pub(super) fn failed(diagnostic: &Diagnostic) -> Check {
-    let detail = format!("{}: {}", diagnostic.place, diagnostic.problem);
-    Check { shown: Some(diagnostic.to_string()), ..Check::failed("commands", detail, &diagnostic.cure) }
+    shown(diagnostic, Check::failed("commands", detail(diagnostic), &diagnostic.cure))
+}
+
+/// What is in order, and hardly meant.
+fn warned(diagnostic: &Diagnostic) -> Check {
+    shown(diagnostic, Check::warning("commands", detail(diagnostic), &diagnostic.cure))
+}
+
+fn detail(diagnostic: &Diagnostic) -> String {
+    format!("{}: {}", diagnostic.place, diagnostic.problem)
+}
+
+fn shown(diagnostic: &Diagnostic, check: Check) -> Check {
+    Check { shown: Some(diagnostic.to_string()), ..check }
 }
 
 fn command(command: &TypedCommand) -> Check {

@@ -18,6 +18,8 @@ pub struct WrittenTable {
     pub constraints: BTreeSet<String>,
     /// The constraints that a transaction may put off until it commits.
     pub deferrable: Vec<Deferrable>,
+    /// Its columns that are NOT NULL, each with its number.
+    pub not_null: Vec<(usize, String)>,
 }
 
 /// A column that has a value of its own.
@@ -135,6 +137,7 @@ impl Examiner {
             triggers: self.triggers(table).await?,
             constraints: self.constraints(table).await?,
             deferrable: self.deferrable(table).await?,
+            not_null: self.not_null(table).await?,
         })
     }
 
@@ -154,6 +157,20 @@ impl Examiner {
         .bind(&table.name)
         .fetch_all(&mut self.connection)
         .await?)
+    }
+
+    async fn not_null(&mut self, table: &Relation) -> Result<Vec<(usize, String)>> {
+        let rows: Vec<(i16, String)> = sqlx::query_as(
+            "select a.attnum, a.attname::text
+               from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+              where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
+                and a.attnum > 0 and a.attnotnull and not a.attisdropped and a.attgenerated = ''",
+        )
+        .bind(&table.schema)
+        .bind(&table.name)
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(rows.into_iter().filter_map(|(number, name)| Some((usize::try_from(number).ok()?, name))).collect())
     }
 
     async fn triggers(&mut self, table: &Relation) -> Result<Vec<Trigger>> {

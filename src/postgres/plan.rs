@@ -49,6 +49,8 @@ pub(super) struct Plan {
     pub(super) reads: BTreeSet<Relation>,
     pub(super) writes: BTreeSet<(Relation, Operation)>,
     pub(super) expressions: Vec<String>,
+    /// The columns that an insert fills with null in every row, by their number in the table.
+    pub(super) left_null: Vec<(Relation, usize)>,
 }
 
 impl Plan {
@@ -95,6 +97,10 @@ impl Plan {
             }
             self.writes.insert((target, operation));
         }
+        if operation == Operation::Insert {
+            let null = |table: Relation| nulls(node).into_iter().map(move |number| (table.clone(), number));
+            self.left_null.extend(relation(node).into_iter().flat_map(null));
+        }
     }
 
     /// A text, a list of texts, or groups of them (grouping sets, sort keys).
@@ -106,6 +112,16 @@ impl Plan {
             _ => {}
         }
     }
+}
+
+/// The numbers of the columns for which an insert's rows have a constant null: what it inserts has a
+/// column for each of the table's, in their order.
+fn nulls(insert: &Map<String, Value>) -> Vec<usize> {
+    let children = insert.get("Plans").and_then(Value::as_array).into_iter().flatten();
+    let mut rows = children.filter(|child| child.get("Parent Relationship").and_then(Value::as_str) == Some("Outer"));
+    let output = rows.next().and_then(|rows| rows.get("Output")).and_then(Value::as_array).into_iter().flatten();
+    let null = |column: &Value| column.as_str().is_some_and(|text| text.starts_with("NULL::"));
+    output.enumerate().filter(|(_, column)| null(column)).map(|(nth, _)| nth + 1).collect()
 }
 
 /// `None`: the node reads.
@@ -147,6 +163,18 @@ mod tests {
         let writes = [Operation::Insert, Operation::Update].map(|operation| (relation("ledger"), operation));
         assert_eq!(plan.writes, BTreeSet::from(writes));
         assert_eq!(plan.expressions, ["(ledger.n > 1)", "account.id", "nextval('x'::regclass)"]);
+    }
+
+    #[test]
+    fn a_column_that_an_insert_leaves_out_is_a_null_of_its_rows() {
+        let plan = Plan::read(&json!([{"Plan": {
+            "Node Type": "ModifyTable", "Operation": "Insert", "Relation Name": "ledger", "Schema": "public",
+            "Plans": [
+                {"Node Type": "Result", "Parent Relationship": "InitPlan", "Output": ["NULL::text"]},
+                {"Node Type": "Result", "Parent Relationship": "Outer",
+                 "Output": ["$1", "NULL::bigint", "(NULL::text)", "'NULL::text'::text"]}]
+        }}]));
+        assert_eq!(plan.left_null, [(relation("ledger"), 2)]);
     }
 
     #[test]

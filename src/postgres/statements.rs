@@ -35,6 +35,9 @@ pub struct Examined {
     pub writes: Vec<(Relation, Operation)>,
     /// The expressions of its plan: with defaults filled in, and views replaced by what they are.
     pub expressions: Vec<String>,
+    /// The columns that an insert fills with null in every row, by their number in the table. Not those
+    /// of a partition.
+    pub left_null: Vec<(Relation, usize)>,
 }
 
 /// What is wrong with a statement.
@@ -47,6 +50,8 @@ pub struct StatementError {
     pub sqlstate: String,
     /// What the database suggests.
     pub hint: Option<String>,
+    /// What the database says besides.
+    pub detail: Option<String>,
     /// The character of the SQL that it points at; the first is 1.
     pub position: Option<usize>,
 }
@@ -123,6 +128,8 @@ impl Examiner {
         let columns = self.columns(sql, &types).await?;
         let base_types = self.base_types(&types).await?;
         let roots = self.roots(&plan).await?;
+        let whole = |relation: &Relation| roots.get(relation).is_none_or(|root| root == relation);
+        let left_null = plan.left_null.into_iter().filter(|(table, _)| whole(table)).collect();
         let root = |relation: Relation| roots.get(&relation).cloned().unwrap_or(relation);
         let reads: BTreeSet<_> = plan.reads.into_iter().map(root).collect();
         let writes: BTreeSet<_> = plan.writes.into_iter().map(|(table, how)| (root(table), how)).collect();
@@ -133,6 +140,7 @@ impl Examiner {
             reads: reads.into_iter().collect(),
             writes: writes.into_iter().collect(),
             expressions: plan.expressions,
+            left_null,
         })
     }
 
@@ -270,6 +278,7 @@ impl Failure {
             message: error.message().to_owned(),
             sqlstate: error.code().to_owned(),
             hint: error.hint().map(str::to_owned),
+            detail: error.detail().map(str::to_owned),
             position: match error.position() {
                 Some(PgErrorPosition::Original(at)) => at.checked_sub(before).filter(|at| *at > 0),
                 _ => None,

@@ -30,7 +30,7 @@ const TABLES: &str = "
 /// stands (the type itself, if it is empty), and parts of the problem and the cure.
 struct Bad(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const BAD: [Bad; 26] = [
+const BAD: [Bad; 29] = [
     Bad(
         "misspelt-column",
         STEP_BALANC,
@@ -86,6 +86,27 @@ const BAD: [Bad; 26] = [
         ":amount)",
         ":amount is bigint in line",
         "write :amount::numeric in both",
+    ),
+    Bad(
+        "two-types-in-one",
+        "[[command.step]]\nsql = \"insert into account (id, balance) select :entity_id, :initial where :initial > 0\"",
+        ":initial where",
+        ":initial is integer and bigint in one statement",
+        "such as :initial::bigint",
+    ),
+    Bad(
+        "left-out",
+        "[[command.step]]\nsql = \"insert into account (id) values (:entity_id) on conflict do nothing\"",
+        "insert",
+        "column balance of account takes no null, and this insert gives it no value",
+        "insert balance too, or give the column a default",
+    ),
+    Bad(
+        "left-out-of-several",
+        "[[command.step]]\nsql = \"insert into account (id, note) values (:entity_id, 'a'), (:entity_id || 'b', 'b')\"",
+        "insert",
+        "column balance of account takes no null",
+        "insert balance too",
     ),
     Bad(
         "no-row",
@@ -326,6 +347,34 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
     assert_eq!(found("command lax"), None);
     let shown = options.run_verb(&["check"]).stdout;
     assert!(shown.contains("\n  sql = \"select current_user\"\n                ^\ncure: "), "{shown}");
+}
+
+#[tokio::test]
+async fn what_is_hardly_meant_is_a_warning_and_stops_nobody() {
+    let bank = bank("doubtful").await;
+    let scratch = Scratch::new("doubtful");
+    let file = scratch.path().join("account.toml");
+    let step = "[[command.step]]\nsql = \"update account set balance = balance + :quantity where id = :entity_id \
+                returning balance\"\nexpect = 1\notherwise = { reject = \"none\" }\ninto = \"account\"\n";
+    let reply = "reply = { now = \":account.balance\", then = \"account.balance\", what = \"account.opened\" }";
+    let emit = "[[command.emit]]\ntype = \"added\"\ndata = { quantity = \":quanttiy\" }\n";
+    let text = format!("entity = \"account\"\n[[command]]\ntype = \"add\"\n{reply}\n{step}{emit}");
+    fs::write(&file, text).expect("write a file");
+    let options = declared(&bank, std::slice::from_ref(&file));
+    let checks = checks(&options.run_verb(&["check", "-o", "json"]));
+    let said: Vec<_> = checks.iter().filter(|check| check["name"] == "commands").collect();
+    let expected = [
+        "4:45: \"account.balance\" is a text here, and :account.balance a value",
+        "12:22: :quantity and :quanttiy are two fields of the payload, and their names nearly one",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert_eq!(
+            (&said["status"], &said["detail"]),
+            (&"warning".into(), &format!("{}:{expected}", file.display()).into())
+        );
+    }
+    assert_eq!(options.run_verb(&["migrate"]).code, Some(0));
 }
 
 #[tokio::test]

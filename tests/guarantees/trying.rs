@@ -195,6 +195,53 @@ async fn a_command_is_tried_at_its_own_level_and_undone_as_it_would_be() {
     assert_eq!((place.database.count("note").await, place.database.count("part").await), (2, 0));
 }
 
+const FAILING: &str = r#"
+[[command]]
+type = "one"
+[[command.step]]
+sql = "select text from note where text <> :text"
+expect = 1
+otherwise = "fail"
+
+[[command]]
+type = "two"
+[[command.step]]
+sql = "insert into note values (:entity_id, :text)"
+[[command.step]]
+sql = """
+update note set text = text || :text
+where account = 'nobody'"""
+expect = 1
+otherwise = [
+    { when = "select 1 where 7 / length(:text) > 1", reject = "short" },
+    "fail",
+]
+[[command.emit]]
+type = "done"
+data = 1
+"#;
+
+#[tokio::test]
+async fn what_cannot_happen_and_what_raises_is_dead_and_says_its_step() {
+    let tables = "create table note (account text, text text);";
+    let place = Place::with("tried_steps", tables, FAILING).await;
+    place.database.execute("insert into note values ('a', 'x'), ('b', 'y'), ('c', 'z')").await;
+    let ended = |command: &str, text: &str| {
+        let said = place.tried(command, "a", &json!({ "text": text }), &[]);
+        [&said["code"], &said["detail"]].map(|said| said.as_str().unwrap_or_default().to_owned())
+    };
+    let none = "step 1: 0 rows, and 1 row is expected (SQLSTATE SW010)";
+    place.database.execute("delete from note where account <> 'a'").await;
+    assert_eq!(ended("one", "x"), ["handler-failed", none]);
+    place.database.execute("insert into note values ('b', 'y'), ('c', 'z'), ('d', 'z')").await;
+    let many = "step 1: at least 2 rows, and 1 row is expected (SQLSTATE SW010)";
+    assert_eq!(ended("one", "x"), ["handler-failed", many]);
+    assert_eq!(ended("two", "abc"), ["short", ""]);
+    let none = "step 2: 0 rows, and 1 row is expected (SQLSTATE SW010)";
+    assert_eq!(ended("two", "abcdefgh"), ["handler-failed", none]);
+    assert_eq!(ended("two", ""), ["data-error", "step 2: division by zero (SQLSTATE 22012)"]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_tried_says_what_to_type_instead() {
     let place = Place::of_stock("tried_cure").await;

@@ -83,14 +83,17 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
     };
     let mut numbered = Vec::new();
     for declared in typed.commands.iter().filter(|command| command.declaration.entity == *entity) {
-        let function = finish("command", &declared.declaration.command_type, command(declared), schemas.own);
+        let body = command(declared);
+        let step_lines = body.step_lines.clone();
+        let function = finish("command", &declared.declaration.command_type, body, schemas.own);
         let call = Call {
             function: next_number(&numbered),
             fields: fields(&declared.fields, &declared.declaration.optional, declared.declaration.schema.as_deref()),
             uuids: command::uuids(declared),
             serializable: declared.declaration.serializable,
         };
-        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
+        let constraints = &declared.declaration.constraints;
+        numbered.push(Numbered::new(&call, &function.name, constraints, &declared.fields, step_lines));
         compiled.commands.push((declared.declaration.command_type.clone(), call));
         compiled.functions.push(function);
     }
@@ -103,7 +106,8 @@ fn compile_entity(typed: &Typed, entity: &Arc<str>, schemas: Schemas<'_>) -> Com
             uuids: 0,
             serializable: false,
         };
-        numbered.push(Numbered::new(&call, &function.name, &declared.declaration.constraints, &declared.fields));
+        let constraints = &declared.declaration.constraints;
+        numbered.push(Numbered::new(&call, &function.name, constraints, &declared.fields, Vec::new()));
         writes.insert(declared.declaration.name.clone(), call);
         compiled.functions.push(function);
     }
@@ -142,7 +146,7 @@ fn fields(typed: &[typed::Field], optional: &[String], schema: Option<&serde_jso
 
 /// Names a function by what it is.
 fn finish(prefix: &str, readable: &str, body: Body, schema: &str) -> Function {
-    let Body { signature, settings, source } = body;
+    let Body { signature, settings, source, .. } = body;
     let mut hasher = Sha256::new();
     for part in [schema, prefix, readable, &signature, &settings, &source] {
         hasher.update((part.len() as u64).to_le_bytes());

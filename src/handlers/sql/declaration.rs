@@ -105,8 +105,10 @@ pub struct Step {
     /// How many rows it must return or write.
     pub expect: Expect,
     /// What another row count means: the first alternative whose `when` returns a row, or which
-    /// has none. Not empty, and the last has none, unless every count is expected.
+    /// has none. The last has none, unless the step [`fails`](Self::fails) or expects every count.
     pub otherwise: Vec<Alternative>,
+    /// A count that no alternative explains cannot happen: if it does, the command has failed.
+    pub fails: bool,
     /// The name under which the returned row can be used afterwards.
     pub into: Option<String>,
 }

@@ -9,7 +9,9 @@ use fields::Fields;
 
 use super::declaration::{Alternative, Declarations, Step, Write};
 use super::diagnostic::{Diagnostic, Diagnostics};
-use super::rules::{Catalog, Declared, Examined, constraints, refused, reproducible, rows, schemas, serializable};
+use super::rules::{
+    Catalog, Declared, Examined, constraints, doubtful, refused, reproducible, required, rows, schemas, serializable,
+};
 use super::statement::{Parameter, Statement};
 use super::typed::{Typed, TypedAlternative, TypedCommand, TypedStatement, TypedStep, TypedWrite};
 use crate::postgres::{self, Deferrable, Examiner, Store};
@@ -21,6 +23,8 @@ pub struct Examination {
     pub typed: Typed,
     /// What is wrong with the others, in order of files and lines.
     pub problems: Vec<Diagnostic>,
+    /// What is in order, and hardly meant.
+    pub warnings: Vec<Diagnostic>,
     /// Constraints of written tables that a transaction may put off; they are checked at once.
     pub deferrable: Vec<Deferrable>,
 }
@@ -114,18 +118,26 @@ struct Candidate<'d> {
     /// The statements that the database takes, in order. If nothing is wrong, all.
     statements: Vec<Examined<'d>>,
     problems: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl<'d> Candidate<'d> {
     async fn examine(declared: Declared<'d>, examiner: &mut Examiner, catalog: &Catalog) -> postgres::Result<Self> {
-        let fields = Fields::default();
-        let mut candidate = Self { declared, fields, rows: Vec::new(), statements: Vec::new(), problems: Vec::new() };
+        let mut candidate = Self {
+            declared,
+            fields: Fields::default(),
+            rows: Vec::new(),
+            statements: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
         match declared {
             Declared::Command(command) => {
                 for step in &command.steps {
                     candidate.step(step, examiner, catalog).await?;
                 }
                 candidate.problems.extend(rows::check_templates(command, &candidate.rows));
+                candidate.warnings.extend(doubtful::check(command, &candidate.rows));
                 command.fields().into_iter().for_each(|field| candidate.fields.json(field));
             }
             Declared::Write(write) => {
@@ -219,6 +231,8 @@ impl<'d> Candidate<'d> {
             let found = self.statements.iter().flat_map(|statement| reproducible::check(statement, catalog));
             self.problems.extend(found.collect::<Vec<_>>());
         }
+        let required = self.statements.iter().flat_map(|statement| required::check(statement, catalog));
+        self.problems.extend(required.collect::<Vec<_>>());
         // a statement that was refused may be the one that writes the table
         if self.problems.is_empty() {
             self.problems.extend(constraints::check(self.declared, &self.statements, catalog));
@@ -227,6 +241,7 @@ impl<'d> Candidate<'d> {
 
     /// Into what was found.
     fn settle(self, examination: &mut Examination) {
+        examination.warnings.extend(in_order(self.warnings));
         if !self.problems.is_empty() {
             examination.problems.extend(in_order(self.problems));
             return;
@@ -262,7 +277,13 @@ fn typed(statement: &Statement, examined: postgres::Examined) -> Examined<'_> {
     let writes: BTreeSet<_> = examined.writes.iter().map(|(table, _)| table.clone()).collect();
     let typed =
         TypedStatement { columns: examined.columns, reads: examined.reads, writes: writes.into_iter().collect() };
-    Examined { statement, typed, how: examined.writes, expressions: examined.expressions }
+    Examined {
+        statement,
+        typed,
+        how: examined.writes,
+        expressions: examined.expressions,
+        left_null: examined.left_null,
+    }
 }
 
 /// As they stand in the file.

@@ -9,12 +9,11 @@ use super::declaration::{Declarations, TablesScript};
 use super::diagnostic::{Diagnostic, Diagnostics, Place};
 use super::files;
 use super::files::Found;
+use super::kind::FILE;
 use super::read_command::read_command;
 use super::read_write::read_write;
 use super::reader::{Reader, Section};
 use crate::config::{Config, nearest};
-
-const FILE_KEYS: [&str; 4] = ["entity", "tables", "command", "write"];
 
 impl Declarations {
     /// Reads the files of the configuration's `commands`, and checks what needs no database: the
@@ -58,8 +57,8 @@ fn read_file(config: &Config, found: &Found, declarations: &mut Declarations) ->
         // what is left of the file would only give rise to mistakes that are none
         return reader.mistakes;
     }
-    let top = Section { table: document.get_ref(), at: 0, name: "the file" };
-    reader.check_keys(top, &FILE_KEYS);
+    let top = Section { table: document.get_ref(), at: 0, kind: &FILE };
+    reader.check_keys(top);
     let entity = read_entity(&mut reader, top, config);
     let entity = entity.unwrap_or_else(|| Arc::from(""));
     for command in reader.items(top, "command", "write [[command]]") {
@@ -73,7 +72,8 @@ fn read_file(config: &Config, found: &Found, declarations: &mut Declarations) ->
         declarations.writes.extend(read.filter(|_| reader.mistakes.len() == before));
     }
     declarations.tables.extend(read_tables(&mut reader, top, found));
-    if FILE_KEYS[1..].iter().all(|key| !top.table.contains_key(*key)) {
+    let declares = |key: &str| top.table.contains_key(key) || top.has_slip_of(key);
+    if !["tables", "command", "write"].into_iter().any(declares) {
         reader.refuse(0, "the file declares nothing", "add a [[command]], or do not name the file in commands");
     }
     reader.mistakes.sort_by_key(|mistake| mistake.place.at);

@@ -18,6 +18,7 @@ pub mod expect;
 pub mod field;
 mod files;
 mod json_text;
+mod kind;
 mod load;
 mod numeric;
 pub mod parameter;
@@ -32,6 +33,7 @@ pub mod statement;
 pub mod template;
 mod tokens;
 pub mod typed;
+mod wider;
 mod words;
 
 pub use call::{Call, InDatabase, Write, Writes};

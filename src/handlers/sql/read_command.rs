@@ -6,16 +6,13 @@ use std::sync::Arc;
 use toml::de::DeValue;
 
 use super::declaration::{Command, Event};
+use super::kind::{COMMAND, EVENT};
 use super::read_step::{check_built_ins, read_steps};
 use super::reader::{Reader, Section, Text, Value, by_place};
 use super::schema::{self, field, scalar};
 use super::scope::Scope;
 use super::template::Template;
 use crate::config::nearest;
-
-const COMMAND_KEYS: [&str; 9] =
-    ["type", "step", "reply", "emit", "constraints", "optional", "schema", "isolation", "nondeterministic"];
-const EVENT_KEYS: [&str; 2] = ["type", "data"];
 
 /// One command type; `None` if it is not even a table with a type.
 pub(super) fn read_command(
@@ -24,9 +21,10 @@ pub(super) fn read_command(
     entity: &Arc<str>,
     directory: &Path,
 ) -> Option<Command> {
-    let section = reader.section(value, "command", &COMMAND_KEYS)?;
+    let section = reader.section(value, &COMMAND)?;
     let command_type = reader.required_text(section, "type", "type = \"account.withdraw\"");
     let (steps, mut scope) = read_steps(reader, section);
+    scope.incomplete |= section.has_unknown_key();
     let reply = section.table.get("reply").and_then(|reply| template(reader, &mut scope, reply));
     let events = read_events(reader, &mut scope, section);
     scope.drop_rows_after(reader, 0);
@@ -60,7 +58,8 @@ pub(super) fn read_command(
 fn read_events(reader: &mut Reader, scope: &mut Scope, command: Section<'_, '_>) -> Vec<Event> {
     let mut events = Vec::new();
     for event in reader.items(command, "emit", "write [[command.emit]]") {
-        let Some(section) = reader.section(event, "emit", &EVENT_KEYS) else { continue };
+        let Some(section) = reader.section(event, &EVENT) else { continue };
+        scope.incomplete |= section.has_unknown_key();
         let event_type = reader.required_text(section, "type", "type = \"account.withdrawn\"");
         let data = reader.required(section, "data", "data = { amount = \":amount\" }");
         let data = data.and_then(|data| template(reader, scope, data));
@@ -99,7 +98,10 @@ fn template(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option
                 }
             }
         }
-        _ => scalar(reader, value).map(Template::Literal),
+        _ => {
+            let place = reader.place(value.span().start);
+            scalar(reader, value).map(|scalar| Template::Literal(scalar, place))
+        }
     }
 }
 

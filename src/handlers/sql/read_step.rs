@@ -3,20 +3,22 @@
 use toml::de::DeValue;
 
 use super::declaration::{Alternative, Expect, Step};
+use super::kind::{ALTERNATIVE, STEP};
 use super::parameter::Parameter;
 use super::reader::{Reader, Section, Value};
 use super::scope::{ParameterUse, Scope};
 use super::statement::Statement;
 use super::template::Detail;
 
-const STEP_KEYS: [&str; 4] = ["sql", "expect", "otherwise", "into"];
-const ALTERNATIVE_KEYS: [&str; 4] = ["when", "into", "reject", "detail"];
-const OTHERWISE: &str = "write otherwise = { reject = \"insufficient-funds\" }";
+/// In place of the last alternative: it cannot happen.
+const FAIL: &str = "fail";
+const OTHERWISE: &str =
+    "write otherwise = { reject = \"insufficient-funds\" }, or otherwise = \"fail\" if it cannot happen";
 
 /// The steps of a command, and what can be used after them.
 pub(super) fn read_steps(reader: &mut Reader, command: Section<'_, '_>) -> (Vec<Step>, Scope) {
     let values = reader.items(command, "step", "write [[command.step]]");
-    if values.is_empty() {
+    if values.is_empty() && !command.has_slip_of("step") {
         reader.refuse(command.at, "the command has no step", "add a [[command.step]] with its sql");
     }
     let name = |step: &&Value<'_>| Some(step.get_ref().as_table()?.get("into")?.get_ref().as_str()?.to_owned());
@@ -26,12 +28,14 @@ pub(super) fn read_steps(reader: &mut Reader, command: Section<'_, '_>) -> (Vec<
 }
 
 fn read_step(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option<Step> {
-    let section = reader.section(value, "step", &STEP_KEYS)?;
+    let section = reader.section(value, &STEP)?;
+    scope.incomplete |= section.has_unknown_key();
+    scope.lacks_rows |= section.has_slip_of("into");
     let statement = read_statement(reader, scope, section, "sql");
     let expect = read_expect(reader, section);
-    let otherwise = read_otherwise(reader, scope, section);
+    let Otherwise { alternatives, fails } = read_otherwise(reader, scope, section);
     if let Some(expect) = expect {
-        check_otherwise(reader, section, expect, &otherwise);
+        check_otherwise(reader, section, expect, &alternatives);
     }
     let into = reader.optional_text(section, "into");
     if let Some(into) = into.clone() {
@@ -41,8 +45,8 @@ fn read_step(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Optio
         }
         scope.take(reader, into);
     }
-    let otherwise = otherwise.into_iter().filter_map(|(_, alternative)| alternative).collect();
-    Some(Step { statement: statement?, expect: expect?, otherwise, into: into.map(|into| into.value) })
+    let otherwise = alternatives.into_iter().filter_map(|(_, alternative)| alternative).collect();
+    Some(Step { statement: statement?, expect: expect?, otherwise, fails, into: into.map(|into| into.value) })
 }
 
 /// The statement of a key; a mistake if the key is not there.
@@ -69,9 +73,11 @@ pub(super) fn read_statement(
     }
 }
 
-/// `None` only if it is there and wrong.
+/// `None` only if it is there and wrong, or misspelt.
 pub(super) fn read_expect(reader: &mut Reader, section: Section<'_, '_>) -> Option<Expect> {
-    let Some(value) = section.table.get("expect") else { return Some(Expect::ANY) };
+    let Some(value) = section.table.get("expect") else {
+        return Some(Expect::ANY).filter(|_| !section.has_slip_of("expect"));
+    };
     let expect = match value.get_ref() {
         DeValue::Integer(count) => u32::from_str_radix(count.as_str(), count.radix()).ok().map(Expect::exactly),
         DeValue::String(range) => Expect::range(range),
@@ -87,12 +93,32 @@ pub(super) fn read_expect(reader: &mut Reader, section: Section<'_, '_>) -> Opti
 /// The alternatives, each with where it stands; `None` for one that is wrong in itself.
 type Alternatives = Vec<(usize, Option<Alternative>)>;
 
-fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>) -> Alternatives {
-    let Some(value) = step.table.get("otherwise") else { return Vec::new() };
+/// What another row count means.
+#[derive(Default)]
+struct Otherwise {
+    alternatives: Alternatives,
+    /// `"fail"` stands in place of the last.
+    fails: bool,
+}
+
+fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>) -> Otherwise {
+    let Some(value) = step.table.get("otherwise") else { return Otherwise::default() };
     let values: Vec<&Value<'_>> = match value.get_ref() {
         DeValue::Array(values) => values.iter().collect(),
         _ => vec![value],
     };
+    check_reachable(reader, value, &values);
+    let (fail, others): (Vec<_>, Vec<_>) = values.into_iter().partition(|value| is_fail(value));
+    let read = |value: &Value<'_>| (value.span().start, read_alternative(reader, scope, value));
+    Otherwise { alternatives: others.into_iter().map(read).collect(), fails: !fail.is_empty() }
+}
+
+fn is_fail(value: &Value<'_>) -> bool {
+    value.get_ref().as_str() == Some(FAIL)
+}
+
+/// The last entry of `otherwise`, and no other, is without a condition.
+fn check_reachable(reader: &mut Reader, otherwise: &Value<'_>, values: &[&Value<'_>]) {
     let values: Vec<(&Value<'_>, bool)> = values.iter().map(|value| (*value, has_when(value))).collect();
     if let Some(first_last) = values.iter().position(|(_, when)| !when) {
         for (unreachable, _) in &values[first_last + 1..] {
@@ -101,19 +127,25 @@ fn read_otherwise(reader: &mut Reader, scope: &mut Scope, step: Section<'_, '_>)
         }
     } else if let Some((last, _)) = values.last() {
         let problem = "the last entry of otherwise has a when, so it may be that none holds";
-        reader.refuse(last.span().start, problem, "add an entry without when at the end");
+        reader.refuse(last.span().start, problem, "add an entry without when at the end, or \"fail\" in its place");
     } else {
-        reader.refuse(value.span().start, "otherwise is empty", OTHERWISE);
+        reader.refuse(otherwise.span().start, "otherwise is empty", OTHERWISE);
     }
-    values.iter().map(|(value, _)| (value.span().start, read_alternative(reader, scope, value))).collect()
 }
 
 fn has_when(value: &Value<'_>) -> bool {
-    value.get_ref().as_table().is_some_and(|table| table.contains_key("when"))
+    let section = |table| Section { table, at: value.span().start, kind: &ALTERNATIVE };
+    let holds = |section: Section<'_, '_>| section.table.contains_key("when") || section.has_slip_of("when");
+    value.get_ref().as_table().map(section).is_some_and(holds)
 }
 
 fn read_alternative(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -> Option<Alternative> {
-    let section = reader.section(value, "otherwise", &ALTERNATIVE_KEYS)?;
+    if value.get_ref().as_str().is_some() {
+        reader.refuse(value.span().start, "the only word for otherwise is \"fail\"", OTHERWISE);
+        return None;
+    }
+    let section = reader.section(value, &ALTERNATIVE)?;
+    scope.incomplete |= section.has_unknown_key();
     let when = match section.table.contains_key("when") {
         true => Some(read_statement(reader, scope, section, "when")?),
         false => None,
@@ -126,8 +158,12 @@ fn read_alternative(reader: &mut Reader, scope: &mut Scope, value: &Value<'_>) -
     let into = reader.optional_text(section, "into");
     if let Some(into) = into.clone() {
         match &when {
-            Some(_) => scope.take(reader, into),
-            None => reader.refuse_at(into.place, "into names the row of a when, and there is none", "remove it"),
+            None if !section.has_slip_of("when") => {
+                scope.lacks_rows = true;
+                let cure = "if it is the step's, move it above [[command.step.otherwise]]; otherwise remove it";
+                reader.refuse_at(into.place, "into names the row of a when, and there is none", cure);
+            }
+            _ => scope.take(reader, into),
         }
     }
     let reject = reader.required_text(section, "reject", "reject = \"insufficient-funds\"");
@@ -162,7 +198,7 @@ fn check_otherwise(reader: &mut Reader, step: Section<'_, '_>, expect: Expect, o
             let cure = "write expect, for example expect = 1, or remove otherwise";
             reader.refuse(at, "otherwise never happens: any number of rows is expected", cure);
         }
-        None if !expect.is_any() => {
+        None if !expect.is_any() && !step.has_slip_of("otherwise") => {
             let at = step.table.get("expect").map_or(step.at, |expect| expect.span().start);
             reader.refuse(at, format!("{expect} expected, and nothing says what another number means"), OTHERWISE);
         }

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use super::declaration::Write;
+use super::kind::WRITE;
 use super::parameter::Parameter;
 use super::read_command::check_optional;
 use super::read_step::{check_built_ins, read_expect, read_statement};
 use super::reader::{Reader, Value};
 use super::scope::{ParameterUse, Scope};
 
-const WRITE_KEYS: [&str; 6] = ["name", "sql", "expect", "constraints", "optional", "nondeterministic"];
-
 /// One write; `None` if something is wrong with it.
 pub(super) fn read_write(reader: &mut Reader, value: &Value<'_>, entity: &Arc<str>) -> Option<Write> {
-    let section = reader.section(value, "write", &WRITE_KEYS)?;
+    let section = reader.section(value, &WRITE)?;
     let name = reader.required_text(section, "name", "name = \"ledger\"");
     let mut scope = Scope::default();
+    scope.incomplete = section.has_unknown_key();
     let statement = read_statement(reader, &mut scope, section, "sql");
     let expect = read_expect(reader, section);
     let constraints = reader.codes(section, "constraints");

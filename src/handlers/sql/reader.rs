@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, SourceFile};
-use crate::config::nearest;
+use super::kind::Kind;
 use crate::handlers::rejection::is_kebab_case;
 
 /// A value and the bytes at which it stands.
@@ -27,12 +27,30 @@ pub(super) struct Text {
     pub(super) place: Place,
 }
 
-/// A table, its place, and what it is called in messages.
+/// A table, its place, and what it is.
 #[derive(Clone, Copy)]
 pub(super) struct Section<'t, 'i> {
     pub(super) table: &'t DeTable<'i>,
     pub(super) at: usize,
-    pub(super) name: &'static str,
+    pub(super) kind: &'static Kind,
+}
+
+impl Section<'_, '_> {
+    /// The key is there, misspelt or in a table within: that is told, and what comes of it is not.
+    pub(super) fn has_slip_of(&self, key: &str) -> bool {
+        let misspelt = || self.unknown_keys().any(|unknown| self.kind.meant(unknown) == Some(key));
+        !self.table.contains_key(key) && (misspelt() || stands_within(self.table, self.kind, key))
+    }
+
+    /// It has a key that nobody has read.
+    pub(super) fn has_unknown_key(&self) -> bool {
+        self.unknown_keys().next().is_some()
+    }
+
+    fn unknown_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.table.keys().map(|key| key.get_ref().as_ref());
+        keys.filter(|key| !self.kind.keys.contains(key))
+    }
 }
 
 impl Reader {
@@ -54,31 +72,24 @@ impl Reader {
         self.mistakes.push(Diagnostic { place, problem: problem.into(), cure: cure.into() });
     }
 
-    /// The value as a table that may have these keys only.
-    pub(super) fn section<'t, 'i>(
-        &mut self,
-        value: &'t Value<'i>,
-        name: &'static str,
-        keys: &[&str],
-    ) -> Option<Section<'t, 'i>> {
+    /// The value as a table that has the keys of its kind only.
+    pub(super) fn section<'t, 'i>(&mut self, value: &'t Value<'i>, kind: &'static Kind) -> Option<Section<'t, 'i>> {
         let at = value.span().start;
         let Some(table) = value.get_ref().as_table() else {
-            self.wrong_kind(value, name, "a table", &format!("its keys are {}", keys.join(", ")));
+            self.wrong_kind(value, kind.name, "a table", &format!("its keys are {}", kind.keys.join(", ")));
             return None;
         };
-        let section = Section { table, at, name };
-        self.check_keys(section, keys);
+        let section = Section { table, at, kind };
+        self.check_keys(section);
         Some(section)
     }
 
     /// Refuses keys that do not exist.
-    pub(super) fn check_keys(&mut self, section: Section<'_, '_>, keys: &[&str]) {
-        for key in section.table.keys().filter(|key| !keys.contains(&key.get_ref().as_ref())) {
-            let cure = match nearest(key.get_ref(), keys) {
-                Some(nearest) => format!("did you mean {nearest}?"),
-                None => format!("the keys of {} are {}", section.name, keys.join(", ")),
-            };
-            self.refuse(key.span().start, format!("unknown key {} in {}", key.get_ref(), section.name), cure);
+    pub(super) fn check_keys(&mut self, section: Section<'_, '_>) {
+        let Section { table, kind, .. } = section;
+        for key in table.keys().filter(|key| !kind.keys.contains(&key.get_ref().as_ref())) {
+            let problem = format!("unknown key {} in {}", key.get_ref(), kind.name);
+            self.refuse(key.span().start, problem, kind.cure(key.get_ref()));
         }
     }
 
@@ -90,8 +101,9 @@ impl Reader {
         example: &str,
     ) -> Option<&'t Value<'i>> {
         let value = section.table.get(key);
-        if value.is_none() {
-            self.refuse(section.at, format!("{} has no {key}", section.name), format!("add, for example, {example}"));
+        if value.is_none() && !section.has_slip_of(key) {
+            let problem = format!("{} has no {key}", section.kind.name);
+            self.refuse(section.at, problem, format!("add, for example, {example}"));
         }
         value
     }
@@ -199,6 +211,21 @@ impl Reader {
         let as_written = rest.get(behind..).is_some_and(|rest| rest.starts_with(content));
         if as_written { at + behind } else { at }
     }
+}
+
+/// A table within has the key, and should not.
+fn stands_within(table: &DeTable<'_>, kind: &Kind, key: &str) -> bool {
+    kind.inner.iter().any(|(name, inner)| {
+        let mut tables = table.get(*name).into_iter().flat_map(tables);
+        let misplaced = !inner.keys.contains(&key);
+        tables.any(|table| (misplaced && table.contains_key(key)) || stands_within(table, inner, key))
+    })
+}
+
+/// The tables of a list of them, or the one.
+fn tables<'t, 'i>(value: &'t Value<'i>) -> impl Iterator<Item = &'t DeTable<'i>> {
+    let list = value.get_ref().as_array().into_iter().flat_map(|items| items.iter());
+    list.chain(std::iter::once(value)).filter_map(|value| value.get_ref().as_table())
 }
 
 /// The entries of a table in the order of the file.

@@ -2,9 +2,10 @@
 //! the database; [`examine`](super::examine) has asked it before.
 //!
 //! `refused` says what the database refused; `reproducible`: a command that is run again does
-//! the same; `schemas`: no schema is named; `constraints`: a rejection's constraint exists;
+//! the same; `required`: an insert gives a value to columns that take no null; `schemas`: no schema is named; `constraints`: a rejection's constraint exists;
 //! `rows`: a row has the columns that are asked of it; `serializable`: whoever writes what a
-//! serializable command reads is serializable; `entities`: commands have a topic and one owner.
+//! serializable command reads is serializable; `entities`: commands have a topic and one owner;
+//! `doubtful` is no rule: what is hardly meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +17,11 @@ use crate::postgres::{Operation, WrittenTable};
 
 mod clock;
 pub(super) mod constraints;
+pub(super) mod doubtful;
 pub mod entities;
 pub(super) mod refused;
 pub(super) mod reproducible;
+pub(super) mod required;
 pub(super) mod rows;
 pub(super) mod schemas;
 pub(super) mod serializable;
@@ -58,6 +61,8 @@ pub(super) struct Examined<'d> {
     pub(super) how: Vec<(Relation, Operation)>,
     /// The expressions of its plan.
     pub(super) expressions: Vec<String>,
+    /// The columns, by number, that it fills with null in every row that it inserts.
+    pub(super) left_null: Vec<(Relation, usize)>,
 }
 
 impl<'d> Declared<'d> {

@@ -101,23 +101,25 @@ pub(super) fn scalar(reader: &mut Reader, value: &Value<'_>) -> Option<Json> {
 }
 
 impl Schema {
-    /// What the schema has and the command does not use, and the other way round.
+    /// What the schema names and the command does not use, and the other way round.
     pub(super) fn check(&self, reader: &mut Reader, scope: &Scope) {
         let Some(properties) = self.json.get("properties").and_then(Json::as_object) else {
             return;
         };
         let fields = || scope.uses.iter().filter_map(|used| Some((field(used)?, &used.place)));
         let names: Vec<&str> = properties.keys().map(String::as_str).collect();
-        let forbids_others = self.json.get("additionalProperties") == Some(&Json::Bool(false));
+        let names_all = names_all(&self.json);
         let mut meant = Vec::new();
-        for (field, place) in fields().filter(|(field, _)| forbids_others && !properties.contains_key(*field)) {
+        for (field, place) in fields().filter(|(field, _)| names_all && !properties.contains_key(*field)) {
             let nearest = nearest(field, &names);
             meant.extend(nearest);
             let cure = match nearest {
                 Some(nearest) => format!("did you mean :{nearest}?"),
-                None => "add it to the schema's properties".to_owned(),
+                None => {
+                    "add it to the schema's properties, or say additionalProperties = true in the schema".to_owned()
+                }
             };
-            reader.refuse_at(place.clone(), format!("unknown parameter :{field}: the schema forbids it"), cure);
+            reader.refuse_at(place.clone(), format!("unknown parameter :{field}: the schema does not name it"), cure);
         }
         if scope.incomplete {
             return;
@@ -134,6 +136,29 @@ impl Schema {
     pub(super) fn has(&self, property: &str) -> bool {
         self.json.get("properties").is_some_and(|properties| properties.get(property).is_some())
     }
+}
+
+/// By these keywords a schema takes properties that its `properties` does not name.
+const NAMES_ELSEWHERE: [&str; 12] = [
+    "$dynamicRef",
+    "$recursiveRef",
+    "$ref",
+    "allOf",
+    "anyOf",
+    "dependencies",
+    "dependentSchemas",
+    "else",
+    "if",
+    "oneOf",
+    "patternProperties",
+    "then",
+];
+
+/// Whoever writes `properties` names all of them, unless the schema says otherwise.
+fn names_all(schema: &Json) -> bool {
+    let has = |keyword: &str| schema.get(keyword).is_some();
+    let opens = |keyword: &str| schema.get(keyword).is_some_and(|others| *others != Json::Bool(false));
+    !NAMES_ELSEWHERE.into_iter().any(has) && !opens("additionalProperties") && !opens("unevaluatedProperties")
 }
 
 /// The payload's field that is used.

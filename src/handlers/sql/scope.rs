@@ -23,6 +23,8 @@ pub(super) struct Scope {
     pub(super) uses: Vec<ParameterUse>,
     /// A statement or a text could not be read, so nobody knows what is used in it.
     pub(super) incomplete: bool,
+    /// An `into` could not be read, so nobody knows which rows there are.
+    pub(super) lacks_rows: bool,
 }
 
 struct Row {
@@ -80,6 +82,9 @@ impl Scope {
     }
 
     fn unknown_row(&mut self, reader: &mut Reader, row: &str, parameter: &Parameter, place: Place) {
+        if self.lacks_rows {
+            return;
+        }
         if self.taken_somewhere.iter().any(|name| name == row) {
             let problem = format!("{parameter}: the row {row} is not there yet");
             return reader.refuse_at(place, problem, "use it in what follows the step that takes it");

@@ -7,7 +7,7 @@ use super::parameter::Parameter;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Template {
     /// JSON as it is: never an array or an object.
-    Literal(serde_json::Value),
+    Literal(serde_json::Value, Place),
     /// A parameter's value: the whole string was `":name"`, and stands there.
     Parameter(Parameter, Place),
     /// An array.
@@ -21,10 +21,21 @@ impl Template {
     #[must_use]
     pub fn uses(&self) -> Vec<(&Parameter, &Place)> {
         match self {
-            Self::Literal(_) => Vec::new(),
+            Self::Literal(..) => Vec::new(),
             Self::Parameter(parameter, place) => vec![(parameter, place)],
             Self::Array(items) => items.iter().flat_map(Self::uses).collect(),
             Self::Object(entries) => entries.iter().flat_map(|(_, value)| value.uses()).collect(),
+        }
+    }
+
+    /// The strings in it that stand for themselves, each with its place.
+    #[must_use]
+    pub fn texts(&self) -> Vec<(&str, &Place)> {
+        match self {
+            Self::Literal(value, place) => value.as_str().map(|text| (text, place)).into_iter().collect(),
+            Self::Parameter(..) => Vec::new(),
+            Self::Array(items) => items.iter().flat_map(Self::texts).collect(),
+            Self::Object(entries) => entries.iter().flat_map(|(_, value)| value.texts()).collect(),
         }
     }
 
@@ -35,10 +46,10 @@ impl Template {
     /// A string that begins with a colon, and neither names a parameter nor escapes the colon.
     pub fn of_string(text: &str, place: Place) -> Result<Self, TemplateError> {
         let Some(name) = text.strip_prefix(':') else {
-            return Ok(Self::Literal(text.into()));
+            return Ok(Self::Literal(text.into(), place));
         };
         if name.starts_with(':') {
-            return Ok(Self::Literal(name.into()));
+            return Ok(Self::Literal(name.into(), place));
         }
         match Parameter::named(name) {
             Some(parameter) => Ok(Self::Parameter(parameter, place)),
@@ -149,10 +160,11 @@ mod tests {
         let of_string = |text: &str| Template::of_string(text, place.clone());
         let amount = Parameter::Field("amount".into());
         assert_eq!(of_string(":amount"), Ok(Template::Parameter(amount, place.clone())));
-        assert_eq!(of_string("::amount"), Ok(Template::Literal(":amount".into())));
-        assert_eq!(of_string(":::"), Ok(Template::Literal("::".into())));
+        let literal = |text: &str| Ok(Template::Literal(text.into(), place.clone()));
+        assert_eq!(of_string("::amount"), literal(":amount"));
+        assert_eq!(of_string(":::"), literal("::"));
         for text in ["amount", "", "a :b", "12:30"] {
-            assert_eq!(of_string(text), Ok(Template::Literal(text.into())), "{text}");
+            assert_eq!(of_string(text), literal(text), "{text}");
         }
         for text in [":", ":a b", ":-)", ":a.b.c", ":1"] {
             assert!(of_string(text).is_err(), "{text}");

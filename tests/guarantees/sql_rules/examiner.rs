@@ -25,6 +25,12 @@ async fn refused(examiner: &mut Examiner, sql: &str) -> StatementError {
     examiner.examine(sql, &[]).await.expect("an answer").expect_err(sql)
 }
 
+/// The columns that an insert leaves null, each with its table.
+async fn left_null(examiner: &mut Examiner, sql: &str) -> Vec<String> {
+    let left = examined(examiner, sql, &[]).await.left_null;
+    left.into_iter().map(|(table, number)| format!("{} {number}", table.name)).collect()
+}
+
 const TABLES: &str = "
     create domain positive as int not null check (value > 0);
     create table account (id text primary key, balance bigint not null, code char(3), mask bit(3), level positive,
@@ -65,6 +71,14 @@ async fn the_database_types_a_statement_and_names_its_tables() {
     assert_eq!(names(&found), (vec!["part"], vec![("part", Operation::Update)]));
     let found = examined(&mut examiner, "select id, at from rich where id = $1", &[]).await;
     assert_eq!(names(&found).0, ["account"]);
+    let several = "insert into account (id, code) values ($1, 'a'), ($2, 'b')";
+    assert_eq!(left_null(&mut examiner, several).await, ["account 2", "account 4", "account 5", "account 6"]);
+    let selected = "with a as (insert into account (id, balance, level, code)
+                               select id, balance, level, (select max(code) from account) from account returning id)
+                    insert into ledger (account) select id from rich union all select null";
+    assert_eq!(left_null(&mut examiner, selected).await, ["account 4", "account 6"]);
+    assert_eq!(left_null(&mut examiner, "insert into part1 (id) values ('a')").await, [""; 0], "a partition");
+    assert_eq!(left_null(&mut examiner, "insert into part (id) values ('a')").await, ["part 2"]);
     let moved = "with gone as (delete from ledger where account = $1 returning account)
                  insert into part select account, 1 from gone";
     let found = examined(&mut examiner, moved, &[]).await;

@@ -20,6 +20,9 @@ pub(super) struct Body {
     pub settings: String,
     /// Its source.
     pub source: String,
+    /// The line of the source at which each step begins, from 1, and that behind the last step. None
+    /// if there is only one statement.
+    pub step_lines: Vec<usize>,
 }
 
 const SIGNATURE: &str = "sw_entity_id text, sw_command_id uuid, sw_command_time timestamptz, sw_args jsonb, \
@@ -38,8 +41,10 @@ pub(super) fn uuids(command: &TypedCommand) -> u16 {
 pub(super) fn command(typed: &TypedCommand) -> Body {
     let mut source = Source::new(&typed.fields, uuids(typed));
     for (n, step) in typed.steps.iter().enumerate() {
+        source.begin_step();
         source.step(step, n + 1, typed.declaration.nondeterministic);
     }
+    source.begin_step();
     if let Some(reply) = &typed.declaration.reply {
         let reply = source.json(reply);
         source.line(&format!("sw_reply := {reply};"));
@@ -48,7 +53,11 @@ pub(super) fn command(typed: &TypedCommand) -> Body {
         let events = source.events(&typed.declaration.events);
         source.line(&format!("sw_events := {events};"));
     }
-    source.finish()
+    let body = source.finish();
+    match typed.statements().nth(1) {
+        Some(_) => body,
+        None => Body { step_lines: Vec::new(), ..body },
+    }
 }
 
 /// The function of a write: a wrong row count is a failure, as there is nobody to reject.
@@ -73,6 +82,8 @@ struct Source {
     rows: HashMap<String, String>,
     row_count: usize,
     body: String,
+    /// How many lines of the body come before each step.
+    lines_before: Vec<usize>,
     indent: usize,
 }
 
@@ -89,13 +100,32 @@ impl Source {
             let _ = writeln!(declarations, "    sw_u{n} uuid := (sw_args->>{})::uuid;", fields.len() + n - 1);
         }
         declarations += "    sw_n bigint;\n    sw_found boolean;\n    sw_wrote boolean := false;\n    sw_row record;\n";
-        Self { fields: names, declarations, rows: HashMap::new(), row_count: 0, body: String::new(), indent: 1 }
+        Self {
+            fields: names,
+            declarations,
+            rows: HashMap::new(),
+            row_count: 0,
+            body: String::new(),
+            lines_before: Vec::new(),
+            indent: 1,
+        }
     }
 
     fn finish(self) -> Body {
         // a column of the team's may be called like anything of PL/pgSQL, such as `found`
-        let source = format!("#variable_conflict use_column\n{}begin\n{}end", self.declarations, self.body);
-        Body { signature: SIGNATURE.to_owned(), settings: String::new(), source }
+        let head = format!("#variable_conflict use_column\n{}begin\n", self.declarations);
+        let head_lines = head.matches('\n').count();
+        Body {
+            signature: SIGNATURE.to_owned(),
+            settings: String::new(),
+            source: format!("{head}{}end", self.body),
+            step_lines: self.lines_before.into_iter().map(|before| head_lines + before + 1).collect(),
+        }
+    }
+
+    /// What follows is the next step, or comes behind the last.
+    fn begin_step(&mut self) {
+        self.lines_before.push(self.body.matches('\n').count());
     }
 
     fn line(&mut self, line: &str) {
@@ -125,6 +155,9 @@ impl Source {
         for alternative in &step.otherwise {
             self.alternative(alternative);
             self.rows.clone_from(&rows);
+        }
+        if declaration.fails {
+            self.fail(n, declaration.expect, &step.declaration.statement);
         }
         self.indent -= 1;
         self.line("end if;");
@@ -182,6 +215,21 @@ impl Source {
         self.line("return;");
     }
 
+    /// It cannot happen, and has.
+    fn fail(&mut self, n: usize, expect: Expect, statement: &Statement) {
+        let are = if expect == Expect::exactly(1) { "is" } else { "are" };
+        let expected = literal(&format!(", and {expect} {are} expected"));
+        // a query is left when it is clear that there are too many
+        let counted = match expect.most.filter(|_| statement.is_select_only()) {
+            Some(most) => format!("case when sw_n > {most} then 'at least ' else '' end || sw_n"),
+            None => "sw_n".to_owned(),
+        };
+        self.line("raise exception using errcode = 'SW010',");
+        self.line(&format!(
+            "    message = 'step {n}: ' || {counted} || case sw_n when 1 then ' row' else ' rows' end || {expected};"
+        ));
+    }
+
     fn new_row(&mut self, name: &str) -> String {
         let variable = format!("sw_r{}", self.row_count);
         self.row_count += 1;
@@ -228,7 +276,7 @@ impl Source {
 
     fn json_into(&self, template: &Template, pieces: &mut Pieces) {
         match template {
-            Template::Literal(value) => pieces.text(&value.to_string()),
+            Template::Literal(value, _) => pieces.text(&value.to_string()),
             Template::Parameter(parameter, _) => {
                 pieces.value(format!("coalesce(to_json({})::text, 'null')", self.variable(parameter)));
             }

@@ -21,16 +21,25 @@ pub(super) struct Numbered {
     constraints: BTreeMap<String, String>,
     /// The types of its fields.
     fields: Vec<String>,
+    /// See [`Body::step_lines`].
+    step_lines: Vec<usize>,
     pub(super) serializable: bool,
 }
 
 impl Numbered {
-    pub(super) fn new(call: &Call, name: &str, constraints: &BTreeMap<String, String>, fields: &[Field]) -> Self {
+    pub(super) fn new(
+        call: &Call,
+        name: &str,
+        constraints: &BTreeMap<String, String>,
+        fields: &[Field],
+        step_lines: Vec<usize>,
+    ) -> Self {
         Self {
             number: call.function,
             name: name.to_owned(),
             constraints: constraints.clone(),
             fields: fields.iter().map(|field| field.data_type.clone()).collect(),
+            step_lines,
             serializable: call.serializable,
         }
     }
@@ -56,9 +65,10 @@ pub(super) fn runner(functions: &[&Numbered], schemas: Schemas<'_>) -> Body {
     let source = SOURCE
         .replace("{CASTS}", &casts(functions))
         .replace("{REJECTIONS}", &literal(&rejections(functions)))
+        .replace("{STEPS}", &literal(&steps(functions)))
         .replace("{RUN}", &RUN.replace("{CALL}", &calls(functions, &own)))
         .replace("{OWN}", &own);
-    Body { signature: SIGNATURE.to_owned(), settings, source }
+    Body { signature: SIGNATURE.to_owned(), settings, source, step_lines: Vec::new() }
 }
 
 fn calls(functions: &[&Numbered], own: &str) -> String {
@@ -94,6 +104,15 @@ fn rejections(functions: &[&Numbered]) -> String {
     let codes: BTreeMap<String, &BTreeMap<String, String>> =
         named.map(|one| (one.number.to_string(), &one.constraints)).collect();
     serde_json::to_string(&codes).unwrap_or_default()
+}
+
+/// The functions that have several statements, by number: their names, and the lines of their steps.
+fn steps(functions: &[&Numbered]) -> String {
+    let several = functions.iter().filter(|one| !one.step_lines.is_empty());
+    let steps: BTreeMap<String, serde_json::Value> = several
+        .map(|one| (one.number.to_string(), serde_json::json!({"function": one.name, "lines": one.step_lines})))
+        .collect();
+    serde_json::to_string(&steps).unwrap_or_default()
 }
 
 /// One command, and what became of it.
@@ -132,6 +151,10 @@ const SOURCE: &str = "declare
     in_column  text;
     field      int;
     own        boolean;
+    context    text;
+    steps      jsonb;
+    line       int;
+    step       int;
 begin
     code := array_fill(null::text, array[total]);
     detail := code;
@@ -173,7 +196,8 @@ begin
         exception when others then
             get stacked diagnostics state = returned_sqlstate, message = message_text,
                 said = pg_exception_detail, violated = constraint_name,
-                in_schema = schema_name, in_table = table_name, in_column = column_name;
+                in_schema = schema_name, in_table = table_name, in_column = column_name,
+                context = pg_exception_context;
             own := left(state, 2) in ('20', '21', '22', '23', '27', '44', '54', 'P0')
                 or state in ('42601', 'SW008', 'SW010');
             -- what is nobody's fault ends the batch: connections, locks, resources; and so does what is
@@ -203,6 +227,13 @@ begin
                         rtrim('constraint-' || trim(both '-' from
                             regexp_replace(lower(violated collate \"C\"), '[^a-z0-9]+', '-', 'g')), '-'));
                 else
+                    -- the number behind the function's signature is a line, whatever the language of the text
+                    steps := {STEPS}::jsonb -> p_function[running]::text;
+                    line := substring(context from (steps ->> 'function') || '[(][^)]*[)][^0-9]*([0-9]+)');
+                    step := (select count(*) from jsonb_array_elements(steps -> 'lines') as begins (at) where at::int <= line);
+                    if state <> 'SW010' and step between 1 and jsonb_array_length(steps -> 'lines') - 1 then
+                        message := 'step ' || step || ': ' || message;
+                    end if;
                     refused := coalesce(refused, '[]') || jsonb_build_object(
                         'at', running, 'why', message || ' (SQLSTATE ' || state || ')',
                         'dead', case state when 'SW010' then 'handler-failed' else 'data-error' end);

@@ -52,6 +52,7 @@ fn withdraw() -> TypedCommand {
         statement: statement(update),
         expect: Expect { least: 1, most: Some(1) },
         otherwise,
+        fails: false,
         into: Some("account".to_owned()),
     };
     let declaration = Command {
@@ -103,6 +104,28 @@ fn a_name_says_what_it_is_and_changes_with_every_change() {
     let other = compiled(other);
     assert_ne!(other.functions[0].name, *name);
     assert_ne!(other.in_database.runner, first.in_database.runner, "a runner knows whom it runs");
+}
+
+#[test]
+fn the_line_of_each_step_and_of_what_follows_them_is_known() {
+    let mut command = withdraw();
+    command.steps.push(command.steps[0].clone());
+    let body = command::command(&command);
+    let lines: Vec<&str> = body.source.lines().collect();
+    let [first, second, behind] = body.step_lines[..] else { panic!("two steps and an end: {:?}", body.step_lines) };
+    assert_eq!((lines[first - 1].trim(), lines[second - 1].trim()), ("-- step 1", "-- step 2"));
+    assert!(lines[behind - 1].trim().starts_with("sw_reply := "), "{}", lines[behind - 1]);
+}
+
+#[test]
+fn what_cannot_happen_raises_with_its_step_and_its_rows() {
+    let mut command = withdraw();
+    command.steps[0].declaration.fails = true;
+    command.steps[0].otherwise.truncate(1);
+    let source = command::command(&command).source;
+    assert!(source.contains("using errcode = 'SW010'"), "{source}");
+    assert!(source.contains("'step 1: ' || sw_n || case sw_n when 1"), "{source}");
+    assert!(source.contains("', and 1 row is expected'"), "{source}");
 }
 
 #[test]

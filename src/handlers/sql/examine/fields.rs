@@ -3,14 +3,11 @@
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement};
 use super::super::typed::Field;
+use super::super::wider::{is_text, wider};
 use crate::postgres::{self, Examined, Examiner, StatementError};
 
 /// Any JSON value.
 const ANY: &str = "json";
-/// Later ones hold the values of earlier ones.
-const NUMBERS: [&str; 6] = ["smallint", "integer", "bigint", "numeric", "real", "double precision"];
-/// Those that hold any text, with no difference to who compares or stores it.
-const TEXTS: [&str; 2] = ["text", "character varying"];
 
 /// The fields that were met so far, in order, each with the place that gave it its type.
 #[derive(Debug, Default)]
@@ -90,7 +87,7 @@ impl Fields {
             let Parameter::Field(name) = parameter else { return None };
             let (before, first) = self.0.iter().find(|(field, _)| field.name == *name)?;
             let there = &before.data_type;
-            if there == here || [there, here].iter().all(|name| TEXTS.contains(&name.as_str())) {
+            if there == here || [there, here].iter().all(|name| is_text(name)) {
                 return None;
             }
             let line = first.as_ref().map(|place| format!(" in line {}", place.line_column().0)).unwrap_or_default();
@@ -106,28 +103,4 @@ impl Fields {
 
 fn place(statement: &Statement, parameter: &Parameter) -> Option<Place> {
     statement.uses().find(|(used, _)| *used == parameter).map(|(_, place)| place)
-}
-
-/// The one of two types that is more likely to be meant in both places.
-fn wider<'t>(there: &'t str, here: &'t str) -> &'t str {
-    let rank = |name: &str| NUMBERS.iter().position(|number| *number == name);
-    match (rank(there), rank(here)) {
-        (Some(a), Some(b)) if a > b => there,
-        // text is what a parameter is of which its use says nothing
-        _ if TEXTS.contains(&here) => there,
-        _ => here,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_types_the_wider_one_is_advised() {
-        assert_eq!(wider("bigint", "numeric"), "numeric");
-        assert_eq!(wider("numeric", "integer"), "numeric");
-        assert_eq!(wider("uuid", "text"), "uuid");
-        assert_eq!(wider("text", "uuid"), "uuid");
-    }
 }

@@ -126,8 +126,8 @@ fn a_file_is_read_whole_with_the_place_of_everything() {
     assert_eq!(command.events[0].event_type, "account.withdrawn");
     let Some(Template::Object(reply)) = &command.reply else { panic!("an object") };
     assert_eq!(reply.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["balance", "note", "z", "a"]);
-    assert_eq!(reply[1].1, Template::Literal(":x".into()));
-    assert_eq!(reply[3].1, Template::Literal(16.into()));
+    assert!(matches!(&reply[1].1, Template::Literal(text, _) if text == ":x"));
+    assert!(matches!(&reply[3].1, Template::Literal(number, place) if number == 16 && place.line_column() == (6, 89)));
     let (parameter, _) = declarations.writes[0].statement.uses().next().unwrap();
     assert_eq!(*parameter, Parameter::Field("id".into()));
 }
@@ -145,20 +145,19 @@ fn all_mistakes_of_all_files_are_found_in_one_go() {
     let diagnostics = files.load(&["c/*.toml", "none/*.toml", "gone.toml"]).unwrap_err();
     let problems: Vec<&str> = diagnostics.0.iter().map(|diagnostic| diagnostic.problem.as_str()).collect();
     assert_eq!(
-        problems[..6],
+        problems[..5],
         [
             "no topic carries the entity acount",
-            "command has no type",
             "the command has no step",
             "unknown key typ in command",
             "write has no name",
             "write has no sql",
         ]
     );
-    assert!(diagnostics.0[6].place.to_string().ends_with("c/b.toml:1:5"), "{diagnostics}");
-    assert!(diagnostics.0[8].problem.contains("no file matches"), "{diagnostics}");
-    assert!(diagnostics.0[9].problem.contains("there is no such file"), "{diagnostics}");
-    assert_eq!(diagnostics.0.len(), 10, "{diagnostics}");
+    assert!(diagnostics.0[5].place.to_string().ends_with("c/b.toml:1:5"), "{diagnostics}");
+    assert!(diagnostics.0[7].problem.contains("no file matches"), "{diagnostics}");
+    assert!(diagnostics.0[8].problem.contains("there is no such file"), "{diagnostics}");
+    assert_eq!(diagnostics.0.len(), 9, "{diagnostics}");
 }
 
 #[test]
@@ -232,6 +231,46 @@ fn an_unknown_key_names_the_nearest() {
 }
 
 #[test]
+fn a_misspelt_key_is_told_and_nothing_that_comes_of_it() {
+    let row = "[[command.step]]\nsql = \"select 1 as x\"\n";
+    let use_row = "\n[[command.step]]\nsql = \"select :a.x\"\n";
+    let reject = "otherwise = { reject = \"no\" }\n";
+    one_mistake_in(&format!("{row}expects = 1\n{reject}into = \"a\"{use_row}"), "3:1 unknown key expects in step");
+    one_mistake_in(&format!("{row}expect = 1\notherwize = {{ reject = \"no\" }}"), "4:1 unknown key otherwize");
+    one_mistake_in(&format!("{row}expect = 1\n{reject}intoo = \"a\"{use_row}"), "5:1 unknown key intoo in step");
+    one_mistake_in(&format!("replay = \":a.x\"\n{row}expect = 1\n{reject}into = \"a\""), "1:1 unknown key replay");
+    one_mistake_in("[[command.step]]\nsqll = \"select 1\"", "2:1 unknown key sqll in step");
+    let when = "otherwise = [{ whne = \"select 1\", into = \"b\", reject = \"no\" }, { reject = \"x\" }]";
+    one_mistake_in(&format!("{row}expect = 1\n{when}"), "4:16 unknown key whne in otherwise (did you mean when?)");
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_sent_to_its_own_and_nothing_comes_of_it() {
+    let row = "[[command.step]]\nsql = \"select 1 as x\"\nexpect = 1\ninto = \"a\"\n";
+    let otherwise = "[[command.step.otherwise]]\nreject = \"no\"\n";
+    let expected = "(reply is a key of the command: put it before the first [[command.step]])";
+    one_mistake_in(
+        &format!("{row}otherwise = {{ reject = \"no\" }}\nreply = \":a.x\""),
+        &format!("6:1 unknown key reply in step {expected}"),
+    );
+    one_mistake_in(
+        &format!("{row}{otherwise}reply = \":a.x\""),
+        &format!("7:1 unknown key reply in otherwise {expected}"),
+    );
+    let behind = row.replace("into = \"a\"\n", "") + otherwise + "into = \"a\"\n";
+    one_mistake_in(
+        &format!("{behind}[[command.emit]]\ntype = \"t\"\ndata = \":a.x\""),
+        "6:9 into names the row of a when, and there is none (if it is the step's, move it above [[command.step.otherwise]]",
+    );
+    one_mistake_in(
+        &format!("[[command.step]]\nsql = \"select 1\"\n{otherwise}expect = 1"),
+        "5:1 unknown key expect in otherwise (expect is a key of the step: put it above its [[command.step.otherwise]])",
+    );
+    let found = mistakes("entity = \"account\"\n[[command]]\n[[command.step]]\nsql = \"select 1\"\ntype = \"c\"");
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
 fn a_row_count_is_a_number_or_a_range() {
     for bad in ["\"1\"", "-1", "1.5", "true", "\"2..1\"", "[1]"] {
         one_mistake_in(
@@ -273,6 +312,22 @@ fn what_was_not_expected_has_a_meaning_and_only_then() {
         &step("expect = 1\notherwise = [{ when = \"delete from t\", reject = \"no\" }, { reject = \"x\" }]"),
         "4:24 when writes",
     );
+}
+
+#[test]
+fn what_cannot_happen_fails_in_place_of_the_last_alternative() {
+    let step = |otherwise: &str| format!("[[command.step]]\nsql = \"select 1\"\nexpect = 1\notherwise = {otherwise}");
+    let read = |otherwise: &str| {
+        let text = format!("entity = \"account\"\n[[command]]\ntype = \"c\"\n{}", step(otherwise));
+        let step = load(&text).unwrap_or_else(|error| panic!("{error}")).commands.remove(0).steps.remove(0);
+        (step.otherwise.len(), step.fails)
+    };
+    assert_eq!(read("\"fail\""), (0, true));
+    assert_eq!(read("[{ when = \"select 1\", reject = \"no\" }, \"fail\"]"), (1, true));
+    assert_eq!(read("{ reject = \"no\" }"), (1, false));
+    one_mistake_in(&step("\"fial\""), "4:13 the only word for otherwise is \"fail\"");
+    one_mistake_in(&step("[\"fail\", { reject = \"no\" }]"), "4:22 this entry can never be reached");
+    one_mistake_in("[[command.step]]\nsql = \"select 1\"\notherwise = \"fail\"", "3:13 otherwise never happens");
 }
 
 #[test]
@@ -331,17 +386,40 @@ fn a_schema_and_the_command_agree_about_the_fields() {
     one_mistake_in(&schema("{ properties = { amount = {}, note = {}, more = {} } }"), "2:51 unused parameter more");
     one_mistake_in(
         &schema("{ properties = { amount = {}, nota = {} }, additionalProperties = false }"),
-        "1:34 unknown parameter :note: the schema forbids it (did you mean :nota?)",
+        "1:34 unknown parameter :note: the schema does not name it (did you mean :nota?)",
+    );
+    let misspelt = "step = [{ sql = \"select :amuont\" }]\nschema = { properties = { amount = {} } }";
+    one_mistake_in(misspelt, "1:25 unknown parameter :amuont: the schema does not name it (did you mean :amount?)");
+    one_mistake_in(
+        &schema("{ properties = { amount = {} } }"),
+        "1:34 unknown parameter :note: the schema does not name it (add it to the schema's properties, or say additionalProperties",
     );
     one_mistake_in(&schema("{ type = \"nonsense\" }"), "2:10 no JSON Schema: ");
     one_mistake_in(&schema("\"gone.json\""), "2:11 ");
     one_mistake_in(&schema("1"), "2:10 schema is a file or a table, not an integer");
     let text = format!("entity = \"account\"\n[[command]]\ntype = \"c\"\n{}", schema("\"s.json\""));
-    let files =
-        Files::with(&[("a.toml", &text), ("s.json", "{\"properties\": {\"amount\": {\"type\": \"integer\"}}}")]);
+    let files = Files::with(&[
+        ("a.toml", &text),
+        ("s.json", "{\"properties\": {\"amount\": {\"type\": \"integer\"}, \"note\": {}}}"),
+    ]);
     assert!(files.load(&["a.toml"]).unwrap().commands[0].schema.is_some());
     let files = Files::with(&[("a.toml", &text), ("s.json", "{")]);
     assert!(files.load(&["a.toml"]).unwrap_err().0[0].problem.contains("is no JSON"));
+}
+
+#[test]
+fn a_schema_that_takes_more_than_it_names_is_believed() {
+    for open in [
+        "additionalProperties = true",
+        "additionalProperties = { type = \"string\" }",
+        "patternProperties = { \"^n\" = {} }",
+        "allOf = [{ properties = { note = {} } }]",
+        "\"$ref\" = \"#/$defs/more\"\n\"$defs\".more = {}",
+    ] {
+        let step = "step = [{ sql = \"select :amount, :note\" }]\n";
+        let text = format!("entity = \"account\"\n[[command]]\ntype = \"c\"\n{step}");
+        load(&format!("{text}[command.schema]\nproperties = {{ amount = {{}} }}\n{open}")).unwrap();
+    }
 }
 
 #[test]

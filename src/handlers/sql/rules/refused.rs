@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::statement::{Parameter, Statement, Word};
+use super::super::wider::wider;
 use super::Catalog;
 use crate::config::nearest;
 use crate::postgres::StatementError;
@@ -21,6 +22,10 @@ pub(in super::super) fn refused(statement: &Statement, error: &StatementError, c
     let named = parameter(&error.message, &parameters);
     let problem = match (error.sqlstate.as_str(), named) {
         (UNTYPED_PARAMETER, Some(parameter)) => format!("the type of {parameter} cannot be told from its use"),
+        (TWO_TYPES, Some(parameter)) => match two_types(error) {
+            Some((one, other)) => format!("{parameter} is {one} and {other} in one statement"),
+            None => renamed(&error.message, &parameters),
+        },
         _ => renamed(&error.message, &parameters),
     };
     let byte = error.position.map(|position| statement.byte_of(position));
@@ -37,7 +42,8 @@ fn cure(error: &StatementError, named: Option<&Parameter>, word: Option<&Word>, 
     match (error.sqlstate.as_str(), named) {
         (UNTYPED_PARAMETER, Some(parameter)) => return format!("write the type, such as {parameter}::text"),
         (TWO_TYPES, Some(parameter)) => {
-            return format!("write one type wherever it is used, such as {parameter}::numeric");
+            let meant = two_types(error).map_or("numeric", |(one, other)| wider(one, other));
+            return format!("write one type wherever it is used, such as {parameter}::{meant}");
         }
         (NO_TABLE, _) => return table(word, catalog),
         (NO_PRIVILEGE, _) => return "grant that to the role in database.url".to_owned(),
@@ -82,6 +88,11 @@ fn near<'n>(word: &Word, names: &'n BTreeSet<String>) -> Option<&'n str> {
     nearest(&word.text, &others.collect::<Vec<_>>())
 }
 
+/// The types that Postgres names: `integer versus bigint`.
+fn two_types(error: &StatementError) -> Option<(&str, &str)> {
+    error.detail.as_deref()?.split_once(" versus ")
+}
+
 /// The parameter whose number the message has.
 fn parameter<'p>(message: &str, parameters: &'p [Parameter]) -> Option<&'p Parameter> {
     let (_, number) = message.split_once("parameter $")?;
@@ -103,7 +114,7 @@ mod tests {
     use super::*;
 
     fn error(sqlstate: &str, message: &str, position: Option<usize>) -> StatementError {
-        StatementError { message: message.into(), sqlstate: sqlstate.into(), hint: None, position }
+        StatementError { message: message.into(), sqlstate: sqlstate.into(), hint: None, detail: None, position }
     }
 
     fn catalog() -> Catalog {
@@ -135,6 +146,13 @@ mod tests {
         assert_eq!(found.problem, "the type of :note cannot be told from its use");
         assert_eq!(found.cure, "write the type, such as :note::text");
         assert_eq!(found.place.at, statement.place.at + 21);
+        let two = StatementError {
+            detail: Some("integer versus bigint".into()),
+            ..error("42P08", "inconsistent types deduced for parameter $2", None)
+        };
+        let found = refused(&statement, &two, &catalog());
+        assert_eq!(found.problem, ":note is integer and bigint in one statement");
+        assert_eq!(found.cure, "write one type wherever it is used, such as :note::bigint");
         let other = error("42846", "cannot cast $1 to uuid", None);
         assert_eq!(refused(&statement, &other, &catalog()).problem, "cannot cast :entity_id to uuid");
     }

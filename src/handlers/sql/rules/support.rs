@@ -25,7 +25,13 @@ pub(super) fn command(name: &str, sql: &str) -> Command {
         place: place(name),
         entity: "account".into(),
         command_type: name.into(),
-        steps: vec![Step { statement: statement(sql), expect: Expect::ANY, otherwise: Vec::new(), into: None }],
+        steps: vec![Step {
+            statement: statement(sql),
+            expect: Expect::ANY,
+            otherwise: Vec::new(),
+            fails: false,
+            into: None,
+        }],
         reply: None,
         events: Vec::new(),
         constraints: std::collections::BTreeMap::new(),
@@ -54,5 +60,5 @@ pub(super) fn write(name: &str, sql: &str) -> Write {
 pub(super) fn examined<'d>(statement: &'d Statement, reads: &[&str], writes: &[&str]) -> Examined<'d> {
     let tables = |names: &[&str]| names.iter().map(|name| relation(name)).collect();
     let typed = TypedStatement { columns: vec![], reads: tables(reads), writes: tables(writes) };
-    Examined { statement, typed, how: Vec::new(), expressions: Vec::new() }
+    Examined { statement, typed, how: Vec::new(), expressions: Vec::new(), left_null: Vec::new() }
 }
