@@ -113,7 +113,7 @@ fn is_number(key: &str) -> bool {
 }
 
 fn read(line: &str, types: &[(Arc<str>, Arc<str>)]) -> Result<Line, String> {
-    let command = parse(line.as_bytes())?;
+    let command = parse(line.as_bytes())?.command;
     let Some((_, entity_type)) = types.iter().find(|(known, _)| **known == *command.command_type()) else {
         let known: Vec<&str> = types.iter().map(|(known, _)| &**known).collect();
         let cure = match nearest(command.command_type(), &known) {
