@@ -248,6 +248,10 @@ async fn inspect_shows_an_entity_with_its_commands_in_order() {
     let nobody = json!({"entity_type": "account", "entity_id": "acct-9", "version": 0, "state": null, "commands": []});
     assert_eq!(bank.inspect(&["entity", "account", "acct-9"]), nobody);
 
+    let misspelt = bank.options.run_verb(&["inspect", "entity", "acount", "acct-1"]);
+    assert_eq!((misspelt.code, misspelt.stdout.as_str()), (Some(2), ""), "{misspelt:?}");
+    assert!(misspelt.stderr.contains("did you mean account?"), "{misspelt:?}");
+
     let table = bank.options.run_verb(&["inspect", "entity", "account", "acct-1"]);
     let words = ["insufficient-funds", "malformed-payload", r#"{"balance":6}"#];
     assert!(words.iter().all(|word| table.stdout.contains(word)), "{table:?}");
