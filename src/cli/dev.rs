@@ -30,7 +30,7 @@ use crate::worker::Worker;
 #[command(after_help = "\
 Examples:
   solewriter dev --for 10s
-  solewriter dev --config examples/sql/stock/solewriter.toml
+  solewriter new cards && solewriter dev --config cards/config/solewriter.toml
   DATABASE_URL=postgres://localhost/app solewriter dev")]
 pub(super) struct Args {
     /// End by itself after this long, such as 10s or 5m
