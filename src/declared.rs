@@ -1,13 +1,15 @@
 //! From the files of `commands` to functions in the database: what `migrate` makes, and `run`
 //! finds there.
 
+pub mod scripts;
+
 use std::sync::Arc;
 
 use crate::config::{Config, Database};
 use crate::handlers::EntityHandlers;
 use crate::handlers::sql::compile::{CompiledEntity, Function, Schemas, compile, digests};
 use crate::handlers::sql::declaration::Declarations;
-use crate::handlers::sql::diagnostic::Diagnostics;
+use crate::handlers::sql::diagnostic::{Diagnostic, Diagnostics};
 use crate::handlers::sql::examine::{Examination, examine};
 use crate::handlers::sql::rules::entities;
 use crate::handlers::sql::typed::Typed;
@@ -26,14 +28,6 @@ pub enum DeclaredError {
          type: solewriter migrate", .0.join(", ")
     )]
     NotMigrated(Vec<String>),
-    /// The database refuses a script of `tables`.
-    #[error("{path} failed: {source}")]
-    Tables {
-        /// The script's path.
-        path: String,
-        /// What the database says.
-        source: postgres::Error,
-    },
     /// The database does not answer.
     #[error(transparent)]
     Database(#[from] postgres::Error),
@@ -92,16 +86,34 @@ impl Declared {
         &self.declarations
     }
 
-    /// Runs the scripts that make the tables.
+    /// Runs the scripts that make the tables, in their schema, which is made if it is not there.
     ///
     /// # Errors
-    /// If the database refuses one, or cannot be reached.
-    pub async fn make_tables(&self, store: &Store) -> Result<(), DeclaredError> {
+    /// What the database refuses of the first that is not in order, or that it cannot be reached.
+    pub async fn make_tables(&self, store: &Store) -> Result<MadeTables, DeclaredError> {
+        let mut made = MadeTables::default();
         for script in &self.declarations.tables {
-            let made = store.make_tables(&self.database.tables_schema, &script.sql).await;
-            made.map_err(|source| DeclaredError::Tables { path: script.path.clone(), source })?;
+            let ran = store.make_tables(&self.database.tables_schema, &script.sql).await?;
+            let made_schema = ran.map_err(|error| Diagnostics(vec![scripts::refused(script, &error)]))?;
+            made.schema = made.schema.or(made_schema.then(|| self.database.tables_schema.clone()));
+            made.scripts.push(scripts::path(script));
         }
-        Ok(())
+        Ok(made)
+    }
+
+    /// What is no SQL in the scripts, of which nothing is run: the first of each.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn parse_scripts(&self, store: &Store) -> postgres::Result<Vec<Diagnostic>> {
+        let mut examiner = store.examiner(&self.database.tables_schema).await?;
+        let mut mistakes = Vec::new();
+        for script in &self.declarations.tables {
+            let parsed = examiner.parse(&script.sql).await?;
+            mistakes.extend(parsed.err().map(|error| scripts::refused(script, &error)));
+        }
+        examiner.close().await;
+        Ok(mistakes)
     }
 
     /// Examines every statement and makes functions of all, in memory.
@@ -120,7 +132,9 @@ impl Declared {
     /// # Errors
     /// If the database does not answer.
     pub async fn examine(&self, store: &Store) -> postgres::Result<Examination> {
-        examine(store, &self.database.tables_schema, &self.declarations).await
+        let mut found = examine(store, &self.database.tables_schema, &self.declarations).await?;
+        found.problems.iter_mut().for_each(|it| scripts::mention_new_column(it, &self.declarations.tables));
+        Ok(found)
     }
 
     /// The same, if everything is in order.
@@ -130,6 +144,15 @@ impl Declared {
     pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
         Ok(self.examine(store).await?.into_typed()?)
     }
+}
+
+/// What the scripts have made.
+#[derive(Clone, Debug, Default)]
+pub struct MadeTables {
+    /// The schema of the tables, if it was not there.
+    pub schema: Option<String>,
+    /// The paths of the scripts that were run, in order.
+    pub scripts: Vec<String>,
 }
 
 /// The functions of all that is declared, and how the data path calls them.

@@ -49,10 +49,12 @@ pub(super) async fn migrate(worker: &Worker, config: &Config) -> anyhow::Result<
     let store = Store::new(&config.database, "solewriter migrate")?;
     store.reach().await?;
     let done = store.migrate(config.deduplication.window_ms()).await.context("the schema was not migrated")?;
-    declared.make_tables(&store).await?;
+    let tables = declared.make_tables(&store).await?;
     let functions = declared.compile(&store).await?.make(&store).await.context("functions were not made")?;
     let schema = config.database.schema.clone();
-    Ok(Migrated { schema, version: done.version, applied: done.applied, functions })
+    let made_schemas = done.made_schema.then(|| schema.clone()).into_iter().chain(tables.schema).collect();
+    let (version, applied) = (done.version, done.applied);
+    Ok(Migrated { schema, version, made_schemas, applied, scripts: tables.scripts, functions })
 }
 
 /// Looks at every dependency, topic, partition count, permission and handler. A dependency that

@@ -2,11 +2,15 @@
 
 use super::check::Check;
 use crate::config::Config;
-use crate::declared::{Compiled, Declared};
+use crate::declared::{Compiled, Declared, scripts};
+use crate::handlers::sql::declaration::TablesScript;
 use crate::handlers::sql::diagnostic::{Diagnostic, Place};
 use crate::handlers::sql::examine::Examination;
 use crate::handlers::sql::typed::{Field, Relation, TypedCommand, TypedWrite};
 use crate::postgres::{Deferrable, Store};
+
+const TABLES: &str = "tables";
+const MIGRATE: &str = "type: solewriter migrate";
 
 /// The database takes what is declared, and it keeps to the rules; `mistakes` were found without the
 /// database. It has been reached. Also the functions, if nothing at all is wrong.
@@ -19,9 +23,16 @@ pub(super) async fn checks(
         return Ok((Vec::new(), Compiled::default()));
     }
     let store = Store::new(&config.database, "solewriter check")?;
-    let examination = declared.examine(&store).await?;
-    let mut checks = said(&examination, mistakes);
+    let mut checks: Vec<_> = declared.parse_scripts(&store).await?.iter().map(failed).collect();
     let mut compiled = Compiled::default();
+    if !store.has_schema(&config.database.tables_schema).await? {
+        // no statement finds anything: that would be said of each
+        checks.push(without_schema(declared, &config.database.tables_schema));
+        store.close().await;
+        return Ok((checks, compiled));
+    }
+    let examination = declared.examine(&store).await?;
+    checks.extend(said(&examination, mistakes, &declared.declarations().tables));
     if mistakes.is_empty() && examination.problems.is_empty() {
         compiled = Compiled::of(&config.database, &examination.typed);
         checks.push(functions(&compiled, &store).await?);
@@ -38,20 +49,52 @@ async fn functions(compiled: &Compiled, store: &Store) -> anyhow::Result<Check> 
         [] => Check::ok(NAME, format!("{} in the database, as the files say", compiled.functions().len())),
         absent => {
             let detail = format!("missing, or not what the files say: {}", absent.join(", "));
-            Check::failed(NAME, detail, "type: solewriter migrate")
+            Check::failed(NAME, detail, MIGRATE)
         }
     })
 }
 
-fn said(examination: &Examination, mistakes: &[Diagnostic]) -> Vec<Check> {
+/// There is no schema for the tables.
+fn without_schema(declared: &Declared, schema: &str) -> Check {
+    let scripts: Vec<_> = declared.declarations().tables.iter().map(scripts::path).collect();
+    match scripts.as_slice() {
+        [] => {
+            let cure = "make it with its tables, or correct database.tables_schema";
+            Check::failed(TABLES, format!("there is no schema {schema}"), cure)
+        }
+        scripts => {
+            let detail = format!("there is no schema {schema}: {} not been run", have(scripts));
+            Check::failed(TABLES, detail, MIGRATE)
+        }
+    }
+}
+
+/// Tables are missing that a script makes.
+fn not_run((script, tables): &(&TablesScript, Vec<String>)) -> Check {
+    let there = if tables.len() == 1 { "is no table" } else { "are no tables" };
+    let script = have(&[scripts::path(script)]);
+    Check::failed(TABLES, format!("there {there} {}: {script} not been run", tables.join(", ")), MIGRATE)
+}
+
+fn have(scripts: &[String]) -> String {
+    format!("{} {}", scripts.join(", "), if scripts.len() == 1 { "has" } else { "have" })
+}
+
+fn said(examination: &Examination, mistakes: &[Diagnostic], scripts: &[TablesScript]) -> Vec<Check> {
     // a command that the database takes may still have handlers in Rust beside it
     let at_home = |place: &Place| !mistakes.iter().any(|diagnostic| diagnostic.place == *place);
     let commands = examination.typed.commands.iter().filter(|command| at_home(&command.declaration.place));
     let writes = examination.typed.writes.iter().filter(|write| at_home(&write.declaration.place));
     let mut checks: Vec<_> = commands.map(command).chain(writes.map(write)).collect();
     checks.extend(deferrable(&examination.deferrable));
+<<<<<<< HEAD
     checks.extend(examination.warnings.iter().map(warned));
     checks.extend(examination.problems.iter().map(failed));
+=======
+    let (problems, awaited) = scripts::not_run(examination.problems.clone(), scripts);
+    checks.extend(awaited.iter().map(not_run));
+    checks.extend(problems.iter().map(failed));
+>>>>>>> tools
     checks
 }
 

@@ -30,7 +30,7 @@ use crate::worker::Worker;
 #[command(after_help = "\
 Examples:
   solewriter dev --for 10s
-  solewriter dev --config examples/sql/stock/solewriter.toml
+  solewriter new cards && solewriter dev --config cards/config/solewriter.toml
   DATABASE_URL=postgres://localhost/app solewriter dev")]
 pub(super) struct Args {
     /// End by itself after this long, such as 10s or 5m
@@ -59,16 +59,16 @@ pub(super) async fn run(
     };
     let verdict = dev::run(worker, load()?, args.length, &mut view, shutdown).await.map_err(with_exit)?;
     view.verdict(&verdict);
-    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Difference };
+    let exit = if verdict.books.is_ok() { Exit::Done } else { Exit::Difference };
     if output == Output::Json {
-        let result = match verdict {
-            Ok(balance) => {
-                serde_json::json!({ "balanced": true, "difference": null, "balance": balance })
-            }
-            Err(difference) => {
-                serde_json::json!({ "balanced": false, "difference": difference.to_string(), "balance": null })
-            }
+        let (balance, difference) = match &verdict.books {
+            Ok(balance) => (Some(balance), None),
+            Err(difference) => (None, Some(difference.to_string())),
         };
+        let endings: Vec<_> = verdict.tally.counts().collect();
+        let result = serde_json::json!({
+            "balanced": balance.is_some(), "difference": difference, "balance": balance, "endings": endings
+        });
         output.print(&result, |_| String::new())?;
     }
     Ok(exit)

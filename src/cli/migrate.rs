@@ -30,8 +30,12 @@ pub(super) struct Migrated {
     pub(super) schema: String,
     /// Version of the schema now.
     pub(super) version: i64,
+    /// The schemas that were made now.
+    pub(super) made_schemas: Vec<String>,
     /// Names of the migrations that were applied now, in order.
     pub(super) applied: Vec<String>,
+    /// The scripts of `tables` that were run.
+    pub(super) scripts: Vec<String>,
     /// Names of the functions of commands in SQL that were made now.
     pub(super) functions: Vec<String>,
 }
@@ -55,10 +59,13 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
 
 impl Migrated {
     fn text(&self) -> String {
-        let mut text: String = self.applied.iter().map(|name| format!("applied {name}\n")).collect();
-        text.extend(self.functions.iter().map(|name| format!("made function {name}\n")));
-        let end =
-            if self.applied.is_empty() && self.functions.is_empty() { "already up to date" } else { "up to date" };
+        let lines =
+            |what: &str, names: &[String]| -> String { names.iter().map(|name| format!("{what} {name}\n")).collect() };
+        let mut text = lines("made schema", &self.made_schemas) + &lines("applied", &self.applied);
+        text += &lines("ran", &self.scripts);
+        text += &lines("made function", &self.functions);
+        let nothing_new = self.applied.is_empty() && self.functions.is_empty();
+        let end = if nothing_new { "already up to date" } else { "up to date" };
         text += &format!("schema {} is {end} (version {})\n", self.schema, self.version);
         text
     }
@@ -69,8 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn running_it_again_says_that_nothing_changed() {
-        let again = Migrated { schema: "solewriter".into(), version: 3, applied: Vec::new(), functions: Vec::new() };
-        assert_eq!(again.text(), "schema solewriter is already up to date (version 3)\n");
+    fn what_was_made_and_run_is_said_in_its_order() {
+        let named = |name: &str| vec![name.to_owned()];
+        let first = Migrated {
+            schema: "solewriter".into(),
+            version: 3,
+            made_schemas: vec!["solewriter".into(), "stock".into()],
+            applied: named("functions"),
+            scripts: named("sql/stock.sql"),
+            functions: named("command_1"),
+        };
+        let said = "made schema solewriter\nmade schema stock\napplied functions\nran sql/stock.sql\n\
+                    made function command_1\nschema solewriter is up to date (version 3)\n";
+        assert_eq!(first.text(), said);
+        let none = Vec::new;
+        let again = Migrated { made_schemas: none(), applied: none(), functions: none(), ..first };
+        assert_eq!(again.text(), "ran sql/stock.sql\nschema solewriter is already up to date (version 3)\n");
     }
 }

@@ -119,9 +119,13 @@ impl Verb {
             // rdkafka repeats what its clients here report themselves
             Self::Run(_) => "info,rdkafka=off,sqlx=error",
             // each rebalance makes a client warn of a commit that came too late, and the end of
-            // the broker makes those warn that are just being closed
+            // the broker makes those warn that are just being closed; dead letters stand in the view,
+            // the first of each kind, with their number at the end
             #[cfg(feature = "dev")]
-            Self::Dev(_) => "warn,librdkafka=error,rdkafka=off,solewriter::kafka::producer=error",
+            Self::Dev(_) => {
+                "warn,librdkafka=error,rdkafka=off,solewriter::kafka::producer=error,\
+                 solewriter::writer::report=error"
+            }
             _ => "warn,librdkafka=off,rdkafka=off",
         }
     }

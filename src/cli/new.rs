@@ -13,7 +13,8 @@ use super::output::Output;
 /// Write a starter project that runs as it is
 ///
 /// Gift cards: two commands in SQL, their table, sample commands, the configuration and a
-/// docker-compose.yml, each with comments. The directory has to be new or empty.
+/// docker-compose.yml, each with comments. The consumer group is called after the directory, which
+/// has to be new or empty; the README says what else to rename to make the project one's own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -35,6 +36,30 @@ const FILES: [(&str, &str); 7] = [
     // without the dot it does not hide anything in this repository
     (".gitignore", include_str!("../../templates/new/gitignore")),
 ];
+
+/// What is called after the directory: the pieces of the templates that become another with its name.
+const NAMED: [(&str, &str); 3] = [
+    ("# Gift cards\n", "# NAME\n"),
+    ("group_id = \"cards\"", "group_id = \"NAME\""),
+    ("GROUP_ID=cards", "GROUP_ID=NAME"),
+];
+
+/// The files of a project of this name.
+fn files(name: &str) -> impl Iterator<Item = (&'static str, String)> {
+    FILES.into_iter().map(move |(path, text)| {
+        let called = |text: String, (from, to): (&str, &str)| text.replace(from, &to.replace("NAME", name));
+        (path, NAMED.into_iter().fold(text.to_owned(), called))
+    })
+}
+
+/// The directory's name, as far as a configuration and a shell take it without quotes.
+fn name_of(directory: &Path) -> String {
+    let named = std::path::absolute(directory).ok().and_then(|path| Some(path.file_name()?.to_owned()));
+    let named = named.unwrap_or_default().to_string_lossy().into_owned();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = named.chars().map(plain).collect();
+    if name.is_empty() { "cards".to_owned() } else { name }
+}
 
 /// What was written.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -60,10 +85,11 @@ impl Written {
 
 fn write(directory: &Path) -> anyhow::Result<Written> {
     let doing = || format!("could not write {}", directory.display());
+    let name = name_of(directory);
     if is_there(directory)? {
-        fill(directory).with_context(doing)?;
+        fill(directory, &name).with_context(doing)?;
     } else {
-        make(directory).with_context(doing)?;
+        make(directory, &name).with_context(doing)?;
     }
     Ok(Written { directory: directory.display().to_string(), files: FILES.map(|(path, _)| path).to_vec() })
 }
@@ -85,16 +111,16 @@ fn is_there(directory: &Path) -> anyhow::Result<bool> {
 }
 
 /// Beside it first: the directory gets its name when everything is in it.
-fn make(directory: &Path) -> io::Result<()> {
+fn make(directory: &Path, name: &str) -> io::Result<()> {
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
-    let unfinished = Unfinished::write_in(parent)?;
+    let unfinished = Unfinished::write_in(parent, name)?;
     fs::rename(&unfinished.0, directory)
 }
 
 /// Inside it first: a shell may be in the directory, which therefore stays the one that it is.
-fn fill(directory: &Path) -> io::Result<()> {
-    let unfinished = Unfinished::write_in(directory)?;
+fn fill(directory: &Path, name: &str) -> io::Result<()> {
+    let unfinished = Unfinished::write_in(directory, name)?;
     let mut moved: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(&unfinished.0)? {
         let entry = entry?;
@@ -112,10 +138,10 @@ fn fill(directory: &Path) -> io::Result<()> {
 struct Unfinished(PathBuf);
 
 impl Unfinished {
-    fn write_in(parent: &Path) -> io::Result<Self> {
+    fn write_in(parent: &Path, name: &str) -> io::Result<Self> {
         let unfinished = Self(parent.join(format!(".solewriter-new-{:08x}", fastrand::u32(..))));
         fs::create_dir(&unfinished.0)?;
-        for (path, text) in FILES {
+        for (path, text) in files(name) {
             let path = unfinished.0.join(path);
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             fs::write(path, text)?;
@@ -172,6 +198,20 @@ mod tests {
         let declared = Declared::load(&config, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let types: Vec<&str> = declared.declarations().commands.iter().map(|c| &*c.command_type).collect();
         assert_eq!(types, ["card.issue", "card.redeem"]);
+        assert_eq!(config.kafka.group_id, "cards");
+    }
+
+    #[test]
+    fn a_project_is_called_after_its_directory() {
+        for (piece, _) in NAMED {
+            assert!(FILES.iter().any(|(_, text)| text.contains(piece)), "{piece}");
+        }
+        let scratch = Scratch::new();
+        write(&scratch.0.join("my \"stock\"")).expect("written");
+        let read = |path: &str| fs::read_to_string(scratch.0.join("my \"stock\"").join(path)).expect("a file");
+        assert!(read("README.md").starts_with("# my--stock-\n"), "{}", read("README.md"));
+        assert!(read("config/solewriter.toml").contains("\ngroup_id = \"my--stock-\"\n"));
+        assert_eq!((name_of(Path::new("a/b.c/.")).as_str(), name_of(Path::new("/")).as_str()), ("b.c", "cards"));
     }
 
     #[test]

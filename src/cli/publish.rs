@@ -1,5 +1,6 @@
 //! `publish`: commands from standard input to their topic.
 
+mod ids;
 mod lines;
 mod pace;
 mod report;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::ids::NamedIds;
 use self::lines::Line;
 use self::pace::Pace;
 use self::report::{InFlight, Report};
 use super::exit::{Exit, Problem};
 use super::output::Output;
+use crate::client::line::Given;
 use crate::client::{self, Client, Command, Options};
 use crate::config::Config;
 use crate::kafka;
@@ -27,8 +30,9 @@ const IN_FLIGHT_MAX: usize = 10_000;
 /// Publish commands from standard input
 ///
 /// Reads JSON Lines: {"key": …, "type": …, "data": {…}} and, to repeat an earlier command, "id".
-/// Prints where each was stored, in the order of the input. A line that is no command goes to stderr
-/// with its number; the others are sent, and the exit code is 1.
+/// Prints where each was stored, in the order of the input. A line that is no command, or has the id
+/// of an earlier line for another command, goes to stderr with its number; the others are sent, and
+/// the exit code is 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -77,14 +81,15 @@ async fn connect(args: &Args, config: &Config) -> anyhow::Result<Client> {
 /// Ends with the input, or when nobody takes what is sent.
 async fn send_all(client: &Client, args: &Args, mut lines: mpsc::Receiver<Line>, sent: mpsc::Sender<InFlight>) {
     let mut pace = Pace::new(args.rate);
+    let mut ids = NamedIds::default();
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,
             // the input may never end
             () = sent.closed() => return,
         };
-        let Some(Line { number, command }) = line else { return };
-        let in_flight = match command {
+        let Some(Line { number, given }) = line else { return };
+        let in_flight = match given.and_then(|given| command_of(number, given, &mut ids)) {
             Ok(command) => {
                 pace.next().await;
                 send(client, args, number, command).await
@@ -95,6 +100,14 @@ async fn send_all(client: &Client, args: &Args, mut lines: mpsc::Receiver<Line>,
             return;
         }
     }
+}
+
+/// The command of a line, unless an earlier one has used up its id.
+fn command_of(number: u64, Given { command, names_id }: Given, ids: &mut NamedIds) -> Result<Command, String> {
+    if names_id {
+        ids.name(number, &command)?;
+    }
+    Ok(command)
 }
 
 async fn send(client: &Client, args: &Args, number: u64, command: Command) -> InFlight {

@@ -1,5 +1,6 @@
 //! `status`: what every partition is doing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ColumnConstraint};
@@ -104,20 +105,25 @@ impl Status {
 
     /// Nobody works on these: their last owner is not in the consumer group.
     fn unowned(&self) -> String {
-        let waiting = |partition: &&PartitionStatus| partition.state == PartitionState::Claiming;
-        let mut text = String::new();
-        for PartitionStatus { topic, partition, owner, .. } in self.partitions.iter().filter(waiting) {
-            let owner = owner.as_deref().unwrap_or("nobody");
-            let _ = write!(
-                text,
-                "\n{topic}:{partition} has no live owner: its last one, {owner}, is not in the consumer group\n"
-            );
+        let mut left: BTreeMap<(&str, &str), Vec<i32>> = BTreeMap::new();
+        for row in self.partitions.iter().filter(|row| row.state == PartitionState::Claiming) {
+            let of = (&*row.topic, row.owner.as_deref().unwrap_or("nobody"));
+            left.entry(of).or_default().push(row.partition);
         }
-        if !text.is_empty() {
-            text +=
-                "  another worker takes them over after the session timeout; if there is none, type: solewriter run\n";
+        if left.is_empty() {
+            return String::new();
         }
-        text
+        let sentence = |((topic, owner), partitions): (&(&str, &str), &Vec<i32>)| {
+            let (have, their) = if partitions.len() == 1 { ("has", "its") } else { ("have", "their") };
+            let partitions = ranges(partitions);
+            format!(
+                "{topic}:{partitions} {have} no live owner: {their} last one, {owner}, is not in the consumer group\n"
+            )
+        };
+        let sentences: String = left.iter().map(sentence).collect();
+        format!(
+            "\n{sentences}  another worker takes over after the session timeout; if there is none, type: solewriter run\n"
+        )
     }
 
     fn halts(&self) -> String {
@@ -154,6 +160,22 @@ impl PartitionStatus {
             self.parked_keys.into(),
         ]
     }
+}
+
+/// `0-3,7`: numbers in their order.
+fn ranges(numbers: &[i32]) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let range = |&(first, last): &(i32, i32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
 fn tone(state: PartitionState) -> Tone {
@@ -215,5 +237,23 @@ mod tests {
         let table = status.table();
         let expected = "accounts.commands:3 halted, log-truncated: record 8411 is gone\n  resolve: solewriter resume";
         assert!(table.contains(expected), "{table}");
+    }
+
+    #[test]
+    fn partitions_that_one_owner_has_left_are_told_in_one_line() {
+        let left = |partition, owner: &str| PartitionStatus {
+            state: PartitionState::Claiming,
+            partition,
+            owner: Some(owner.into()),
+            halt: None,
+            ..halted()
+        };
+        let partitions = [0, 1, 2, 3, 5].map(|partition| left(partition, "worker-1")).into_iter();
+        let table = Status { partitions: partitions.chain([left(4, "worker-2")]).collect() }.unowned();
+        let lines: Vec<_> = table.lines().collect();
+        let first =
+            "accounts.commands:0-3,5 have no live owner: their last one, worker-1, is not in the consumer group";
+        assert_eq!((lines.len(), lines[0], lines[1]), (4, "", first), "{table}");
+        assert!(lines[2].starts_with("accounts.commands:4 has no live owner: its last one, worker-2, "), "{table}");
     }
 }

@@ -26,7 +26,7 @@ pub enum InvalidCommand {
         id: Uuid,
     },
     /// Would be dead `malformed-payload`.
-    #[error("the data of a command is a JSON object, and this is {found}: wrap it in a struct with named fields")]
+    #[error("the data of a command is a JSON object, such as {{\"amount\":30}}, and this is {found}")]
     NoObject {
         /// What it is.
         found: &'static str,
@@ -79,10 +79,10 @@ impl Command {
         if command_type.is_empty() {
             return Err(InvalidCommand::Type);
         }
-        if let Some(found) = no_object(&data) {
-            return Err(InvalidCommand::NoObject { found });
+        match kind(&data) {
+            OBJECT => Ok(Self { id: Uuid::now_v7(), command_type, key, data, traceparent: None }),
+            found => Err(InvalidCommand::NoObject { found }),
         }
-        Ok(Self { id: Uuid::now_v7(), command_type, key, data, traceparent: None })
     }
 
     /// The same command under an id that was made earlier: the one that was kept across a restart.
@@ -146,15 +146,17 @@ impl Command {
     }
 }
 
-/// What the data is, if it is no object. Valid JSON tells by its first byte.
-fn no_object(data: &RawValue) -> Option<&'static str> {
-    match data.get().trim_ascii_start().bytes().next() {
-        Some(b'{') => None,
-        Some(b'[') => Some("an array"),
-        Some(b'"') => Some("a string"),
-        Some(b't' | b'f') => Some("true or false"),
-        Some(b'n') | None => Some("null"),
-        Some(_) => Some("a number"),
+const OBJECT: &str = "an object";
+
+/// What a value is. Valid JSON tells by its first byte.
+pub(super) fn kind(value: &RawValue) -> &'static str {
+    match value.get().trim_ascii_start().bytes().next() {
+        Some(b'{') => OBJECT,
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') | None => "null",
+        Some(_) => "a number",
     }
 }
 

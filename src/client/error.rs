@@ -51,7 +51,8 @@ pub enum Error {
     /// Time is up. The command may have run, or run later: ask again with the same command.
     #[error(
         "no outcome of command {command_id} on {outcomes_topic} within {timeout:?}; it may have run, or run later: \
-         ask again under the same id, or look with: solewriter inspect command {command_id}"
+         ask again under the same id, or look with: solewriter inspect command {command_id} (which tells, too, \
+         whether the id was reused for another command: that publishes no outcome)"
     )]
     NoOutcome {
         /// The command.

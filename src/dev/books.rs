@@ -10,6 +10,7 @@ use super::holdings::{Holding, holdings};
 use super::latency::{Latencies, Percentiles};
 use super::ledger::{self, Ledger, Sums};
 use super::sample::SampleTraffic;
+use super::tally::Tally;
 use super::verdict::{Balance, Difference};
 use super::versions::{check_versions, entity};
 use crate::postgres::{DeadCommand, EntityState, Held, PartitionStatus, SettledCommand};
@@ -34,14 +35,29 @@ pub struct Ordered {
 pub struct Heard {
     /// Whose outcome it is.
     pub command_id: Uuid,
+    /// Its type.
+    pub command_type: String,
+    /// Whom it was for.
+    pub entity_id: String,
     /// applied, rejected or dead.
     pub outcome: String,
+    /// Why, unless it was applied.
+    pub code: Option<String>,
+    /// The same at length.
+    pub detail: Option<String>,
     /// The entity's version; none of a dead one.
     pub version: Option<i64>,
     /// Over key, value and headers: equal for records that are the same to the byte.
     pub digest: u64,
     /// When it was read.
     pub at: Instant,
+}
+
+impl From<Heard> for Difference {
+    fn from(Heard { command_id, command_type, entity_id, code, detail, .. }: Heard) -> Self {
+        let [code, detail] = [code, detail].map(Option::unwrap_or_default);
+        Self::Dead { command_id, command_type, entity_id, code, detail }
+    }
 }
 
 /// What is known of one command.
@@ -56,6 +72,8 @@ struct Entry {
     first: Option<(bool, i64, u64)>,
     /// A later one was not the same to the byte.
     contradicted: bool,
+    /// A delivery of it was told to be dead.
+    dead: bool,
 }
 
 impl Entry {
@@ -75,6 +93,9 @@ pub struct Books {
     repeats_answered: u64,
     latencies: Latencies,
     ledger: Ledger,
+    tally: Tally,
+    /// The first dead letter of each type and code that nobody was told of yet.
+    untold: Vec<Difference>,
 }
 
 /// What the tables say at the end.
@@ -97,8 +118,8 @@ impl Books {
     pub fn ordered(&mut self, ordered: Ordered) {
         self.ledger.ordered(&ordered);
         let Ordered { command_id, entity_type, adds, at, .. } = ordered;
-        let (deliveries, outcomes, first, contradicted) = (1, 0, None, false);
-        let entry = Entry { entity_type, adds, sent_at: at, deliveries, outcomes, first, contradicted };
+        let (deliveries, outcomes, first, contradicted, dead) = (1, 0, None, false, false);
+        let entry = Entry { entity_type, adds, sent_at: at, deliveries, outcomes, first, contradicted, dead };
         self.commands.insert(command_id, entry);
         self.deliveries += 1;
         self.owed += 1;
@@ -118,8 +139,14 @@ impl Books {
     /// An outcome was read from its topic.
     pub fn heard(&mut self, heard: Heard) {
         self.heard += 1;
-        // dead speaks of a delivery only; the dead letter itself is evidence
-        let (Some(entry), Some(version)) = (self.commands.get_mut(&heard.command_id), heard.version) else {
+        let Some(entry) = self.commands.get_mut(&heard.command_id) else {
+            return;
+        };
+        let Some(version) = heard.version else {
+            // dead speaks of a delivery only; the dead letter itself is evidence
+            if !std::mem::replace(&mut entry.dead, true) && self.tally.count(&heard) {
+                self.untold.push(heard.into());
+            }
             return;
         };
         self.owed -= entry.owed();
@@ -127,6 +154,7 @@ impl Books {
         self.owed += entry.owed();
         match entry.first {
             None => {
+                self.tally.count(&heard);
                 entry.first = Some((heard.outcome == "applied", version, heard.digest));
                 self.latencies.record(heard.at.saturating_duration_since(entry.sent_at));
             }
@@ -150,6 +178,16 @@ impl Books {
     /// From sending to the outcome, of the outcomes since this was last asked.
     pub(super) fn recent_latency(&mut self) -> Option<Percentiles> {
         self.latencies.take_recent()
+    }
+
+    /// How the commands have ended so far.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+
+    /// The first dead letter of each type and code, told once.
+    pub(super) fn take_untold(&mut self) -> Vec<Difference> {
+        std::mem::take(&mut self.untold)
     }
 
     /// What to look at while the traffic runs.

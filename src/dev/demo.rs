@@ -19,7 +19,7 @@ use super::sample::SampleTraffic;
 use super::services::Services;
 use super::traffic::{Sent, Traffic};
 use super::view::{FRAME_EVERY, View};
-use super::{Balance, Difference, Error, SharedBooks, open};
+use super::{Balance, Difference, Error, SharedBooks, Verdict, open};
 use crate::postgres::{HeldQuery, Snapshot, Store};
 
 /// How often the tables are asked.
@@ -54,7 +54,7 @@ impl<'a> Demo<'a> {
         length: Option<Duration>,
         view: &'a mut View,
         shutdown: CancellationToken,
-    ) -> Result<Result<Balance, Difference>, Error> {
+    ) -> Result<Verdict, Error> {
         view.opening(services, &project.commands);
         let commands = std::mem::replace(&mut project.commands, Commands::Made(Vec::new()));
         let config = &services.config;
@@ -123,6 +123,7 @@ impl<'a> Demo<'a> {
             Err(difference) => self.differs(difference),
         }
         self.look_for_dead_letters().await?;
+        self.tell_other_dead_letters();
         self.frame();
         self.view.second(&self.board);
         Ok(())
@@ -159,6 +160,16 @@ impl<'a> Demo<'a> {
             self.differs(difference);
         }
         Ok(())
+    }
+
+    /// The first of each type and code; how many there are is said at the end.
+    fn tell_other_dead_letters(&mut self) {
+        let Some(first) = &self.difference else { return };
+        let kind = Difference::dead_kind;
+        let untold = open(&self.books).take_untold();
+        for other in untold.iter().filter(|other| kind(other) != kind(first)) {
+            self.view.note(format!("ANOTHER DIFFERENCE: {other}"));
+        }
     }
 
     fn differs(&mut self, difference: Difference) {
@@ -203,7 +214,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    async fn check(mut self) -> Result<Result<Balance, Difference>, Error> {
+    async fn check(mut self) -> Result<Verdict, Error> {
         let happened = self.crew.happened().clone();
         self.crew.stop().await?;
         self.listener.stop();
@@ -211,12 +222,15 @@ impl<'a> Demo<'a> {
         let (partitions, dead) = (self.store.status().await?, self.store.dead_commands().await?);
         let evidence = books::Evidence { partitions, settled, dead, entities, held };
         self.store.close().await;
+        let tally = open(&self.books).tally();
         if let Some(difference) = self.difference {
-            return Ok(Err(difference));
+            return Ok(Verdict { books: Err(difference), tally });
         }
         let balance = open(&self.books).check(&evidence, &self.samples);
         let (take_overs, zombies) = (happened.take_overs(), happened.zombies());
-        Ok(balance.map(|balance| Balance { take_overs, zombies, refused: self.refused.count(), ..balance }))
+        let refused = self.refused.count();
+        let books = balance.map(|balance| Balance { take_overs, zombies, refused, ..balance });
+        Ok(Verdict { books, tally })
     }
 }
 

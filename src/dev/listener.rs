@@ -97,7 +97,11 @@ fn everything(config: &Config) -> Result<BaseConsumer, Error> {
 #[derive(serde::Deserialize)]
 struct Value {
     command_id: Option<uuid::Uuid>,
+    command_type: Option<String>,
+    entity_id: Option<String>,
     outcome: String,
+    code: Option<String>,
+    detail: Option<String>,
     version: Option<i64>,
 }
 
@@ -110,7 +114,11 @@ fn heard(message: &BorrowedMessage<'_>) -> Option<Heard> {
     }
     Some(Heard {
         command_id: value.command_id?,
+        command_type: value.command_type.unwrap_or_default(),
+        entity_id: value.entity_id.unwrap_or_default(),
         outcome: value.outcome,
+        code: value.code,
+        detail: value.detail,
         version: value.version,
         digest: digest.finish(),
         at: Instant::now(),

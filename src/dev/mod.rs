@@ -31,6 +31,7 @@ mod sample;
 mod schema;
 mod script;
 mod services;
+mod tally;
 mod traffic;
 mod verdict;
 mod versions;
@@ -51,7 +52,8 @@ pub use self::sample::{Sample, Sampler};
 pub(crate) use self::sample::{SampleTraffic, Words};
 pub use self::schema::drop_at_end_of_input;
 use self::services::Services;
-pub use self::verdict::{Balance, Difference};
+pub use self::tally::{Count, Tally};
+pub use self::verdict::{Balance, Difference, Verdict};
 pub use self::view::View;
 use crate::config::{self, Config};
 use crate::declared::DeclaredError;
@@ -134,7 +136,7 @@ pub async fn run(
     length: Option<Duration>,
     view: &mut View,
     shutdown: CancellationToken,
-) -> Result<Result<Balance, Difference>, Error> {
+) -> Result<Verdict, Error> {
     let mut project = Project::of(worker, config)?;
     let began = Instant::now();
     let services = Services::start(&mut project).await?;

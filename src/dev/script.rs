@@ -1,6 +1,7 @@
 //! The sample commands of a project with commands in SQL: `dev.jsonl`, a command per line, as
 //! `publish` reads it. Its lines are sent in order, and when all are sent, again under other keys, so
-//! that what opens or creates something goes on being applied.
+//! that what opens or creates something goes on being applied. In strings `{round}` is the number of
+//! the pass; a key that has it is not changed otherwise.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,9 @@ use crate::worker::Worker;
 
 /// Beside the configuration file, or in the directory above.
 const FILE: &str = "dev.jsonl";
+
+/// In strings: the number of the pass.
+const ROUND: &str = "{round}";
 
 /// The lines, and which is next.
 #[derive(Debug)]
@@ -76,8 +80,13 @@ impl Script {
     pub(super) fn next(&mut self) -> (Arc<str>, Sample) {
         let Line { entity_type, sample } = &self.lines[self.next];
         let key = &sample.entity_id;
-        let entity_id = if self.pass == 1 { key.clone() } else { self.key_like(key, self.pass) };
-        let command = (entity_type.clone(), Sample { entity_id, ..sample.clone() });
+        let entity_id = match self.pass {
+            pass if key.contains(ROUND) => in_round(key, pass),
+            1 => key.clone(),
+            pass => self.key_like(key, pass),
+        };
+        let command =
+            (entity_type.clone(), Sample { entity_id, data: data_in_round(sample, self.pass), ..sample.clone() });
         self.next += 1;
         if self.next == self.lines.len() {
             (self.next, self.pass) = (0, self.pass + 1);
@@ -90,9 +99,13 @@ impl Script {
         let Line { entity_type, sample } = &self.lines[0];
         let like = &sample.entity_id;
         let is_word = !is_number(like) && Uuid::try_parse(like).is_err();
-        // no pass has this number
-        let entity_id = if is_word { key.to_owned() } else { self.key_like(like, 1) };
-        (entity_type.clone(), Sample { entity_id, ..sample.clone() })
+        // no pass has these numbers
+        let entity_id = match is_word {
+            true if like.contains(ROUND) => in_round(like, 0),
+            true => key.to_owned(),
+            false => self.key_like(like, 1),
+        };
+        (entity_type.clone(), Sample { entity_id, data: data_in_round(sample, 0), ..sample.clone() })
     }
 
     /// Another key of the same kind: a statement may take it for a uuid or for a number.
@@ -108,12 +121,24 @@ impl Script {
     }
 }
 
+fn in_round(text: &str, pass: u64) -> String {
+    text.replace(ROUND, &pass.to_string())
+}
+
+/// In JSON these characters stand nowhere but in a string.
+fn data_in_round(sample: &Sample, pass: u64) -> Vec<u8> {
+    match std::str::from_utf8(&sample.data) {
+        Ok(data) if data.contains(ROUND) => in_round(data, pass).into_bytes(),
+        _ => sample.data.clone(),
+    }
+}
+
 fn is_number(key: &str) -> bool {
     key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn read(line: &str, types: &[(Arc<str>, Arc<str>)]) -> Result<Line, String> {
-    let command = parse(line.as_bytes())?;
+    let command = parse(line.as_bytes())?.command;
     let Some((_, entity_type)) = types.iter().find(|(known, _)| **known == *command.command_type()) else {
         let known: Vec<&str> = types.iter().map(|(known, _)| &**known).collect();
         let cure = match nearest(command.command_type(), &known) {
@@ -190,6 +215,22 @@ mod tests {
         let keys = keys(&[uuid], 3);
         assert_eq!(keys[0], uuid);
         assert!(Uuid::try_parse(&keys[1]).is_ok() && keys[1] != keys[2] && keys[1] != uuid, "{keys:?}");
+    }
+
+    #[test]
+    fn a_string_may_name_the_round() {
+        let line = r#"{"key":"KEY","type":"card.issue","data":{"no":"2026-{round}-1","n":{"round":1}}}"#;
+        let text = ["a", "b-{round}"].map(|key| line.replace("KEY", key)).join("\n");
+        let mut script = Script::parse("dev.jsonl", &text, &known()).expect("a script");
+        let mut sent = || {
+            let Sample { entity_id, data, .. } = script.next().1;
+            format!("{entity_id} {}", String::from_utf8(data).expect("text"))
+        };
+        let expected = |key: &str, round: u32| format!(r#"{key} {{"no":"2026-{round}-1","n":{{"round":1}}}}"#);
+        assert_eq!([sent(), sent()], [expected("a", 1), expected("b-1", 1)]);
+        assert_eq!([sent(), sent()], [expected("a-2", 2), expected("b-2", 2)]);
+        let tried = script.to_try("mine").1;
+        assert_eq!((tried.entity_id.as_str(), tried.data), ("mine", br#"{"no":"2026-0-1","n":{"round":1}}"#.to_vec()));
     }
 
     #[test]

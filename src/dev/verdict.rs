@@ -7,6 +7,16 @@ use uuid::Uuid;
 
 use super::holdings::Unreadable;
 use super::latency::Percentiles;
+use super::tally::Tally;
+
+/// How a run of `dev` ends.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Whether the books balance.
+    pub books: Result<Balance, Difference>,
+    /// How the commands of each type ended.
+    pub tally: Tally,
+}
 
 /// What balanced books add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -123,6 +133,16 @@ pub enum Difference {
         /// What it should be.
         added: i64,
     },
+}
+
+impl Difference {
+    /// Type and code of a dead letter.
+    pub(super) fn dead_kind(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Dead { command_type, code, .. } => Some((command_type, code)),
+            _ => None,
+        }
+    }
 }
 
 impl From<Unreadable> for Difference {

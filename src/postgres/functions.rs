@@ -3,7 +3,8 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::migrate::make_schema;
-use super::{Result, Store};
+use super::statements::Failure;
+use super::{Result, StatementError, Store};
 use crate::handlers::sql::compile::{Function, digests};
 
 /// Names without a schema are looked up in this one until the transaction ends.
@@ -44,19 +45,26 @@ impl Store {
     }
 
     /// Runs a team's script that makes tables in `tables_schema`, which is made if it is not there:
-    /// all of it or nothing.
+    /// all of it or nothing. Whether the schema was made, or what the database refuses in the script.
     ///
     /// # Errors
-    /// If the database refuses or cannot be reached.
-    pub async fn make_tables(&self, tables_schema: &str, script: &str) -> Result<()> {
+    /// If the database refuses the schema or cannot be reached.
+    pub async fn make_tables(
+        &self,
+        tables_schema: &str,
+        script: &str,
+    ) -> Result<std::result::Result<bool, StatementError>> {
         let mut connection = self.patient_connection().await?;
         let mut transaction = connection.begin().await?;
-        make_schema(&mut transaction, tables_schema).await?;
+        let made_schema = make_schema(&mut transaction, tables_schema).await?;
         look_in(&mut transaction, tables_schema).await?;
         // the operator's own file, as psql would run it
-        sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await?;
+        let ran = sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut *transaction).await;
+        if let Err(error) = ran {
+            return Failure::of(error, 0).of_statement().map(Err);
+        }
         transaction.commit().await?;
-        Ok(())
+        Ok(Ok(made_schema))
     }
 
     /// The names of those functions, given with the SHA-256 of their bodies, that are not in the

@@ -31,26 +31,27 @@ impl From<sqlx::Error> for MigrateError {
 /// What a migration did.
 #[derive(Clone, Debug)]
 pub struct Migrated {
+    /// The schema was not there and was made.
+    pub made_schema: bool,
     /// The newest migration that is applied now.
     pub version: i64,
     /// The names of those that were applied now, in order.
     pub applied: Vec<String>,
 }
 
-/// Makes a schema if it is not there.
-pub(super) async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<()> {
-    let (exists,): (bool,) = sqlx::query_as("select to_regnamespace(quote_ident($1)) is not null")
-        .bind(schema)
-        .fetch_one(&mut *connection)
-        .await?;
+/// Makes a schema if it is not there. Whether it was made.
+pub(super) async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<bool> {
+    let exists: bool = sqlx::query_scalar(SCHEMA_EXISTS).bind(schema).fetch_one(&mut *connection).await?;
     if !exists {
         // not asked of a role that need not have the right: `if not exists` checks it first.
         // The schema's name is checked by the configuration: ^[a-z_][a-z0-9_]*$
         let create = format!("create schema if not exists \"{schema}\"");
         sqlx::raw_sql(AssertSqlSafe(create)).execute(connection).await?;
     }
-    Ok(())
+    Ok(!exists)
 }
+
+const SCHEMA_EXISTS: &str = "select to_regnamespace(quote_ident($1)) is not null";
 
 /// The newest migration that is applied, 0 if none is.
 async fn applied(connection: &mut PgConnection) -> Result<i64> {
@@ -151,7 +152,7 @@ impl Store {
     /// If the database refuses or cannot be reached.
     pub async fn migrate(&self, window_ms: i64) -> std::result::Result<Migrated, MigrateError> {
         let connection = &mut self.patient_connection().await?;
-        make_schema(connection, &self.schema).await?;
+        let made_schema = make_schema(connection, &self.schema).await?;
         let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         // an older worker may migrate a newer schema: that is nothing to do
@@ -162,9 +163,18 @@ impl Store {
         sqlx::query(FIRST_DAYS).execute(&mut *connection).await?;
         let new = MIGRATIONS.iter().filter(|migration| migration.version > before);
         Ok(Migrated {
+            made_schema,
             version: applied(&mut *connection).await?,
             applied: new.map(|migration| migration.description.to_string()).collect(),
         })
+    }
+
+    /// Whether there is a schema of this name.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn has_schema(&self, schema: &str) -> Result<bool> {
+        Ok(sqlx::query_scalar(SCHEMA_EXISTS).bind(schema).fetch_one(&self.pool).await?)
     }
 
     /// Whether the schema is there and fits this worker.

@@ -63,6 +63,10 @@ const TYPE_NAME: &str = "case t::regtype
      when '\"bit\"'::regtype then '\"bit\"' when '\"bit\"[]'::regtype then '\"bit\"[]'
      else format_type(t, null) end";
 
+/// Fails whenever it is run.
+const FAILS: &str = "select 1 / 0;";
+const DIVISION_BY_ZERO: &str = "22012";
+
 impl Store {
     /// Examines statements as if they ran with `tables_schema` as their search path.
     ///
@@ -105,8 +109,24 @@ impl Examiner {
         self.connection.execute("rollback to savepoint one").await?;
         match examined {
             Ok(examined) => Ok(Ok(examined)),
-            Err(Failure::Statement(error)) => Ok(Err(error)),
-            Err(Failure::Database(error)) => Err(error),
+            Err(failure) => failure.of_statement().map(Err),
+        }
+    }
+
+    /// Whether a script of several statements can be parsed; nothing of it is run.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn parse(&mut self, script: &str) -> Result<std::result::Result<(), StatementError>> {
+        self.connection.execute("savepoint one").await?;
+        // the database parses all of what is sent before it runs the first statement
+        let sent = format!("{FAILS}{script}");
+        let refused = sqlx::raw_sql(AssertSqlSafe(sent)).execute(&mut self.connection).await;
+        self.connection.execute("rollback to savepoint one").await?;
+        let Err(error) = refused else { return Ok(Ok(())) };
+        match Failure::of(error, FAILS.chars().count()).of_statement()? {
+            error if error.sqlstate == DIVISION_BY_ZERO => Ok(Ok(())),
+            error => Ok(Err(error)),
         }
     }
 
@@ -262,8 +282,8 @@ struct ParameterType {
     domain: bool,
 }
 
-/// What ended an examination.
-enum Failure {
+/// What ended an examination, or a script.
+pub(super) enum Failure {
     /// The statement is not in order.
     Statement(StatementError),
     /// The database did not tell.
@@ -272,7 +292,7 @@ enum Failure {
 
 impl Failure {
     /// `before` characters of what was sent are not the statement's.
-    fn of(error: sqlx::Error, before: usize) -> Self {
+    pub(super) fn of(error: sqlx::Error, before: usize) -> Self {
         let said = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
         let said = said.map(|error| StatementError {
             message: error.message().to_owned(),
@@ -287,6 +307,14 @@ impl Failure {
         match (said, Error::from(error)) {
             (Some(said), Error::Refused(Refusal::Broken(_) | Refusal::Data(_))) => Self::Statement(said),
             (_, error) => Self::Database(error),
+        }
+    }
+
+    /// What is wrong with the statement, if it is the statement that is wrong.
+    pub(super) fn of_statement(self) -> Result<StatementError> {
+        match self {
+            Self::Statement(error) => Ok(error),
+            Self::Database(error) => Err(error),
         }
     }
 

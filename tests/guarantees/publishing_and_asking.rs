@@ -146,6 +146,25 @@ async fn the_same_id_again_gets_the_same_outcome() {
     }
 }
 
+/// Its outcome would be another's: a reused id publishes none.
+#[tokio::test]
+async fn an_id_that_a_line_reuses_for_another_command_is_not_sent() {
+    let bank = Bank::open("reuse", 1).await;
+    let id = Uuid::now_v7();
+    let deposit = |amount: i64| {
+        json!({"key": "acct-1", "type": "account.open", "data": {"initial": amount}, "id": id}).to_string()
+    };
+    let (said, rows) = bank.publish(&[], &[deposit(5), deposit(6), deposit(5)]);
+    assert_eq!((said.code, rows.len()), (Some(1), 2), "{said:?}");
+    let refused = "line 2: the id of line 1, with another key, type or data: it would be dead id-reuse; cure: ";
+    assert!(said.stderr.starts_with(refused), "{said:?}");
+
+    let (unanswered, rows) = bank.publish(&["--wait", "--timeout", "3s"], &[deposit(6)]);
+    assert_eq!((unanswered.code, &rows[0]["outcome"]), (Some(1), &Value::Null), "{unanswered:?}");
+    let look = format!("solewriter inspect command {id} (which tells, too, whether the id was reused");
+    assert!(unanswered.stderr.contains(&look), "{unanswered:?}");
+}
+
 #[tokio::test]
 async fn inspect_tells_what_became_of_commands_and_records() {
     let _turn = support::heavy();
@@ -228,6 +247,10 @@ async fn inspect_shows_an_entity_with_its_commands_in_order() {
     assert_eq!(newest["commands"], json!([commands[3]]));
     let nobody = json!({"entity_type": "account", "entity_id": "acct-9", "version": 0, "state": null, "commands": []});
     assert_eq!(bank.inspect(&["entity", "account", "acct-9"]), nobody);
+
+    let misspelt = bank.options.run_verb(&["inspect", "entity", "acount", "acct-1"]);
+    assert_eq!((misspelt.code, misspelt.stdout.as_str()), (Some(2), ""), "{misspelt:?}");
+    assert!(misspelt.stderr.contains("did you mean account?"), "{misspelt:?}");
 
     let table = bank.options.run_verb(&["inspect", "entity", "account", "acct-1"]);
     let words = ["insufficient-funds", "malformed-payload", r#"{"balance":6}"#];

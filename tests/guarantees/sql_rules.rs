@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::support::bank::Bank;
+use crate::support::declared;
 use crate::support::postgres::tables_schema;
 use crate::support::producer::Record;
 use crate::support::scratch::Scratch;
@@ -347,6 +348,67 @@ async fn every_mistake_is_shown_at_its_place_and_all_at_once() {
     assert_eq!(found("command lax"), None);
     let shown = options.run_verb(&["check"]).stdout;
     assert!(shown.contains("\n  sql = \"select current_user\"\n                ^\ncure: "), "{shown}");
+}
+
+/// What a project that is being written goes through: each time one line says what to do.
+#[tokio::test]
+async fn a_script_that_was_not_run_or_cannot_be_run_is_told_once_with_its_cure() {
+    let product = "create table if not exists product (id text primary key);\n";
+    let add = "[[command]]\ntype = \"add\"\n[[command.step]]\nsql = \"insert into product values (:entity_id)\"\n";
+    let drop = add.replace("add", "drop").replace("insert into product values (:entity_id)", "delete from product");
+    let (scratch, options, database) =
+        declared::declared("scripts", "account", 1, product, &format!("{add}{drop}")).await;
+    let options = options.in_sql_of("account");
+    let write = |script: &str, commands: &str| {
+        fs::write(scratch.path().join("tables.sql"), script).expect("write the script");
+        let commands = format!("entity = \"account\"\ntables = \"tables.sql\"\n{add}{commands}");
+        fs::write(scratch.path().join("commands.toml"), commands).expect("write the commands");
+    };
+    let failed = || {
+        let checks = checks(&options.run_verb(&["check", "-o", "json"]));
+        let of_sql = ["tables", "commands", "functions of commands in SQL"].map(Value::from);
+        let failed = checks.iter().filter(|check| check["status"] == "failed" && of_sql.contains(&check["name"]));
+        let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+        failed.map(|check| ["name", "detail", "cure"].map(|key| text(check, key))).collect::<Vec<_>>()
+    };
+    let own = tables_schema(&database.schema);
+    let migrate = || options.run_verb(&["migrate"]);
+    let script = scratch.path().join("tables.sql").display().to_string();
+    let not_run = |detail: &str| {
+        vec![["tables".into(), format!("{detail}: {script} has not been run"), "type: solewriter migrate".into()]]
+    };
+
+    assert_eq!(failed(), not_run(&format!("there is no schema {own}")));
+    let migrated = migrate().stdout;
+    assert!(migrated.contains(&format!("made schema {own}\n")), "{migrated}");
+    assert!(migrated.contains(&format!("\nran {script}\nmade function ")), "{migrated}");
+    assert_eq!(failed(), Vec::<[String; 3]>::new());
+
+    let count = "[[command]]\ntype = \"count\"\n[[command.step]]\nsql = \"insert into counted values (:n)\"\n";
+    write(
+        &format!("{product}create table if not exists counted (n int);"),
+        &format!("{count}{}", count.replace("\"count\"", "\"again\"")),
+    );
+    assert_eq!(failed(), not_run("there is no table counted"));
+
+    write(
+        &product.replace("key", "key, note text"),
+        "[[command]]\ntype = \"note\"\n[[command.step]]\nsql = \"update product set note = :note\"\n",
+    );
+    let refused = migrate();
+    let cure = format!("if it is new, add `alter table product add column if not exists note …;` to {script}: ");
+    assert!(refused.code == Some(2) && refused.stderr.contains(&cure), "{refused:?}");
+
+    write(&format!("{product}create tabel shelf ();\n"), "");
+    // beside the functions of what the file declares by now
+    let told = failed().into_iter().find(|[name, ..]| name == "commands").expect("a mistake");
+    let problem = format!("{script}:2:8: syntax error at or near \"tabel\"");
+    assert_eq!((&told[1], told[2].as_str()), (&problem, "correct the statement"));
+    let refused = migrate();
+    let shown = format!("error: {problem}\n  create tabel shelf ();\n         ^\ncure: correct the statement");
+    assert!(refused.code == Some(2) && refused.stderr.contains(&shown), "{refused:?}");
+    write("create table product ();\n", "");
+    assert!(migrate().stderr.contains("\ncure: write `create table if not exists`: "));
 }
 
 #[tokio::test]

@@ -158,8 +158,25 @@ fn a_sample_that_becomes_a_dead_letter_is_a_difference() {
     Stock::start(scratch.path(), &["new", "."], "").ends_with(0);
     let samples = scratch.path().join("dev.jsonl");
     fs::write(&samples, r#"{"key":"a","type":"card.issue","data":{"amount":"much"}}"#).expect("samples");
-    let (stdout, _) = Stock::start(scratch.path(), &["dev", "--for", "5s"], "").ends_with(3);
+    let (stdout, stderr) = Stock::start(scratch.path(), &["dev", "--for", "5s"], "").ends_with(3);
     // the first of the partition that is settled first, whichever pass it is of
     assert!(stdout.contains("\nthe books do NOT balance: card.issue to a"), "{stdout}");
     assert!(stdout.contains(" is a dead letter: malformed-payload: field amount: "), "{stdout}");
+    assert!(stdout.contains(" dead malformed-payload\nNOTE       card.issue was never applied\n"), "{stdout}");
+    let logged = stderr.lines().filter(|line| line.contains("dead letter")).count();
+    assert_eq!(logged, 0, "the view tells of them: {stderr}");
+}
+
+/// The order numbers are unique, and no customer is another's.
+#[test]
+fn samples_name_the_round_in_what_has_to_be_unique() {
+    let _turn = support::heavy();
+    let scratch = Scratch::new("rounds");
+    let config = support::example("orders").join("solewriter.toml");
+    let config = config.to_str().expect("a path");
+    let stdout =
+        Stock::start(scratch.path(), &["dev", "--config", config, "--for", "5s"], "").ends_with_balanced_books();
+    let placed = stdout.lines().find_map(|line| line.strip_prefix("by type    order.cancel")?.strip_suffix(" applied"));
+    let cancelled: u32 = placed.and_then(|count| count.trim().replace(',', "").parse().ok()).expect("a count");
+    assert!(cancelled > 3, "in later rounds, too: {stdout}");
 }

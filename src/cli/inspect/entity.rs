@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 use super::letter::Letter;
 use super::timeline::{self, Timeline};
 use crate::cli::backend;
+use crate::cli::exit::Problem;
 use crate::cli::output::{self, Tone, or_dash};
-use crate::config::Config;
+use crate::config::{Config, nearest};
 use crate::outcome::{Body, Ending, FinalOutcome, rfc3339};
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +72,10 @@ pub(super) async fn inspect(config: &Config, args: &Args) -> anyhow::Result<Enti
     let entity = store.entity(entity_type, entity_id).await?;
     let Timeline { outcomes, letters, mut cut } =
         timeline::search(&store, entity_type, entity_id, *since, *limit).await?;
+    // a type that has left the configuration is still remembered
+    if entity.is_none() && outcomes.is_empty() && letters.is_empty() {
+        known(config, entity_type)?;
+    }
     let mut commands: Vec<Entry> = outcomes.into_iter().map(|outcome| Entry::Final(Box::new(outcome))).collect();
     commands.extend(letters.into_iter().map(|letter| Entry::Dead(Box::new(letter.into()))));
     let more = in_order(&mut commands, *limit as usize);
@@ -87,6 +92,19 @@ pub(super) async fn inspect(config: &Config, args: &Args) -> anyhow::Result<Enti
         state: entity.and_then(|entity| entity.state).map(RawValue::from_string).transpose()?,
         commands,
     })
+}
+
+/// Nothing is remembered of a type that no topic carries: its name is the mistake.
+fn known(config: &Config, entity_type: &str) -> Result<(), Problem> {
+    let types: Vec<&str> = config.topics.iter().map(|topic| topic.entity.as_str()).collect();
+    if types.is_empty() || types.contains(&entity_type) {
+        return Ok(());
+    }
+    let meant = nearest(entity_type, &types).map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+    let there = types.join(", ");
+    Err(Problem::usage(format!(
+        "no topic of the configuration carries the entity {entity_type}{meant} (there are: {there})"
+    )))
 }
 
 /// Sorts as the log has them and keeps the newest; whether some had to go. All that took effect is
@@ -165,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::command::Fingerprint;
+    use crate::config::Topic;
     use crate::outcome::{Delivery, ENCODING};
     use crate::postgres::StoredLetter;
     use crate::record::TopicPartition;
@@ -212,6 +231,15 @@ mod tests {
         assert_eq!(places, [(2, 100), (1, 5), (1, 7), (1, 9)]);
         assert!(in_order(&mut commands, 2));
         assert_eq!(commands.iter().map(Entry::place).collect::<Vec<_>>(), [(1, 7), (1, 9)]);
+    }
+
+    #[test]
+    fn a_type_that_no_topic_carries_is_told_with_the_one_that_is_meant() {
+        let topics = ["product", "customer"].map(|entity| Topic::new(format!("{entity}.commands"), entity));
+        let config = Config { topics: topics.into(), ..Config::default() };
+        let refused = known(&config, "produkt").expect_err("no such type").to_string();
+        assert!(refused.ends_with("carries the entity produkt; did you mean product? (there are: product, customer)"));
+        assert!(known(&config, "customer").is_ok() && known(&Config::default(), "produkt").is_ok());
     }
 
     #[test]

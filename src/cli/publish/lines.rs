@@ -5,8 +5,7 @@ use std::io::{BufRead, Read as _};
 
 use tokio::sync::mpsc;
 
-use crate::client::Command;
-use crate::client::line::parse;
+use crate::client::line::{Given, parse};
 
 /// A longer line is refused, and not kept: 64 MiB, more than any broker takes.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -20,7 +19,7 @@ pub(super) struct Line {
     /// From 1.
     pub(super) number: u64,
     /// What it says, or why it says nothing.
-    pub(super) command: Result<Command, String>,
+    pub(super) given: Result<Given, String>,
 }
 
 /// Reads standard input on a thread of its own: a read cannot be interrupted, and the process may
@@ -36,17 +35,17 @@ fn each(mut input: impl BufRead, mut take: impl FnMut(Line) -> bool) {
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
-        let command = match next(&mut input, &mut bytes) {
+        let given = match next(&mut input, &mut bytes) {
             Ok(0) => return,
             Ok(_) if bytes.trim_ascii().is_empty() => continue,
             Ok(length) if length > LINE_BYTES_MAX => Err(format!("longer than {LINE_BYTES_MAX} bytes")),
             Ok(_) => parse(&bytes),
             Err(error) => {
-                take(Line { number, command: Err(format!("the input cannot be read: {error}")) });
+                take(Line { number, given: Err(format!("the input cannot be read: {error}")) });
                 return;
             }
         };
-        if !take(Line { number, command }) {
+        if !take(Line { number, given }) {
             return;
         }
     }
@@ -78,7 +77,7 @@ mod tests {
     fn lines_are_counted_with_the_blank_ones_and_the_last_needs_no_end() {
         let good = r#"{"key":"a","type":"t","data":{}}"#;
         let lines = read(&format!("{good}\n\n  \r\nnonsense\n{good}"));
-        let summary: Vec<_> = lines.iter().map(|line| (line.number, line.command.is_ok())).collect();
+        let summary: Vec<_> = lines.iter().map(|line| (line.number, line.given.is_ok())).collect();
         assert_eq!(summary, [(1, true), (4, false), (5, true)]);
     }
 
@@ -94,6 +93,6 @@ mod tests {
             lines.push(line);
             true
         });
-        assert!(lines[0].command.is_err() && lines[1].command.is_ok() && lines[1].number == 2, "{lines:?}");
+        assert!(lines[0].given.is_err() && lines[1].given.is_ok() && lines[1].number == 2, "{lines:?}");
     }
 }

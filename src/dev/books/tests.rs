@@ -11,7 +11,9 @@ fn ordered(command_id: Uuid, adds: i64) -> Ordered {
 
 fn heard(command_id: Uuid, version: i64) -> Heard {
     let (digest, at) = (command_id.as_u128() as u64, Instant::now());
-    Heard { command_id, outcome: "applied".into(), version: Some(version), digest, at }
+    let (command_type, entity_id) = ("account.deposit".into(), "a".into());
+    let (outcome, code, detail) = ("applied".into(), None, None);
+    Heard { command_id, command_type, entity_id, outcome, code, detail, version: Some(version), digest, at }
 }
 
 fn row(command_id: Uuid, version: i64) -> SettledCommand {
@@ -58,6 +60,22 @@ fn a_second_effect_shows_in_the_sum_and_in_the_version() {
     assert!(matches!(difference(&books, &evidence), Difference::Sum { held: 170, added: 70, .. }));
     evidence.entities[0].version = 3;
     assert!(matches!(difference(&books, &evidence), Difference::Version { version: 3, applied: 2, .. }));
+}
+
+#[test]
+fn commands_are_tallied_once_each_and_the_first_dead_letter_of_a_kind_is_told() {
+    let (mut books, _) = balanced();
+    let dead = |code: &str| Heard { version: None, code: Some(code.into()), outcome: "dead".into(), ..heard(TWO, 2) };
+    let told = |books: &mut Books| books.take_untold().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let three = Uuid::from_u128(3);
+    books.ordered(ordered(three, 0));
+    books.heard(dead("malformed-payload"));
+    books.heard(dead("malformed-payload"));
+    books.heard(Heard { command_id: three, ..dead("malformed-payload") });
+    let [one] = &told(&mut books)[..] else { panic!("one of a kind") };
+    assert!(one.starts_with("account.deposit to a is a dead letter: malformed-payload"), "{one}");
+    let counts: Vec<_> = books.tally().counts().map(|count| (count.outcome.to_owned(), count.commands)).collect();
+    assert_eq!(counts, [("applied".to_owned(), 2), ("dead".to_owned(), 2)]);
 }
 
 #[test]

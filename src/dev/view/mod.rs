@@ -13,10 +13,10 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use self::live::Live;
+use super::Verdict;
 use super::board::Board;
 use super::commands::Commands;
 use super::services::Services;
-use super::{Balance, Difference};
 
 /// How often a picture is drawn, and so how often the cheap numbers are gathered.
 pub(super) const FRAME_EVERY: Duration = Duration::from_millis(1_000 / live::FRAMES_PER_SECOND as u64);
@@ -94,7 +94,7 @@ impl View {
     }
 
     /// The end, for people.
-    pub fn verdict(&self, verdict: &Result<Balance, Difference>) {
+    pub fn verdict(&self, verdict: &Verdict) {
         self.say(summary::verdict(verdict));
     }
 }
