@@ -87,14 +87,10 @@ fn said(examination: &Examination, mistakes: &[Diagnostic], scripts: &[TablesScr
     let writes = examination.typed.writes.iter().filter(|write| at_home(&write.declaration.place));
     let mut checks: Vec<_> = commands.map(command).chain(writes.map(write)).collect();
     checks.extend(deferrable(&examination.deferrable));
-<<<<<<< HEAD
     checks.extend(examination.warnings.iter().map(warned));
-    checks.extend(examination.problems.iter().map(failed));
-=======
     let (problems, awaited) = scripts::not_run(examination.problems.clone(), scripts);
     checks.extend(awaited.iter().map(not_run));
     checks.extend(problems.iter().map(failed));
->>>>>>> tools
     checks
 }
 
