@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn error(sqlstate: &str, message: &str, position: Option<usize>) -> StatementError {
-        StatementError { message: message.into(), sqlstate: sqlstate.into(), hint: None, position }
+        StatementError { message: message.into(), sqlstate: sqlstate.into(), detail: None, hint: None, position }
     }
 
     fn problem(problem: &str) -> Diagnostic {
