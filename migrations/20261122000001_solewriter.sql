@@ -122,7 +122,11 @@ create table dead_letters (
     code           text        not null,
     detail         text,
     attempts       int         not null default 1,
-    state          text        not null,
+    -- dead: parks nothing. parked: its key waits behind it. waiting: behind a parked one
+    state          text        not null
+        check (state in ('dead', 'parked', 'waiting', 'redriven', 'discarded')),
+    -- the payload that an operator has put in its place
+    edited_value   bytea,
     at             timestamptz not null default now(),
     record_time    timestamptz not null,
     fencing_token  bigint      not null,
@@ -134,6 +138,42 @@ create table dead_letters (
     traceparent    text
 );
 create index dead_letters_position on dead_letters (topic, partition, "offset");
+-- the letters of parked keys, in the order in which they run again
+create index dead_letters_parked on dead_letters (topic, partition, entity_id, dead_letter_id)
+    where state in ('parked', 'waiting');
+
+-- The keys behind a dead letter: a command of such a key waits until the letters
+-- before it are redriven or discarded. Written by the owner, in its commits.
+create table parked_keys (
+    topic     text        not null,
+    partition int         not null,
+    entity_id text        not null,
+    waiting   bigint      not null,
+    since     timestamptz not null default now(),
+    primary key (topic, partition, entity_id)
+);
+
+-- What operators want done with dead letters. The partition's owner does it, in
+-- batches of its own.
+create table requests (
+    request_id     bigint      generated always as identity primary key,
+    at             timestamptz not null default now(),
+    actor          text        not null,
+    reason         text        not null,
+    action         text        not null check (action in ('redrive', 'discard')),
+    topic          text        not null,
+    partition      int         not null,
+    -- one letter; or all letters of a parked key, and then perhaps one of them that is edited
+    dead_letter_id bigint      references dead_letters,
+    entity_id      text,
+    edited_value   bytea,
+    accept_expired boolean     not null default false,
+    state          text        not null default 'open' check (state in ('open', 'done', 'refused')),
+    detail         text,
+    ended_at       timestamptz,
+    check (dead_letter_id is not null or entity_id is not null)
+);
+create index requests_open on requests (topic, partition, request_id) where state = 'open';
 
 -- One row per settled batch: in order of settlement, every record that owes a
 -- publication. command_ids names the final outcomes (of duplicates the

@@ -279,6 +279,53 @@ begin
 end
 $$;
 
+-- What a redrive or a discard makes of letters. Their keys are released if none of their letters is
+-- left, parked if one has failed. Returns the letters that owe an outcome, in order.
+create function change_letters_v1(p_topic text, p_partition int, p_fencing_token bigint, changes jsonb)
+returns bigint[]
+language plpgsql
+set search_path from current
+as $$
+declare
+    keys text[];
+begin
+    with change as (
+        select * from jsonb_to_recordset(changes)
+            as c (dead_letter_id bigint, state text, attempts int, code text, detail text, edited_value text)
+    ), changed as (
+        update dead_letters d
+           set state = c.state, attempts = c.attempts, fencing_token = p_fencing_token,
+               code = coalesce(c.code, d.code), detail = coalesce(c.detail, d.detail),
+               edited_value = coalesce(decode(c.edited_value, 'base64'), d.edited_value)
+          from change c
+         where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.partition = p_partition
+           and d.state in ('dead', 'parked', 'waiting')
+        returning d.entity_id
+    )
+    select array_agg(distinct entity_id) filter (where entity_id is not null) into keys from changed
+    having count(*) = jsonb_array_length(changes);
+    if not found then
+        raise exception using errcode = 'SW002', message = 'a dead letter has been changed by somebody else';
+    end if;
+    with kept as (
+        select held.key, count(d.dead_letter_id) as letters, count(*) filter (where d.state = 'waiting') as waiting
+          from unnest(keys) as held (key)
+          left join dead_letters d on d.topic = p_topic and d.partition = p_partition and d.entity_id = held.key
+                                  and d.state in ('parked', 'waiting')
+         group by held.key
+    ), released as (
+        delete from parked_keys k using kept
+         where k.topic = p_topic and k.partition = p_partition and k.entity_id = kept.key and kept.letters = 0
+    )
+    insert into parked_keys as k (topic, partition, entity_id, waiting)
+    select p_topic, p_partition, kept.key, kept.waiting from kept where kept.letters > 0
+        on conflict (topic, partition, entity_id) do update set waiting = excluded.waiting;
+    return (select coalesce(array_agg((change ->> 'dead_letter_id')::bigint order by n), '{}')
+              from jsonb_array_elements(changes) with ordinality as c (change, n)
+             where (change ->> 'owes')::boolean);
+end
+$$;
+
 -- Settle one batch: everything or nothing, in one statement.
 --   committed   this decision is durable (now, or by an earlier sending of it)
 --   fenced      the token or the claim is stale: nothing was written
@@ -288,7 +335,7 @@ $$;
 -- and, undoing all: SW002 conflict (a version that the decision rests on has
 -- changed), SW004 an entity's home is another partition, SW005 an id is below
 -- the horizon, SW009 some commands must be decided otherwise (the detail names
--- them), 23505 on processed_…: duplicate, 23514 on processed_timed: the day of an
+-- them), SW011 the key of a command is parked, 23505 on processed_…: duplicate, 23514 on processed_timed: the day of an
 -- id is missing; and whatever a team's own statements raise.
 create function settle_batch_v1(
     -- (a) what the writer believes, and where it wants to go
@@ -314,6 +361,8 @@ create function settle_batch_v1(
     d_detail text[], d_state text[], d_record_time_ms bigint[], d_command_id uuid[],
     d_command_type text[], d_entity_id text[], d_traceparent text[],
     b_command_ids uuid[], b_repeats int[], b_dead_after int[],
+    -- null, but for a batch that changes dead letters instead of reading the log
+    l_letters jsonb,
     out status text, out fencing_token bigint, out next_offset bigint, out batch_seq bigint, out decision_id uuid,
     out dead_letter_ids bigint[], out database_time_ms bigint,
     -- what became of the commands of (b), in their order
@@ -331,7 +380,8 @@ declare
 begin
     database_time_ms := extract(epoch from clock_timestamp()) * 1000;
 
-    if p_first_offset < p_next_offset or p_new_next_offset <= p_next_offset then
+    if l_letters is null and (p_first_offset < p_next_offset or p_new_next_offset <= p_next_offset)
+       or l_letters is not null and p_new_next_offset <> p_next_offset then
         raise exception using errcode = 'SW007', message = 'the cursor never goes back';
     end if;
 
@@ -339,8 +389,9 @@ begin
     update partitions p
        set next_offset = p_new_next_offset, batch_seq = p.batch_seq + 1,
            decision_id = p_decision_id, claims_without_progress = 0,
-           last_offset = p_last_offset, last_timestamp = p_last_timestamp,
-           last_checksum = p_last_checksum,
+           last_offset = case when l_letters is null then p_last_offset else p.last_offset end,
+           last_timestamp = case when l_letters is null then p_last_timestamp else p.last_timestamp end,
+           last_checksum = case when l_letters is null then p_last_checksum else p.last_checksum end,
            published_seq = greatest(p.published_seq, p_published_seq),
            published_offset = greatest(p.published_offset, p_published_offset),
            log_time = greatest(p.log_time, time_of(p_log_time_ms))
@@ -429,10 +480,17 @@ begin
     end if;
 
     -- (d) idempotency rows
+    if l_letters is null and exists (select from parked_keys k where k.topic = p_topic and k.partition = p_partition)
+       and exists (select from parked_keys k
+                    where k.topic = p_topic and k.partition = p_partition and k.entity_id = any (c_entity_id)) then
+        raise exception using errcode = 'SW011', message = 'a command of a parked key does not run';
+    end if;
     if cardinality(c_id) > 0 then
         select h.floor_id into strict floor_id from horizon h;
         if exists (select from unnest(c_id) as id
-                    where id < floor_id and get_byte(uuid_send(id), 6) >> 4 = 7) then
+                    where id < floor_id and get_byte(uuid_send(id), 6) >> 4 = 7)
+           -- unless an operator accepts that
+           and (l_letters ->> 'accept_expired') is distinct from 'true' then
             raise exception using errcode = 'SW005', message = 'an id is below the horizon';
         end if;
         insert into processed_timed
@@ -462,7 +520,7 @@ begin
     dead_letter_ids := '{}';
     if cardinality(d_offset) > 0 then
         with letters as (
-            insert into dead_letters (topic, partition, "offset", key, value, headers, code, detail,
+            insert into dead_letters as letters (topic, partition, "offset", key, value, headers, code, detail,
                                       state, record_time, fencing_token, command_id, command_type,
                                       entity_type, entity_id, traceparent)
             select p_topic, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
@@ -472,9 +530,18 @@ begin
                           d_command_id, d_command_type, d_entity_id, d_traceparent)
                    as d (log_offset, key, value, headers, code, detail, state, record_time_ms,
                          command_id, command_type, entity_id, traceparent)
-            returning dead_letter_id, "offset"
+            returning dead_letter_id, "offset", letters.entity_id, letters.state
+        ), parks as (
+            insert into parked_keys as k (topic, partition, entity_id, waiting)
+            select p_topic, p_partition, letters.entity_id, count(*) filter (where letters.state = 'waiting')
+              from letters where letters.state in ('parked', 'waiting')
+             group by letters.entity_id
+                on conflict (topic, partition, entity_id) do update set waiting = k.waiting + excluded.waiting
         )
         select array_agg(dead_letter_id order by "offset") into dead_letter_ids from letters;
+    end if;
+    if l_letters is not null then
+        dead_letter_ids := change_letters_v1(p_topic, p_partition, p_fencing_token, l_letters -> 'letters');
     end if;
     insert into batches (topic, partition, batch_seq, first_offset, next_offset, fencing_token,
                          command_ids, repeats, dead_letter_ids, dead_after)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -35,6 +35,8 @@ pub enum DeadCode {
     Expired,
     HandlerFailed,
     DataError,
+    ParkedKey,
+    Discarded,
 }
 
 impl DeadCode {
@@ -55,17 +57,73 @@ impl DeadCode {
             Self::Expired => "expired",
             Self::HandlerFailed => "handler-failed",
             Self::DataError => "data-error",
+            Self::ParkedKey => "parked-key",
+            Self::Discarded => "discarded",
         }
     }
 
     /// Whether the interface judges this only after the id was looked up: a known
     /// id comes first, as a duplicate or as `id-reuse`.
     pub fn follows_look_up(self) -> bool {
-        matches!(self, Self::MalformedPayload | Self::HandlerFailed | Self::DataError)
+        matches!(self, Self::MalformedPayload | Self::HandlerFailed | Self::DataError | Self::ParkedKey)
+    }
+
+    /// Whether the command has failed on its own account, so that its key is parked
+    /// behind it. Nothing that is wrong with the record parks a key.
+    pub fn parks(self) -> bool {
+        matches!(self, Self::HandlerFailed | Self::DataError)
     }
 }
 
 impl fmt::Display for DeadCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is to become of a dead letter, or has. The names are part of the public interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LetterState {
+    /// It parks nothing.
+    Dead,
+    /// Its command has failed: later commands of its key wait.
+    Parked,
+    /// It waits behind a parked one.
+    Waiting,
+    /// It was run again, to its end.
+    Redriven,
+    /// An operator has given it up.
+    Discarded,
+}
+
+impl LetterState {
+    /// The state as it stands in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Parked => "parked",
+            Self::Waiting => "waiting",
+            Self::Redriven => "redriven",
+            Self::Discarded => "discarded",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Dead, Self::Parked, Self::Waiting, Self::Redriven, Self::Discarded]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+    }
+
+    /// Whether its key is parked because of it.
+    pub fn holds_its_key(self) -> bool {
+        matches!(self, Self::Parked | Self::Waiting)
+    }
+}
+
+impl fmt::Display for LetterState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -80,6 +138,8 @@ pub struct DeadLetter {
     pub code: DeadCode,
     /// What is wrong with it, for a person; escaped, at most 2 KiB.
     pub detail: String,
+    /// What becomes of it.
+    pub state: LetterState,
     /// How often it has been tried, this time included.
     pub attempt: i32,
     /// The command's id, if it could be read.
@@ -174,8 +234,35 @@ pub fn entity_id(key: Option<&[u8]>) -> Option<&str> {
 pub(crate) fn text_or_base64(value: &[u8]) -> Value {
     match std::str::from_utf8(value) {
         Ok(text) if !text.contains('\0') => Value::String(text.to_owned()),
-        _ => json!({ "base64": BASE64.encode(value) }),
+        _ => json!({ "base64": base64(value) }),
     }
+}
+
+/// Headers of a stored record: names and values, in order.
+pub(crate) type StoredHeaders = Vec<(String, Option<Vec<u8>>)>;
+
+/// Headers as [`DeadLetter::headers_json`] has written them.
+///
+/// # Errors
+/// If somebody has changed them by hand.
+pub(crate) fn stored_headers(json: &str) -> Result<StoredHeaders, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Text(String),
+        Bytes { base64: String },
+    }
+    let pairs: Vec<(String, Option<Stored>)> = serde_json::from_str(json)?;
+    let bytes = |stored| match stored {
+        Stored::Text(text) => Ok(text.into_bytes()),
+        Stored::Bytes { base64 } => BASE64.decode(base64).map_err(serde::de::Error::custom),
+    };
+    pairs.into_iter().map(|(name, value)| Ok((name, value.map(bytes).transpose()?))).collect()
+}
+
+/// Bytes as base64 (RFC 4648, padded).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
 }
 
 impl<'a> DeadOutcome<'a> {
@@ -225,6 +312,7 @@ mod tests {
             record: Record::copied(9, 0, Some(b"\xff"), None, headers),
             code,
             detail: "why".into(),
+            state: LetterState::Dead,
             attempt: 1,
             command_id,
             command_type: None,
@@ -239,7 +327,11 @@ mod tests {
             DeadCode::MissingId,
             None,
         );
-        assert_eq!(letter.headers_json(), r#"[["b","x"],["a",{"base64":"AA=="}],["a",{"base64":"//4="}],["n",null]]"#);
+        let stored = letter.headers_json();
+        assert_eq!(stored, r#"[["b","x"],["a",{"base64":"AA=="}],["a",{"base64":"//4="}],["n",null]]"#);
+        let read = stored_headers(&stored).unwrap();
+        let read: Vec<_> = read.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
+        assert_eq!(read, letter.record.headers().collect::<Vec<_>>());
     }
 
     #[test]

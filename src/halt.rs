@@ -19,6 +19,10 @@ pub enum HaltCode {
     DatabaseBehind,
     /// The topic holds records older than the horizon that were never settled.
     BacklogOlderThanHorizon,
+    /// More dead letters in a row than a set ratio: rather a mistake than many.
+    DeadLetterFlood,
+    /// More commands wait behind parked keys than may.
+    ParkedLimit,
     /// The worker can't settle for a reason that no retry mends.
     HandlerFailed,
     /// An operator said so.
@@ -26,13 +30,15 @@ pub enum HaltCode {
 }
 
 impl HaltCode {
-    const ALL: [(HaltCode, &'static str); 8] = [
+    const ALL: [(HaltCode, &'static str); 10] = [
         (HaltCode::LogTruncated, "log-truncated"),
         (HaltCode::LogRecreated, "log-recreated"),
         (HaltCode::CursorBeyondEnd, "cursor-beyond-end"),
         (HaltCode::PartitionsChanged, "partitions-changed"),
         (HaltCode::DatabaseBehind, "database-behind"),
         (HaltCode::BacklogOlderThanHorizon, "backlog-older-than-horizon"),
+        (HaltCode::DeadLetterFlood, "dead-letter-flood"),
+        (HaltCode::ParkedLimit, "parked-limit"),
         (HaltCode::HandlerFailed, "handler-failed"),
         (HaltCode::Operator, "operator"),
     ];
@@ -56,7 +62,9 @@ impl HaltCode {
             Self::PartitionsChanged => "--accept-partitions",
             Self::DatabaseBehind => "--accept-database",
             Self::BacklogOlderThanHorizon => "--accept-expired",
-            Self::HandlerFailed | Self::Operator => return format!("solewriter resume {at} --reason …"),
+            Self::DeadLetterFlood | Self::ParkedLimit | Self::HandlerFailed | Self::Operator => {
+                return format!("solewriter resume {at} --reason …");
+            }
         };
         format!("solewriter resume {at} {choice} --reason …")
     }

@@ -89,6 +89,7 @@ pub mod kafka;
 pub mod local;
 pub mod maintenance;
 pub mod outcome;
+pub mod parked_keys;
 pub mod postgres;
 pub mod record;
 pub mod runtime;

@@ -84,6 +84,13 @@ impl Record {
         Self { offset, timestamp_ms, bytes: bytes.into(), key, value, headers }
     }
 
+    /// The same record with another value.
+    #[must_use]
+    pub fn with_value(&self, value: &[u8]) -> Self {
+        let headers: Vec<Header<'_>> = self.headers().collect();
+        Self::copied(self.offset, self.timestamp_ms, self.key(), Some(value), &headers)
+    }
+
     fn slice(&self, range: &Range<u32>) -> &[u8] {
         &self.bytes[range.start as usize..range.end as usize]
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
-use crate::config::{self, OnFailure, Partitioner, Start};
+use crate::config::{self, Partitioner, Start};
 use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::handlers::EntityHandlers;
@@ -15,9 +15,10 @@ use crate::horizon::Horizon;
 use crate::kafka::{Budget, Consumer, Inspector, Producer};
 use crate::postgres::Store;
 use crate::record::TopicPartition;
+use crate::steps::Parking;
 use crate::steps::fence::Witness;
 use crate::telemetry::Health;
-use crate::writer::{PublishTo, Unpublished};
+use crate::writer::{FloodMax, PublishTo, Unpublished};
 
 /// Limits of a worker, as configured.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Limits {
     pub timed_out_retry_max: Duration,
     /// The client gives up on an answer of the database after this.
     pub answer_wait_max: Duration,
+    /// When dead letters are a flood.
+    pub flood: FloodMax,
     /// How long the writers may take to stop.
     pub drain_timeout: Duration,
     /// How long an id is remembered: milliseconds.
@@ -55,6 +58,10 @@ impl Limits {
             timed_out_retry_max: worker.timed_out_retry_max,
             // the server's own limit comes first, unless the server is gone
             answer_wait_max: config.database.statement_timeout + Duration::from_secs(5),
+            flood: FloodMax {
+                records: worker.dead_letter_flood_records.get(),
+                percent: worker.dead_letter_flood_percent.into(),
+            },
             drain_timeout: worker.drain_timeout,
             window_ms: config.deduplication.window_ms(),
         }
@@ -73,8 +80,8 @@ pub struct Topic {
     pub partitioner: Partitioner,
     /// Where a partition without a row begins.
     pub start: Start,
-    /// What a command that fails on its own account does.
-    pub on_failure: OnFailure,
+    /// What follows when a command fails on its own account.
+    pub parking: Parking,
     /// How many partitions it had when the worker started.
     pub partition_count: i32,
     /// Where outcomes and events go.

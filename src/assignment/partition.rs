@@ -62,6 +62,8 @@ pub struct Partition {
     /// What the writer last reported as its cursor, for the lag.
     cursor: Mutex<Option<Cursor>>,
     running: AtomicBool,
+    /// An operator wants something done with its dead letters.
+    requested: AtomicBool,
     /// Of the oldest record that the writer has in hand; -1: it has none.
     oldest_unsettled_ms: AtomicI64,
     looked_at_offset: AtomicI64,
@@ -80,6 +82,7 @@ impl Partition {
             look: Mutex::new(None),
             cursor: Mutex::new(None),
             running: AtomicBool::new(false),
+            requested: AtomicBool::new(false),
             oldest_unsettled_ms: AtomicI64::new(-1),
             looked_at_offset: AtomicI64::new(-1),
         })
@@ -94,6 +97,7 @@ impl Partition {
             partitioner: self.topic.partitioner,
             payload_bytes_max: self.worker.limits.payload_bytes_max,
             outcome_bytes_max: self.topic.outcome_bytes_max,
+            parking: self.topic.parking,
         }
     }
 
@@ -149,6 +153,16 @@ impl Partition {
     /// Remembers where a partition stands that is not written to.
     pub fn stands_at(&self, cursor: Cursor) {
         *lock(&self.cursor) = Some(cursor);
+    }
+
+    /// Whether an operator wants something done with its dead letters.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// What is known of that.
+    pub fn requested(&self, requested: bool) {
+        self.requested.store(requested, Ordering::Relaxed);
     }
 
     /// Whether nothing was settled since this was last asked.

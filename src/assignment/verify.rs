@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::cursor::{Cursor, Published};
     use crate::fencing_token::{ClaimId, FencingToken};
+    use crate::parked_keys::ParkedKeys;
     use crate::record::TopicPartition;
     use crate::steps::fence::Claimed;
 
@@ -126,6 +127,7 @@ mod tests {
             halted: None,
             accepted_offset: 0,
             claims_without_progress: 1,
+            parked: ParkedKeys::default(),
         }
     }
 

@@ -67,6 +67,9 @@ async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate:
     for row in worker.store.watch(&worker.owner).await? {
         let is = |p: &&Arc<Partition>| *p.source.topic == *row.topic && p.source.partition == row.partition;
         let Some(partition) = partitions.iter().find(is) else { continue };
+        if row.requested {
+            partition.requested(true);
+        }
         // another claim id is another claim: its owner is told by the fence
         let changed = partition.claimed().is_some_and(|claimed| {
             claimed.claim_id().0 == row.claim_id && claimed.token() != FencingToken(row.fencing_token)

@@ -162,7 +162,7 @@ fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> Parti
         end_offset: log.map(|log| log.end_offset),
         lag_records,
         lag_seconds,
-        parked_keys: 0,
+        parked_keys: row.parked_keys,
         halt,
     }
 }
@@ -278,7 +278,7 @@ async fn targeted(store: &Store, target: &Target) -> anyhow::Result<Vec<postgres
     Ok(rows)
 }
 
-fn actor() -> String {
+pub(super) fn actor() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".into());
     format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
 }

@@ -12,10 +12,10 @@ use crate::handlers::{EntityHandlers, Handler};
 use crate::kafka::{InspectError, Inspector};
 use crate::record::{Record, TopicPartition};
 use crate::runtime::worker_time_ms;
-use crate::steps::Rules;
 use crate::steps::decide::called;
 use crate::steps::receive::receive;
 use crate::steps::route::route;
+use crate::steps::{Parking, Rules};
 
 /// Partitions that are looked into, from the first.
 const PARTITIONS_MAX: i32 = 8;
@@ -73,6 +73,7 @@ fn sample(
             partitioner: topic.partitioner,
             payload_bytes_max: usize::MAX,
             outcome_bytes_max: usize::MAX,
+            parking: Parking::default(),
         };
         for record in records {
             sample.judge(record, &rules, worker_time_ms());

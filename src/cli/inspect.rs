@@ -2,7 +2,7 @@
 
 mod command;
 mod entity;
-mod letter;
+pub(super) mod letter;
 mod record;
 mod timeline;
 
@@ -19,7 +19,7 @@ use crate::record::TopicPartition;
 use crate::steps::receive::parse_id;
 
 /// How long one look through a table without a fitting index may take.
-const SCAN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Say what became of a command, an entity or a record
 ///

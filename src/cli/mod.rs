@@ -12,6 +12,7 @@ mod check_sample;
 mod check_sql;
 mod completions;
 mod config;
+mod dead_letters;
 #[cfg(feature = "dev")]
 mod dev;
 mod exit;
@@ -78,6 +79,7 @@ enum Verb {
     Try(try_command::Args),
     Status(status::Args),
     Inspect(inspect::Args),
+    DeadLetters(dead_letters::Args),
     Halt(halt::Args),
     Resume(resume::Args),
     Config(config::Args),
@@ -149,6 +151,7 @@ impl Cli {
             Verb::Try(args) => wait_for(try_command::run(&args, output, &worker, &load()?)),
             Verb::Status(_) => wait_for(status::run(output, &load()?)),
             Verb::Inspect(args) => wait_for(inspect::run(args, output, load()?)),
+            Verb::DeadLetters(args) => wait_for(dead_letters::run(args, output, &load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
         }

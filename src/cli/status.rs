@@ -100,7 +100,7 @@ impl Status {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
-        output::drawn(&table) + &self.halts() + &self.unowned()
+        output::drawn(&table) + &self.halts() + &self.parked() + &self.unowned()
     }
 
     /// Nobody works on these: their last owner is not in the consumer group.
@@ -124,6 +124,23 @@ impl Status {
         format!(
             "\n{sentences}  another worker takes over after the session timeout; if there is none, type: solewriter run\n"
         )
+    }
+
+    /// Keys that wait for an operator.
+    fn parked(&self) -> String {
+        let mut text = String::new();
+        for PartitionStatus { topic, partition, parked_keys, .. } in &self.partitions {
+            if *parked_keys == 0 {
+                continue;
+            }
+            let keys = if *parked_keys == 1 { "1 parked key".to_owned() } else { format!("{parked_keys} parked keys") };
+            let _ = write!(
+                text,
+                "\n{topic}:{partition} has {keys}, whose commands wait behind one that failed\n  look: solewriter \
+                 dead-letters list --topic {topic} --partition {partition} --state parked\n"
+            );
+        }
+        text
     }
 
     fn halts(&self) -> String {

@@ -23,9 +23,9 @@ use crate::outcome::escaped_detail;
 use crate::postgres::{Store, Trial, TrialEnding, Tried};
 use crate::record::{Record, TopicPartition};
 use crate::runtime::worker_time_ms;
-use crate::steps::Rules;
 use crate::steps::decide::{Called, called, part_bytes_max};
 use crate::steps::receive::receive;
+use crate::steps::{Parking, Rules};
 use crate::worker::{MESSAGE_BYTES_MAX, Worker};
 
 /// Run one command in SQL and keep nothing of it
@@ -132,6 +132,7 @@ impl Candidate<'_> {
             partitioner: crate::config::Partitioner::Murmur2,
             payload_bytes_max: config.worker.payload_bytes_max.get(),
             outcome_bytes_max: MESSAGE_BYTES_MAX,
+            parking: Parking::default(),
         };
         let command = receive(record, &rules).map_err(|letter| (letter.code, letter.detail))?;
         let Handler::Sql(call) = &command.command_type.handler else {

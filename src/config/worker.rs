@@ -1,6 +1,6 @@
 //! `[worker]`: the limits of one worker process.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -40,6 +40,17 @@ pub struct Worker {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub timed_out_retry_max: Duration,
+    /// Commands that wait behind one parked key at most; at one more the partition halts,
+    /// parked-limit.
+    pub waiting_per_key_max: NonZeroU64,
+    /// Commands that wait behind all parked keys of a partition at most; at one more it halts,
+    /// parked-limit.
+    pub waiting_max: NonZeroU64,
+    /// Records, of which more than dead_letter_flood_percent are dead: the partition halts,
+    /// dead-letter-flood. Commands behind a parked key are not counted.
+    pub dead_letter_flood_records: NonZeroU64,
+    /// See dead_letter_flood_records; with 100 nothing halts for this.
+    pub dead_letter_flood_percent: u8,
 }
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -55,6 +66,10 @@ impl Default for Worker {
             unpublished_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
             database_backoff_max: Duration::from_secs(5),
             timed_out_retry_max: Duration::from_secs(30),
+            waiting_per_key_max: const { NonZeroU64::new(10_000).unwrap() },
+            waiting_max: const { NonZeroU64::new(100_000).unwrap() },
+            dead_letter_flood_records: const { NonZeroU64::new(1_000).unwrap() },
+            dead_letter_flood_percent: 50,
         }
     }
 }
@@ -67,6 +82,10 @@ impl Worker {
                 self.payload_bytes_max, self.in_flight_bytes_max
             );
             return Err(Invalid::new("worker.payload_bytes_max", problem));
+        }
+        if self.dead_letter_flood_percent > 100 {
+            let problem = format!("{} is more than 100", self.dead_letter_flood_percent);
+            return Err(Invalid::new("worker.dead_letter_flood_percent", problem));
         }
         [
             ("worker.drain_timeout", self.drain_timeout),

@@ -1,12 +1,13 @@
 //! Claiming a partition, and halting one that was claimed.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, PgExecutor};
 use uuid::Uuid;
 
 use super::{Result, Store};
 use crate::cursor::{Cursor, LastSettled, Published};
 use crate::fencing_token::{ClaimId, FencingToken};
 use crate::halt::Halt;
+use crate::parked_keys::ParkedKeys;
 use crate::record::TopicPartition;
 use crate::steps::fence::Claimed;
 
@@ -61,6 +62,8 @@ pub struct Row {
     pub accepted_offset: i64,
     /// Claims that began to decide and have settled nothing, since the last that did.
     pub claims_without_progress: i32,
+    /// The parked keys.
+    pub parked: ParkedKeys,
 }
 
 #[derive(FromRow)]
@@ -83,7 +86,7 @@ struct ClaimedRow {
 }
 
 impl ClaimedRow {
-    fn into_row(self, source: TopicPartition, claim_id: ClaimId) -> Row {
+    fn into_row(self, source: TopicPartition, claim_id: ClaimId, parked: ParkedKeys) -> Row {
         let last = self.last_offset.zip(self.last_timestamp).zip(self.last_checksum);
         Row {
             claimed: Claimed::by_the_database(source, FencingToken(self.fencing_token), claim_id),
@@ -99,8 +102,19 @@ impl ClaimedRow {
             halted: self.halted_code.map(|code| (code, self.halted_detail.unwrap_or_default())),
             accepted_offset: self.accepted_offset,
             claims_without_progress: self.claims_without_progress,
+            parked,
         }
     }
+}
+
+async fn parked_keys<'e>(executor: impl PgExecutor<'e>, source: &TopicPartition) -> Result<ParkedKeys> {
+    let keys: Vec<(String, i64)> =
+        sqlx::query_as("select entity_id, waiting from parked_keys where topic = $1 and partition = $2")
+            .bind(&*source.topic)
+            .bind(source.partition)
+            .fetch_all(executor)
+            .await?;
+    Ok(keys.into_iter().map(|(key, waiting)| (key, u64::try_from(waiting).unwrap_or(0))).collect())
 }
 
 impl Store {
@@ -112,6 +126,7 @@ impl Store {
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Option<Row>> {
         let beginning = request.beginning;
         let halt = beginning.and_then(|beginning| beginning.halt.as_ref());
+        let mut transaction = self.pool.begin().await?;
         let row: Option<ClaimedRow> =
             sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
                 .bind(&*request.source.topic)
@@ -126,9 +141,21 @@ impl Store {
                 .bind(halt.map(|halt| halt.code.to_string()))
                 .bind(halt.map(|halt| &*halt.detail))
                 .bind(halt.and_then(|halt| halt.witnessed).map(|(_, offset)| offset))
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *transaction)
                 .await?;
-        Ok(row.map(|row| row.into_row(request.source.clone(), request.claim_id)))
+        let Some(row) = row else { return Ok(None) };
+        // only the owner changes them
+        let parked = parked_keys(&mut *transaction, request.source).await?;
+        transaction.commit().await?;
+        Ok(Some(row.into_row(request.source.clone(), request.claim_id, parked)))
+    }
+
+    /// The parked keys of a partition.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn parked_keys(&self, source: &TopicPartition) -> Result<ParkedKeys> {
+        parked_keys(&self.pool, source).await
     }
 
     /// Notes that the owner is about to decide its first batch. False: the claim

@@ -39,6 +39,9 @@ pub enum Refusal {
     /// An id is below the horizon, which has moved: decide again.
     #[error("a command id is below the horizon")]
     BelowHorizon,
+    /// A command's key is parked: the writer does not know what the database does, it claims again.
+    #[error("a command of a parked key does not run")]
+    Parked,
     /// The idempotency table has no partition for an id's day: make it.
     #[error("the idempotency table has no partition for the day of an id")]
     DayMissing,
@@ -158,6 +161,7 @@ fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal>
         "SW004" => Refusal::WrongHome(message),
         "SW005" => Refusal::BelowHorizon,
         "SW006" => Refusal::AnotherGroup(message),
+        "SW011" => Refusal::Parked,
         // a command that has to be undone by itself, and one whose outcome is too large
         "SW008" | "SW010" => Refusal::Data(message),
         "23505" if table.is_some_and(|t| t.starts_with("processed_")) => Refusal::Duplicate,

@@ -16,6 +16,8 @@ use crate::record::TopicPartition;
 /// A dead letter, without its raw bytes.
 #[derive(Clone, Debug, FromRow)]
 pub struct StoredLetter {
+    /// Its number.
+    pub dead_letter_id: i64,
     /// The topic.
     pub topic: String,
     /// The partition.
@@ -84,8 +86,8 @@ pub struct EntityQuery<'a> {
     pub rows_max: i64,
 }
 
-const LETTERS: &str = "
-    select topic, partition, \"offset\", code, detail, attempts, state,
+pub(super) const LETTERS: &str = "
+    select dead_letter_id, topic, partition, \"offset\", code, detail, attempts, state,
            (extract(epoch from at) * 1000)::bigint as at_ms,
            (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
            command_id, command_type, entity_type, entity_id
@@ -99,7 +101,7 @@ fn id_floor(time_ms: i64) -> Uuid {
 impl Store {
     /// A transaction for one scan: it may read tables from end to end, and ends
     /// by itself after `timeout`.
-    async fn scan(&self, timeout: Duration) -> Result<Transaction<'_, Postgres>> {
+    pub(super) async fn scan(&self, timeout: Duration) -> Result<Transaction<'_, Postgres>> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query(
             "select set_config('transaction_read_only', 'on', true), set_config('enable_seqscan', 'on', true),

@@ -57,7 +57,9 @@ impl Resume {
             Some(HaltCode::PartitionsChanged) => matches!(self, Self::AcceptPartitions),
             Some(HaltCode::DatabaseBehind) => matches!(self, Self::AcceptDatabase | Self::SkipTo(_)),
             Some(HaltCode::BacklogOlderThanHorizon) => matches!(self, Self::AcceptExpired | Self::SkipTo(_)),
-            Some(HaltCode::Operator | HaltCode::HandlerFailed) => matches!(self, Self::Plain | Self::SkipTo(_)),
+            Some(HaltCode::Operator | HaltCode::HandlerFailed | HaltCode::ParkedLimit | HaltCode::DeadLetterFlood) => {
+                matches!(self, Self::Plain | Self::SkipTo(_))
+            }
             None => false,
         }
     }
@@ -210,7 +212,7 @@ async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout:
     }
 }
 
-async fn audit(
+pub(super) async fn audit(
     transaction: &mut PgConnection,
     action: &OperatorAction<'_>,
     name: &str,

@@ -151,7 +151,8 @@ impl Store {
             return Ok(HashMap::new());
         }
         let rows: Vec<DeadRow> = sqlx::query_as(
-            "select dead_letter_id, \"offset\", key, code, detail, attempts,
+            "select dead_letter_id, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
+                    case state when 'discarded' then 'an operator has discarded it' else detail end as detail, attempts,
                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
                     command_id, command_type, entity_type, entity_id, traceparent
                from dead_letters where dead_letter_id = any ($1)",

@@ -66,7 +66,8 @@ impl Store {
                  ('partitions', 'select,insert,update'), ('command_types', 'select,insert'),
                  ('processed_timed', 'select,insert'), ('processed_untimed', 'select,insert'),
                  ('processed_commands', 'select'), ('entities', 'select,insert,update'),
-                 ('dead_letters', 'select,insert'), ('batches', 'select,insert,delete'),
+                 ('dead_letters', 'select,insert,update'),
+                 ('parked_keys', 'select,insert,update,delete'), ('requests', 'select,update'), ('batches', 'select,insert,delete'),
                  ('horizon', 'select,update'))
              select privilege || ' on ' || name
                from needed, unnest(string_to_array(privileges, ',')) as privilege

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 use sqlx::postgres::PgDatabaseError;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Error, Refusal, Result, Store};
@@ -9,7 +10,7 @@ use crate::cursor::{Cursor, Published};
 use crate::fencing_token::FencingToken;
 use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome};
 use crate::steps::commit::{Answer, Held, Settlement};
-use crate::steps::decide::{Decision, Owed};
+use crate::steps::decide::{Decision, Owed, Settles};
 use crate::steps::fence::Claimed;
 
 /// What rides along with a settlement, or is recorded while there is none.
@@ -213,7 +214,7 @@ impl OwedColumns {
 const SETTLE: &str = "select * from settle_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
      $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, \
      $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, \
-     $60)";
+     $60, $61)";
 
 impl Store {
     /// Settles one batch in one round trip: everything or nothing.
@@ -232,7 +233,13 @@ impl Store {
         let commands = Commands::of(decision, type_id);
         let owed = OwedColumns::of(decision);
         let entities = &decision.entities;
-        let dead = &decision.dead;
+        let (read, changed) = match &decision.settles {
+            Settles::Log { first_offset, last } => (Some((*first_offset, *last)), None),
+            Settles::Letters(changes) => (None, Some(Json(changes))),
+        };
+        let last = read.map(|(_, last)| last);
+        // letters that are dead again have their row
+        let dead = if read.is_some() { decision.dead.as_slice() } else { &[] };
         let row: AnswerRow = sqlx::query_as(SETTLE)
             // (a)
             .bind(&*claimed.source().topic)
@@ -244,10 +251,10 @@ impl Store {
             .bind(cursor.decision_id)
             .bind(settlement.decision_id)
             .bind(settlement.next_cursor().next_offset)
-            .bind(decision.first_offset)
-            .bind(decision.last.offset)
-            .bind(decision.last.timestamp_ms)
-            .bind(i64::from(decision.last.checksum))
+            .bind(read.map_or(cursor.next_offset, |(first_offset, _)| first_offset))
+            .bind(last.map(|last| last.offset))
+            .bind(last.map(|last| last.timestamp_ms))
+            .bind(last.map(|last| i64::from(last.checksum)))
             .bind(progress.published.batch_seq)
             .bind(progress.published.next_offset)
             .bind(progress.log_time_ms)
@@ -290,7 +297,7 @@ impl Store {
             .bind(dead.iter().map(|d| d.headers_json()).collect::<Vec<_>>())
             .bind(dead.iter().map(|d| d.code.as_str()).collect::<Vec<_>>())
             .bind(dead.iter().map(|d| &*d.detail).collect::<Vec<_>>())
-            .bind(dead.iter().map(|_| "dead").collect::<Vec<_>>())
+            .bind(dead.iter().map(|d| d.state.as_str()).collect::<Vec<_>>())
             .bind(dead.iter().map(|d| d.record.time_ms()).collect::<Vec<_>>())
             .bind(dead.iter().map(|d| d.command_id).collect::<Vec<_>>())
             .bind(dead.iter().map(|d| d.command_type.as_deref()).collect::<Vec<_>>())
@@ -299,6 +306,7 @@ impl Store {
             .bind(&owed.command_ids)
             .bind(&owed.repeats)
             .bind(&owed.dead_after)
+            .bind(changed)
             .fetch_one(if decision.serializable { &self.serializable } else { &self.pool })
             .await
             .map_err(|error| self.refusal_of_settlement(error))?;

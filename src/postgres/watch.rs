@@ -17,6 +17,8 @@ pub struct Watched {
     pub fencing_token: i64,
     /// The row's claim.
     pub claim_id: Uuid,
+    /// Whether something is requested of its dead letters.
+    pub requested: bool,
 }
 
 /// A partition as `status` shows it.
@@ -38,6 +40,8 @@ pub struct PartitionStatus {
     pub halted_code: Option<String>,
     /// The halt's detail.
     pub halted_detail: Option<String>,
+    /// Keys behind a dead letter.
+    pub parked_keys: i64,
 }
 
 impl Store {
@@ -46,10 +50,15 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn watch(&self, owner: &str) -> Result<Vec<Watched>> {
-        Ok(sqlx::query_as("select topic, partition, fencing_token, claim_id from partitions where owner = $1")
-            .bind(owner)
-            .fetch_all(&self.pool)
-            .await?)
+        Ok(sqlx::query_as(
+            "select p.topic, p.partition, p.fencing_token, p.claim_id,
+                    exists (select from requests r
+                             where r.topic = p.topic and r.partition = p.partition and r.state = 'open') as requested
+               from partitions p where p.owner = $1",
+        )
+        .bind(owner)
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// All partitions, in order.
@@ -59,8 +68,10 @@ impl Store {
     pub async fn status(&self) -> Result<Vec<PartitionStatus>> {
         Ok(sqlx::query_as(
             "select topic, partition, owner, fencing_token, next_offset, published_offset,
-                    halted_code, halted_detail
-               from partitions order by topic, partition",
+                    halted_code, halted_detail,
+                    (select count(*) from parked_keys k
+                      where k.topic = p.topic and k.partition = p.partition) as parked_keys
+               from partitions p order by topic, partition",
         )
         .fetch_all(&self.pool)
         .await?)

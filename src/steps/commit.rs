@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::decide::{Decision, Owed};
+use super::decide::{Decision, Owed, Settles};
 use super::fence::Claimed;
 use crate::cursor::Cursor;
 use crate::dead_letter::DeadLetter;
@@ -166,7 +166,10 @@ impl Settlement {
     /// The cursor that the partition has once this is durable.
     pub fn next_cursor(&self) -> Cursor {
         Cursor {
-            next_offset: self.decision.last.offset + 1,
+            next_offset: match &self.decision.settles {
+                Settles::Log { last, .. } => last.offset + 1,
+                Settles::Letters(_) => self.cursor.next_offset,
+            },
             batch_seq: self.cursor.batch_seq + 1,
             decision_id: Some(self.decision_id),
         }

@@ -4,6 +4,7 @@
 
 mod encode;
 mod handle;
+mod redrive;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,14 +16,19 @@ use self::encode::storable;
 #[cfg(feature = "cli")]
 pub(crate) use self::handle::called;
 use self::handle::{Handled, handle};
+pub use self::redrive::{Action, LetterChange, LetterChanges, Requested, redrive};
 use super::Rules;
 use super::deduplicate::{Deduplicator, Verdict};
+use super::receive::Fault;
 use crate::command::Command;
+use crate::config::OnFailure;
 use crate::cursor::LastSettled;
-use crate::dead_letter::{DeadCode, DeadLetter};
+use crate::dead_letter::{DeadCode, DeadLetter, LetterState};
+use crate::halt::{Halt, HaltCode};
 use crate::handlers::State;
 use crate::handlers::sql::Write;
 use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome};
+use crate::parked_keys::ParkedKeys;
 use crate::record::Record;
 
 /// A received record: a command on its own partition, or a dead letter.
@@ -105,10 +111,8 @@ pub enum Owed {
 /// What is decided of a batch: a value. Nothing has happened yet.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// Offset of the batch's first record.
-    pub first_offset: i64,
-    /// The record that the cursor will stand behind.
-    pub last: LastSettled,
+    /// What it settles.
+    pub settles: Settles,
     /// The new final outcomes, in order. Empty, or else `called` is.
     pub outcomes: Vec<Arc<FinalOutcome>>,
     /// The commands that the database decides, in order.
@@ -123,9 +127,39 @@ pub struct Decision {
     pub owed: Vec<Owed>,
     /// Every entity that a decision rests on, sorted by id.
     pub entities: Vec<EntityChange>,
+    /// The parked keys after it.
+    pub parked: ParkedKeys,
+}
+
+/// What a batch settles.
+#[derive(Clone, Debug)]
+pub enum Settles {
+    /// Records of the log.
+    Log {
+        /// Offset of the first.
+        first_offset: i64,
+        /// The record that the cursor will stand behind.
+        last: LastSettled,
+    },
+    /// Dead letters, again. The cursor stays.
+    Letters(LetterChanges),
 }
 
 impl Decision {
+    fn new(settles: Settles, batch: &[Routed], parked: ParkedKeys) -> Self {
+        Self {
+            settles,
+            outcomes: Vec::with_capacity(batch.len()),
+            called: Vec::new(),
+            writes: Vec::new(),
+            serializable: batch.iter().flatten().any(|command| command.command_type.is_serializable()),
+            dead: Vec::new(),
+            owed: Vec::with_capacity(batch.len()),
+            entities: Vec::new(),
+            parked,
+        }
+    }
+
     /// Whether a team's own statements run in its commit.
     pub fn runs_in_database(&self) -> bool {
         !self.called.is_empty() || !self.writes.is_empty()
@@ -163,36 +197,38 @@ pub struct Caution {
     pub judged: HashMap<i64, Judgement>,
 }
 
-/// An entity's new state cannot be stored: decide again, carefully.
+/// Why a batch is not decided.
 #[derive(Debug)]
-pub struct Unstorable;
+pub enum Undecided {
+    /// An entity's new state cannot be stored: decide again, carefully.
+    Unstorable,
+    /// The partition halts at the n-th item of the batch; those before it may be settled.
+    Halts(usize, Halt),
+}
 
 /// Decides a batch, which is not empty.
 ///
 /// # Errors
-/// If a state cannot be stored; decide again with [`Caution::encode_each`].
+/// [`Undecided`]: nothing is decided; the entities are spent.
 pub fn decide(
     batch: &[Routed],
     rules: &Rules,
     deduplicator: &mut Deduplicator,
     entities: &mut Entities,
+    parked: ParkedKeys,
     caution: &Caution,
-) -> Result<Decision, Unstorable> {
+) -> Result<Decision, Undecided> {
     let last = record_of(batch.last().expect("a batch is not empty"));
-    let mut decision = Decision {
+    let settles = Settles::Log {
         first_offset: record_of(&batch[0]).offset,
         last: LastSettled { offset: last.offset, timestamp_ms: last.timestamp_ms, checksum: last.checksum() },
-        outcomes: Vec::with_capacity(batch.len()),
-        called: Vec::new(),
-        writes: Vec::new(),
-        serializable: batch.iter().flatten().any(|command| command.command_type.is_serializable()),
-        dead: Vec::new(),
-        owed: Vec::with_capacity(batch.len()),
-        entities: Vec::new(),
     };
-    for routed in batch {
+    let mut decision = Decision::new(settles, batch, parked);
+    for (n, routed) in batch.iter().enumerate() {
         match routed {
-            Ok(command) => decision.judge(command, rules, deduplicator, entities, caution),
+            Ok(command) => decision
+                .judge(command, rules, deduplicator, entities, caution)
+                .map_err(|halt| Undecided::Halts(n, halt))?,
             Err(letter) => decision.die((**letter).clone()),
         }
     }
@@ -216,28 +252,78 @@ impl Decision {
         deduplicator: &mut Deduplicator,
         entities: &mut Entities,
         caution: &Caution,
-    ) {
+    ) -> Result<(), Halt> {
         match deduplicator.judge(command) {
-            Verdict::Duplicate(outcome) => return self.owed.push(Owed::Repeat(outcome)),
-            Verdict::DuplicateOfCalled(n) => return self.owed.push(Owed::CalledRepeat(n)),
-            Verdict::Dead(fault) => return self.die(command.dead(fault)),
-            Verdict::Fresh => {}
+            Verdict::Duplicate(outcome) => self.owed.push(Owed::Repeat(outcome)),
+            Verdict::DuplicateOfCalled(n) => self.owed.push(Owed::CalledRepeat(n)),
+            Verdict::Dead(fault) => self.die(command.dead(fault)),
+            Verdict::Fresh if self.parked.contains(command.entity_id()) => return self.wait(command, rules),
+            Verdict::Fresh => match handle(command, rules, entities, caution) {
+                Ok(handled) => self.handled(handled, deduplicator),
+                Err(fault) => return self.fail(command, fault, rules),
+            },
         }
-        match handle(command, rules, entities, caution) {
-            Ok(Handled::Decided(outcome, writes)) => {
+        Ok(())
+    }
+
+    fn handled(&mut self, handled: Handled, deduplicator: &mut Deduplicator) {
+        match handled {
+            Handled::Decided(outcome, writes) => {
                 self.writes.extend(writes);
                 let outcome = Arc::new(outcome);
                 deduplicator.settled(outcome.clone());
                 self.owed.push(Owed::Outcome(outcome.clone()));
                 self.outcomes.push(outcome);
             }
-            Ok(Handled::InDatabase(called)) => {
+            Handled::InDatabase(called) => {
                 deduplicator.called(&called.delivery, self.called.len());
                 self.owed.push(Owed::Called(self.called.len()));
                 self.called.push(called);
             }
-            Err(fault) => self.die(command.dead(fault)),
         }
+    }
+
+    /// The delivery is dead. A command that has failed on its own account parks its key.
+    fn fail(&mut self, command: &Command, fault: Fault, rules: &Rules) -> Result<(), Halt> {
+        let letter = command.dead(fault);
+        if !letter.code.parks() {
+            self.die(letter);
+            return Ok(());
+        }
+        match rules.parking.on_failure {
+            OnFailure::Skip => self.die(letter),
+            OnFailure::ParkKey => {
+                self.parked.park(command.entity_id());
+                self.die(DeadLetter { state: LetterState::Parked, ..letter });
+            }
+            OnFailure::HaltPartition => {
+                let at = format_args!("{}:{}", rules.source, command.record.offset);
+                let detail = format!("the command at {at} failed, {}: {}", letter.code, letter.detail);
+                return Err(Halt::new(HaltCode::HandlerFailed, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The command waits behind a parked one of its key.
+    fn wait(&mut self, command: &Command, rules: &Rules) -> Result<(), Halt> {
+        let key = command.entity_id();
+        let limit = |what: &str, count: u64| {
+            let detail = format!(
+                "{count} commands wait {what}, no more may: redrive or discard them, see solewriter dead-letters list"
+            );
+            Err(Halt::new(HaltCode::ParkedLimit, detail))
+        };
+        if self.parked.waiting(key) >= rules.parking.waiting_per_key_max {
+            return limit(&format!("behind the parked key {key:?}"), self.parked.waiting(key));
+        }
+        if self.parked.waiting_in_all() >= rules.parking.waiting_max {
+            return limit("behind parked keys of the partition", self.parked.waiting_in_all());
+        }
+        self.parked.add(key, 1);
+        let letter = command.dead((DeadCode::ParkedKey, "its key waits behind a dead letter".to_owned()));
+        self.die(DeadLetter { state: LetterState::Waiting, ..letter });
+        Ok(())
     }
 
     fn die(&mut self, letter: DeadLetter) {
@@ -246,12 +332,12 @@ impl Decision {
     }
 }
 
-fn changes(entities: &Entities) -> Result<Vec<EntityChange>, Unstorable> {
+fn changes(entities: &Entities) -> Result<Vec<EntityChange>, Undecided> {
     let mut changes = Vec::with_capacity(entities.len());
     for (entity_id, entity) in entities {
         let change = match &entity.state {
             Ok(state) if entity.version > entity.base.unwrap_or(0) => {
-                Some((entity.version, storable(&**state).map_err(|_| Unstorable)?))
+                Some((entity.version, storable(&**state).map_err(|_| Undecided::Unstorable)?))
             }
             _ => None,
         };
@@ -263,170 +349,4 @@ fn changes(entities: &Entities) -> Result<Vec<EntityChange>, Unstorable> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-    use serde::{Deserialize, Serialize};
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::config::Partitioner;
-    use crate::handlers::rust::EntityBuilder;
-    use crate::handlers::{Context, Rejection};
-    use crate::horizon::Horizon;
-    use crate::record::TopicPartition;
-    use crate::steps::receive::receive;
-
-    #[derive(Clone, Default, Serialize, Deserialize)]
-    struct Account {
-        balance: i64,
-        note: String,
-    }
-
-    #[derive(Deserialize)]
-    struct Change {
-        by: i64,
-        #[serde(default)]
-        note: String,
-    }
-
-    pub(crate) fn rules() -> Rules {
-        let handlers = EntityBuilder::<Account>::new("account")
-            .on("account.open", |account: &mut Account, change: Change, cx: &mut Context<'_>| {
-                assert!(change.by != 13, "unlucky");
-                if account.balance + change.by < 0 {
-                    return Err(Rejection::new("insufficient-funds"));
-                }
-                account.balance += change.by;
-                account.note = change.note;
-                cx.emit("account.opened", &change.by);
-                Ok(account.balance)
-            })
-            .into_handlers();
-        Rules {
-            source: TopicPartition::new("t", 0),
-            handlers: Arc::new(handlers),
-            partition_count: 1,
-            partitioner: Partitioner::Murmur2,
-            payload_bytes_max: 1000,
-            outcome_bytes_max: 10_000,
-        }
-    }
-
-    fn item(offset: i64, id: u128, key: &str, data: &str) -> Routed {
-        let id = Uuid::from_u128(id).to_string();
-        let headers = [(&b"ce_id"[..], Some(id.as_bytes())), (b"ce_type", Some(b"account.open"))];
-        receive(Record::copied(offset, 5, Some(key.as_bytes()), Some(data.as_bytes()), &headers), &rules())
-    }
-
-    fn absent(keys: &[&str]) -> Entities {
-        let entity = || Entity { base: None, version: 0, state: Ok(rules().handlers.initial()) };
-        keys.iter().map(|key| ((*key).into(), entity())).collect()
-    }
-
-    fn decided(batch: &[Routed], caution: &Caution) -> Result<Decision, Unstorable> {
-        let mut deduplicator = Deduplicator::new(HashMap::new(), Horizon(i64::MIN), 0);
-        decide(batch, &rules(), &mut deduplicator, &mut absent(&["a", "b"]), caution)
-    }
-
-    #[test]
-    fn a_batch_is_coalesced_to_one_change_per_entity_and_rejections_check_their_version() {
-        let batch = [item(1, 1, "b", r#"{"by":1}"#), item(2, 2, "a", r#"{"by":-1}"#), item(3, 3, "b", r#"{"by":2}"#)];
-        let decision = decided(&batch, &Caution::default()).unwrap();
-        assert_eq!(decision.outcomes.iter().map(|o| o.version).collect::<Vec<_>>(), [1, 0, 2]);
-        let state = r#"{"balance":3,"note":""}"#.to_owned();
-        assert_eq!(
-            decision.entities,
-            [
-                EntityChange { entity_id: "a".into(), base: None, change: None },
-                EntityChange { entity_id: "b".into(), base: None, change: Some((2, state)) },
-            ]
-        );
-        assert_eq!((decision.first_offset, decision.last.offset), (1, 3));
-    }
-
-    #[test]
-    fn a_repeat_in_the_batch_is_a_duplicate_unless_its_first_copy_is_dead() {
-        let batch = [
-            item(1, 1, "a", r#"{"by":"x"}"#),
-            item(2, 1, "a", r#"{"by":"x"}"#),
-            item(3, 1, "a", r#"{"by":1}"#),
-            item(4, 1, "a", r#"{"by":1}"#),
-            item(5, 1, "a", r#"{"by":2}"#),
-        ];
-        let decision = decided(&batch, &Caution::default()).unwrap();
-        let codes: Vec<_> = decision.dead.iter().map(|letter| letter.code).collect();
-        assert_eq!(codes, [DeadCode::MalformedPayload, DeadCode::MalformedPayload, DeadCode::IdReuse]);
-        assert_eq!(decision.outcomes.len(), 1);
-        assert!(matches!(&decision.owed[3], Owed::Repeat(outcome) if outcome.delivery.offset == 3));
-    }
-
-    #[test]
-    fn a_panic_leaves_the_state_untouched() {
-        let batch = [item(1, 1, "a", r#"{"by":1}"#), item(2, 2, "a", r#"{"by":13}"#), item(3, 3, "a", r#"{"by":1}"#)];
-        let decision = decided(&batch, &Caution::default()).unwrap();
-        assert_eq!(decision.dead[0].code, DeadCode::HandlerFailed);
-        assert_eq!(decision.outcomes.last().unwrap().version, 2);
-    }
-
-    #[test]
-    fn a_state_that_postgres_cannot_hold_is_found_by_deciding_carefully() {
-        let batch = [item(1, 1, "a", r#"{"by":1,"note":"\u0000"}"#), item(2, 2, "a", r#"{"by":1,"note":"\\u0000"}"#)];
-        // the second command's state replaces the first's, so the batch as a whole is storable
-        assert!(decided(&batch, &Caution::default()).is_ok());
-        assert!(decided(&batch[..1], &Caution::default()).is_err());
-        let careful = Caution { encode_each: true, ..Caution::default() };
-        let decision = decided(&batch, &careful).unwrap();
-        assert_eq!(decision.dead[0].code, DeadCode::HandlerFailed);
-        assert_eq!(decision.outcomes.len(), 1);
-    }
-
-    #[test]
-    fn only_a_json_object_is_a_payload() {
-        for payload in [
-            "[1]",
-            "1",
-            "",
-            "null",
-            "\u{a0}{}",
-            r#"{"by":1.5}"#,
-            r#"{"by":1e400000}"#,
-            r#"{"by":1,"by":2}"#,
-            r#"{"by":1} x"#,
-        ] {
-            let decision = decided(&[item(1, 1, "a", payload)], &Caution::default()).unwrap();
-            assert_eq!(decision.dead.len(), 1, "{payload}");
-            assert_eq!(decision.dead[0].code, DeadCode::MalformedPayload, "{payload}");
-        }
-        let deep = format!(r#"{{"x":{}1{},"y":1e400000,"by":1}}"#, "[".repeat(400), "]".repeat(400));
-        assert_eq!(decided(&[item(1, 1, "a", &deep)], &Caution::default()).unwrap().outcomes.len(), 1);
-    }
-
-    proptest! {
-        /// The oracle is the sum over distinct ids in order: however the log is
-        /// cut into batches, the outcomes are the same.
-        #[test]
-        fn batching_never_changes_an_outcome(
-            log in prop::collection::vec((0u128..12, 0usize..2, -5i64..6), 1..30),
-            cuts in prop::collection::vec(1usize..8, 1..30),
-        ) {
-            let items: Vec<Routed> = log.iter().enumerate()
-                .map(|(at, (id, key, by))| item(at as i64, 1 + id, ["a", "b"][*key], &format!(r#"{{"by":{by}}}"#)))
-                .collect();
-            let run = |sizes: &mut dyn Iterator<Item = usize>| {
-                let mut entities = absent(&["a", "b"]);
-                let mut known = HashMap::new();
-                let (mut at, mut seen) = (0, Vec::new());
-                while at < items.len() {
-                    let to = items.len().min(at + sizes.next().unwrap_or(usize::MAX / 2));
-                    let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
-                    let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, &Caution::default()) else { break };
-                    known.extend(decision.outcomes.iter().map(|o| (o.delivery.command_id, o.clone())));
-                    seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
-                    at = to;
-                }
-                seen
-            };
-            prop_assert_eq!(run(&mut std::iter::empty()), run(&mut cuts.into_iter()));
-        }
-    }
-}
+pub(crate) mod tests;

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Partitioner;
+use crate::config::{OnFailure, Partitioner};
 use crate::handlers::EntityHandlers;
 use crate::record::TopicPartition;
 
@@ -44,4 +44,23 @@ pub struct Rules {
     pub payload_bytes_max: usize,
     /// An outcome or event longer than this cannot be published: bytes.
     pub outcome_bytes_max: usize,
+    /// What follows when a command fails on its own account.
+    pub parking: Parking,
+}
+
+/// What follows when a command fails on its own account, and how much may wait behind such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    /// The topic's policy.
+    pub on_failure: OnFailure,
+    /// Commands that wait behind one key at most.
+    pub waiting_per_key_max: u64,
+    /// Commands that wait behind all keys of the partition at most.
+    pub waiting_max: u64,
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Self { on_failure: OnFailure::default(), waiting_per_key_max: u64::MAX, waiting_max: u64::MAX }
+    }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Rules;
 use crate::command::{Command, Fingerprint};
-use crate::dead_letter::{DeadCode, DeadLetter, entity_id};
+use crate::dead_letter::{DeadCode, DeadLetter, LetterState, entity_id};
 use crate::outcome::escaped_detail;
 use crate::record::Record;
 
@@ -167,6 +167,7 @@ impl Envelope {
             record,
             code,
             detail: escaped_detail(detail),
+            state: LetterState::Dead,
             attempt: 1,
             command_id: self.id.and_then(Result::ok),
             command_type: self.command_type.map(|name| name.replace('\0', "\u{fffd}")),
@@ -200,6 +201,7 @@ impl Command {
             record: self.record.clone(),
             code,
             detail: escaped_detail(&detail),
+            state: LetterState::Dead,
             attempt: 1,
             command_id: Some(self.id),
             command_type: Some(self.command_type.name.to_string()),

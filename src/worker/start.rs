@@ -14,6 +14,7 @@ use crate::horizon::Horizon;
 use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, Topics};
 use crate::postgres::{self, ReachError, SchemaState, Store};
 use crate::runtime::{Limits, Runtime, Topic};
+use crate::steps::Parking;
 use crate::telemetry::Health;
 use crate::writer::{PublishTo, backoff};
 
@@ -154,7 +155,11 @@ async fn topics(
             type_ids: Arc::new(number),
             partitioner: topic.partitioner,
             start: topic.start,
-            on_failure: topic.on_failure,
+            parking: Parking {
+                on_failure: topic.on_failure,
+                waiting_per_key_max: config.worker.waiting_per_key_max.get(),
+                waiting_max: config.worker.waiting_max.get(),
+            },
             partition_count,
             publish_to,
             outcome_bytes_max,

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::command::Command;
 use crate::dead_letter::DeadCode;
 use crate::record::Record;
 use crate::steps::Rules;
-use crate::steps::decide::{Caution, Decision, Routed, record_of};
+use crate::steps::decide::{Caution, Decision, Requested, Routed, record_of};
 use crate::steps::receive::receive;
 use crate::steps::route::route;
 
@@ -16,22 +17,59 @@ use crate::steps::route::route;
 /// they can be decided again.
 pub(super) struct Batch {
     pub items: Vec<Routed>,
+    /// What is requested of each, if they are dead letters: they stay requested
+    /// until that is durable, so the end of such a batch may be dropped.
+    pub requested: Vec<Requested>,
 }
 
 impl Batch {
     /// Steps 1 and 2.
     pub fn receive(records: &mut Vec<Record>, rules: &Rules) -> Self {
         let routed = |record| receive(record, rules).and_then(|command| route(command, rules));
-        Self { items: records.drain(..).map(routed).collect() }
+        Self { items: records.drain(..).map(routed).collect(), requested: Vec::new() }
     }
 
+    /// The same for dead letters. An edited one keeps the fingerprint of the
+    /// command that it corrects.
+    pub fn requested(letters: Vec<(Record, Requested)>, rules: &Rules) -> Self {
+        let routed = |record| receive(record, rules).and_then(|command| route(command, rules));
+        let item = |(record, requested): (Record, Requested)| {
+            let edited = requested.edited_value.as_deref().map(|value| record.with_value(value));
+            let item = match (routed(record), edited) {
+                (item, None) => item,
+                (Ok(original), Some(edited)) => {
+                    routed(edited).map(|command| Command { fingerprint: original.fingerprint, ..command })
+                }
+                (Err(_), Some(edited)) => routed(edited),
+            };
+            (item, requested)
+        };
+        let (items, requested) = letters.into_iter().map(item).unzip();
+        Self { items, requested }
+    }
+
+    /// Whether it changes dead letters, instead of settling records of the log.
+    pub fn is_requested(&self) -> bool {
+        !self.requested.is_empty()
+    }
+
+    /// All from the n-th item on.
+    pub fn split_off(&mut self, n: usize) -> Self {
+        let requested = self.requested.split_off(n.min(self.requested.len()));
+        Self { items: self.items.split_off(n), requested }
+    }
+
+    /// The bytes that its records hold of the budget.
     pub fn size_bytes(&self) -> usize {
+        if self.is_requested() {
+            return 0;
+        }
         self.items.iter().map(|item| record_of(item).size_bytes()).sum()
     }
 
     /// The time of its first record, milliseconds since 1970.
     pub fn first_time_ms(&self) -> Option<i64> {
-        self.items.first().map(|item| record_of(item).timestamp_ms)
+        self.items.first().filter(|_| !self.is_requested()).map(|item| record_of(item).timestamp_ms)
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &Uuid> {
@@ -77,6 +115,8 @@ fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
 #[derive(Default)]
 pub(super) struct Again {
     items: VecDeque<Routed>,
+    /// A batch of dead letters.
+    requested: Option<Batch>,
     /// Look every id up: the commit has found one that was settled before.
     pub look_up_all: bool,
     pub caution: Caution,
@@ -87,6 +127,10 @@ pub(super) struct Again {
 impl Again {
     /// Puts a batch in front of what waits.
     pub fn push_front(&mut self, batch: Batch) {
+        if batch.is_requested() {
+            self.requested = Some(batch);
+            return;
+        }
         for item in batch.items.into_iter().rev() {
             self.items.push_front(item);
         }
@@ -94,32 +138,40 @@ impl Again {
 
     /// Puts a batch behind what waits.
     pub fn push_back(&mut self, batch: Batch) {
+        if batch.is_requested() {
+            self.requested = Some(batch);
+            return;
+        }
         self.items.extend(batch.items);
     }
 
     /// Drops what an earlier attempt has settled after all. Returns its bytes.
     pub fn drop_below(&mut self, next_offset: i64) -> usize {
-        let before = Batch { items: std::mem::take(&mut self.items).into() };
+        let items = std::mem::take(&mut self.items);
         let (settled, open): (Vec<Routed>, Vec<Routed>) =
-            before.items.into_iter().partition(|item| record_of(item).offset < next_offset);
+            items.into_iter().partition(|item| record_of(item).offset < next_offset);
         self.items = open.into();
-        Batch { items: settled }.size_bytes()
+        Batch { items: settled, requested: Vec::new() }.size_bytes()
     }
 
     /// Whether nothing is to be decided again.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.requested.is_none()
     }
 
     /// The next batch to decide again, if there is one.
     pub fn take(&mut self, commands_max: usize) -> Option<Batch> {
+        if let Some(mut batch) = self.requested.take() {
+            batch.split_off(alike(batch.items.iter()).min(commands_max));
+            return Some(batch);
+        }
         let count = alike(self.items.iter()).min(commands_max);
-        (count > 0).then(|| Batch { items: self.items.drain(..count).collect() })
+        (count > 0).then(|| Batch { items: self.items.drain(..count).collect(), requested: Vec::new() })
     }
 
     /// A batch of these is durable: once all are, caution ends.
     pub fn settled(&mut self) {
-        if self.items.is_empty() {
+        if self.is_empty() {
             *self = Self::default();
         }
     }

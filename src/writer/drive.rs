@@ -7,6 +7,7 @@
 mod conclude;
 mod progress;
 mod reads;
+mod requested;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::batch::{Again, Batch};
 use super::batch_size::BatchSize;
 use super::cache::{Cache, RecentIds};
 use super::clock::DatabaseClock;
+use super::flood::Flood;
 use super::publisher::Publisher;
 use super::settle::{Answered, Sending};
 use crate::assignment::{Claim, Partition};
@@ -27,11 +29,12 @@ use crate::cursor::Cursor;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Looks;
 use crate::kafka::Lane;
+use crate::parked_keys::ParkedKeys;
 use crate::postgres::{Progress, Refusal};
 use crate::record::Record;
 use crate::steps::Rules;
 use crate::steps::commit::{Running, Settlement};
-use crate::steps::decide::{Decision, Unstorable, decide, part_bytes_max};
+use crate::steps::decide::{Decision, Settles, Undecided, decide, part_bytes_max, redrive};
 use crate::telemetry::{PartitionState, metrics};
 
 /// How often the watermark is recorded while no batch carries it.
@@ -84,6 +87,9 @@ pub struct Writer<'p> {
     clock: DatabaseClock,
     again: Again,
     batch_size: BatchSize,
+    /// The keys that are parked once what is durable counts.
+    parked: ParkedKeys,
+    flood: Flood,
     /// So many of the next batches name the commands that raise.
     careful_batches: u32,
     publisher: Publisher,
@@ -136,6 +142,7 @@ impl<'p> Writer<'p> {
         let worker = &partition.worker;
         let commands_max = worker.limits.batch_commands_max.get();
         let published = claim.row.published;
+        partition.gauges.parked_keys(claim.row.parked.len());
         let publisher = Publisher::start(partition, published);
         publisher.publish_through(claim.row.cursor);
         Self {
@@ -150,6 +157,8 @@ impl<'p> Writer<'p> {
             clock: DatabaseClock::read(claim.database_time_ms),
             again: Again::default(),
             batch_size: BatchSize::new(if claim.careful { 1 } else { commands_max }, commands_max),
+            parked: claim.row.parked.clone(),
+            flood: Flood::new(worker.limits.flood),
             careful_batches: 0,
             publisher,
             looks: Looks::default(),
@@ -220,8 +229,12 @@ impl<'p> Writer<'p> {
         {
             return Ok(Some(batch));
         }
+        let is_requested = self.partition.is_requested();
+        if is_requested && in_flight.is_none() {
+            return self.requested().await;
+        }
         let worker = &self.partition.worker;
-        let may_receive = self.again.is_empty();
+        let may_receive = self.again.is_empty() && !is_requested;
         tokio::select! {
             biased;
             () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
@@ -278,7 +291,7 @@ impl<'p> Writer<'p> {
     }
 
     /// Steps 3 to 5. `None`: it can be decided only after the batch before.
-    async fn decide(&mut self, batch: Batch, in_flight: Option<&InFlight>) -> Step<Option<Decided>> {
+    async fn decide(&mut self, mut batch: Batch, in_flight: Option<&InFlight>) -> Step<Option<Decided>> {
         let before = in_flight.map(|in_flight| &*in_flight.decided.decision);
         if before.is_some_and(|before| batch.repeats(before)) {
             // how the first copy ends is known when that is durable
@@ -287,13 +300,25 @@ impl<'p> Writer<'p> {
         }
         loop {
             let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
-            match decide(&batch.items, &self.rules, &mut deduplicator, &mut entities, &self.again.caution) {
+            let parked = before.map_or(&self.parked, |before| &before.parked).clone();
+            let (rules, caution) = (&self.rules, &self.again.caution);
+            let decided = if batch.is_requested() {
+                redrive(&batch.items, &batch.requested, rules, &mut deduplicator, &mut entities, parked, caution)
+            } else {
+                decide(&batch.items, rules, &mut deduplicator, &mut entities, parked, caution)
+            };
+            match decided {
                 Ok(decision) if self.hides_a_settled_id(&decision).await? => {
                     self.again.look_up_all = true;
                     if before.is_some() {
                         self.again.push_back(batch);
                         return Ok(None);
                     }
+                }
+                Ok(Decision { settles: Settles::Letters(changes), .. }) if changes.letters.is_empty() => {
+                    self.cache.put_back(entities);
+                    self.refuse(&changes.refused).await?;
+                    return Ok(None);
                 }
                 Ok(decision) => {
                     self.cache.put_back(entities);
@@ -302,7 +327,18 @@ impl<'p> Writer<'p> {
                     }
                     return Ok(Some(Decided { batch, decision: Arc::new(decision) }));
                 }
-                Err(Unstorable) => {
+                Err(Undecided::Halts(..)) if before.is_some() => {
+                    // its entities are spent
+                    self.again.push_back(batch);
+                    return Ok(None);
+                }
+                Err(Undecided::Halts(0, halt)) => return Err(Ended::Halted(halt)),
+                Err(Undecided::Halts(n, _)) => {
+                    // what lies before is settled first
+                    let rest = batch.split_off(n);
+                    self.again.push_front(rest);
+                }
+                Err(Undecided::Unstorable) => {
                     self.again.caution.encode_each = true;
                     if before.is_some() {
                         // its entities are spent, and the database does not hold yet

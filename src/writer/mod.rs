@@ -9,11 +9,13 @@ mod batch_size;
 mod cache;
 mod clock;
 mod drive;
+mod flood;
 mod prefetch;
 mod publisher;
 mod report;
 mod settle;
 
 pub use drive::{Ended, Stop, Writer};
+pub use flood::FloodMax;
 pub use publisher::{PublishTo, Unpublished};
 pub(crate) use settle::backoff;

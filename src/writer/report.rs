@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, LetterState};
 use crate::outcome::{Ending, FinalOutcome};
 use crate::steps::Rules;
 use crate::steps::commit::{Due, Durable};
@@ -28,7 +28,8 @@ pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     for ((command_type, settled), n) in counts {
         metrics::commands(topic, command_type, settled, n);
     }
-    for letter in &durable.decision().dead {
+    let failed = |letter: &&DeadLetter| letter.state != LetterState::Waiting;
+    for letter in durable.decision().dead.iter().filter(failed) {
         let at = format_args!("{}:{}", rules.source, letter.record.offset);
         let command_id = letter.command_id.map(tracing::field::display);
         let command_type = letter.command_type.as_deref();

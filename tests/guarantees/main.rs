@@ -12,6 +12,7 @@ mod one_effect;
 mod one_writer;
 mod operators_see_why;
 mod outcomes_are_published;
+mod parked_keys;
 mod publishing;
 mod publishing_and_asking;
 mod secured;

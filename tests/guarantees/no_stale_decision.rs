@@ -174,6 +174,7 @@ impl Call {
             ("s_part_bytes_max", "1000000"),
             ("p_entity_type", "'account'"),
             ("c_encoding", "1::smallint"),
+            ("l_letters", "null"),
         ] {
             call.0.insert(name, value.to_owned());
         }
@@ -353,6 +354,20 @@ async fn every_version_that_a_decision_rests_on_is_checked() {
     assert_eq!(bank.database.count("dead_letters").await, 0);
     assert_eq!(Call::new().entity("a", "3", "null").status(&bank).await, "committed");
     assert_eq!(Call::new().next().entity("b", "null", "null").status(&bank).await, "committed");
+}
+
+/// Whatever a writer believes of its parked keys.
+#[tokio::test]
+async fn a_command_of_a_parked_key_does_not_run() {
+    let bank = claimed("parked").await;
+    let park = "insert into parked_keys (topic, partition, entity_id, waiting)
+                select topic, partition, 'a', 0 from partitions";
+    bank.database.execute(park).await;
+    let call = Call::new().command(v4_beside(v7_at(0)));
+    assert_eq!(call.status(&bank).await, "SW011");
+    assert_eq!(bank.database.count("processed_commands").await, 0);
+    bank.database.execute("delete from parked_keys").await;
+    assert_eq!(call.status(&bank).await, "committed");
 }
 
 #[tokio::test]

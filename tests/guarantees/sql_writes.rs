@@ -78,7 +78,7 @@ async fn a_write_is_in_the_commit_of_its_command_or_the_command_has_no_effect() 
     let _turn = support::heavy();
     let (_files, options, database) = declared("writes", "account", 1, TABLES, WRITES).await;
     let topic = options.topics[0].0.clone();
-    let bank = Bank::with(kafka::shared(), database, topic, options);
+    let bank = Bank::with(kafka::shared(), database, topic, options.on_failure("skip"));
     let good: Vec<Record> = (1..=20).map(|n| deposit(&format!("acct-{}", n % 3), n, "")).collect();
     let too_much = deposit("acct-1", 2_000, "");
     let mistakes = ["no such write", "no such field", "no row"].map(|mistake| deposit("acct-1", 7, mistake));

@@ -206,6 +206,7 @@ mod tests {
 
     fn dead(partition: i32, offset: i64) -> Entry {
         let stored = StoredLetter {
+            dead_letter_id: 1,
             topic: "accounts".into(),
             partition,
             log_offset: offset,

@@ -10,26 +10,28 @@ use crate::postgres::StoredLetter;
 
 /// One dead delivery.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Letter {
-    pub(super) command_id: Option<Uuid>,
-    pub(super) command_type: Option<String>,
+pub(in crate::cli) struct Letter {
+    pub(in crate::cli) dead_letter_id: i64,
+    pub(in crate::cli) command_id: Option<Uuid>,
+    pub(in crate::cli) command_type: Option<String>,
     entity_type: String,
-    entity_id: Option<String>,
+    pub(in crate::cli) entity_id: Option<String>,
     outcome: &'static str,
-    pub(super) code: String,
-    pub(super) detail: Option<String>,
-    pub(super) topic: String,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    attempts: i32,
-    pub(super) state: String,
-    pub(super) record_time: String,
-    at: String,
+    pub(in crate::cli) code: String,
+    pub(in crate::cli) detail: Option<String>,
+    pub(in crate::cli) topic: String,
+    pub(in crate::cli) partition: i32,
+    pub(in crate::cli) offset: i64,
+    pub(in crate::cli) attempts: i32,
+    pub(in crate::cli) state: String,
+    pub(in crate::cli) record_time: String,
+    pub(in crate::cli) at: String,
 }
 
 impl From<StoredLetter> for Letter {
     fn from(stored: StoredLetter) -> Self {
         Self {
+            dead_letter_id: stored.dead_letter_id,
             command_id: stored.command_id,
             command_type: stored.command_type,
             entity_type: stored.entity_type,
@@ -48,18 +50,44 @@ impl From<StoredLetter> for Letter {
     }
 }
 
+impl Letter {
+    /// Where its record stands.
+    pub(in crate::cli) fn place(&self) -> String {
+        format!("{}:{}:{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A table of dead letters with their numbers.
+pub(in crate::cli) fn numbered(letters: &[Letter]) -> String {
+    let mut table = output::table(&["LETTER", "DEAD AT", "RECORD", "KEY", "TYPE", "CODE", "STATE", "TRIES", "DETAIL"]);
+    for letter in letters {
+        table.add_row([
+            letter.dead_letter_id.into(),
+            output::time(&letter.at).into(),
+            letter.place().into(),
+            or_dash(letter.entity_id.as_ref()).into(),
+            or_dash(letter.command_type.as_ref()).into(),
+            output::toned(&letter.code, Tone::Bad),
+            (&letter.state).into(),
+            letter.attempts.into(),
+            or_dash(letter.detail.as_ref()).into(),
+        ]);
+    }
+    output::keep_whole(&mut table, &[0, 2, 5, 6]);
+    output::drawn(&table)
+}
+
 /// A table of dead deliveries below what stands above; nothing if there are none.
-pub(super) fn table(letters: &[Letter]) -> String {
+pub(in crate::cli) fn table(letters: &[Letter]) -> String {
     if letters.is_empty() {
         return String::new();
     }
     let mut table = output::table(&["DEAD AT", "RECORD", "CODE", "STATE", "DETAIL"]);
     for letter in letters {
-        let place = format!("{}:{}:{}", letter.topic, letter.partition, letter.offset);
         let code = output::toned(&letter.code, Tone::Bad);
         let (at, state, detail) =
             (output::time(&letter.at).into(), (&letter.state).into(), or_dash(letter.detail.as_ref()).into());
-        table.add_row([at, place.into(), code, state, detail]);
+        table.add_row([at, letter.place().into(), code, state, detail]);
     }
     output::keep_whole(&mut table, &[1, 2, 3]);
     format!("\n{}", output::drawn(&table))

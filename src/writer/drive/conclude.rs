@@ -5,14 +5,12 @@
 use std::time::{Duration, Instant};
 
 use super::{CAREFUL_BATCHES, Decided, Ended, InFlight, Step, Writer, halt_for};
-use crate::config::OnFailure;
 use crate::dead_letter::DeadCode;
-use crate::halt::{Halt, HaltCode};
 use crate::handlers::Handler;
 use crate::postgres::{Refusal, Refused, Settling};
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled};
-use crate::steps::decide::{Decision, Judgement, record_of};
+use crate::steps::decide::{Decision, Judgement, Settles, record_of};
 use crate::steps::fence;
 use crate::telemetry::metrics;
 use crate::writer::batch::Batch;
@@ -34,30 +32,35 @@ impl Writer<'_> {
         let Settling { answer, database_time_ms } = settling;
         self.clock = DatabaseClock::read(database_time_ms);
         match settlement.answered(answer) {
-            Settled::Durable(durable) => self.durable(decided, durable).map(|()| true),
+            Settled::Durable(durable) => self.durable(decided, durable).await.map(|()| true),
             Settled::Fenced(held) => Err(self.fenced(held)),
-            Settled::Superseded(held) => self.superseded(decided, held).map(|()| false),
+            Settled::Superseded(held) => self.superseded(decided, held).await.map(|()| false),
             Settled::Behind(held) => Err(self.behind(held)),
             Settled::Halted => Err(Ended::Poked),
         }
     }
 
     /// Steps 7 and 8.
-    pub(super) fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
+    pub(super) async fn durable(&mut self, decided: Decided, durable: Durable) -> Step<()> {
         self.cursor = durable.cursor();
         self.partition.oldest_unsettled(None);
         self.partition.witnessed(self.claim.row.claimed.token(), self.cursor);
         report::settled(&self.rules, &durable, self.clock.now_ms());
         self.partition.worker.consumer.acknowledge(acknowledge(&durable));
-        let durable_runs = durable.decision().runs_in_database();
         self.publisher.publish(durable);
-        self.lane.give_back(decided.batch.size_bytes());
+        let Decided { batch, decision } = decided;
+        self.lane.give_back(batch.size_bytes());
         self.again.settled();
-        self.batch_size.settled(decided.batch.items.len());
-        if durable_runs {
+        self.batch_size.settled(batch.items.len());
+        if decision.runs_in_database() {
             self.careful_batches = self.careful_batches.saturating_sub(1);
         }
-        Ok(())
+        self.parked = decision.parked.clone();
+        self.partition.gauges.parked_keys(self.parked.len());
+        match &decision.settles {
+            Settles::Log { .. } => self.flood.settled(&decision).map_err(Ended::Halted),
+            Settles::Letters(changes) => self.refuse(&changes.refused).await,
+        }
     }
 
     /// A stale claim: remembered only in what was decided on it.
@@ -81,12 +84,17 @@ impl Writer<'_> {
     }
 
     /// An earlier attempt won: what it decided is published, not this.
-    pub(super) fn superseded(&mut self, decided: Decided, held: Held) -> Step<()> {
+    pub(super) async fn superseded(&mut self, decided: Decided, held: Held) -> Step<()> {
         tracing::warn!(source = %self.partition.source, next_offset = held.cursor.next_offset, "an earlier attempt had committed");
         self.forget(&decided.decision);
         self.partition.witnessed(self.claim.row.claimed.token(), held.cursor);
         self.cursor = held.cursor;
         self.publisher.publish_through(held.cursor);
+        self.parked = self.parked_keys().await?;
+        if decided.batch.is_requested() {
+            // what it has left is requested still
+            return Ok(());
+        }
         self.again.push_front(decided.batch);
         let settled_bytes = self.again.drop_below(held.cursor.next_offset);
         self.lane.give_back(settled_bytes);
@@ -118,6 +126,7 @@ impl Writer<'_> {
             Refusal::Data(_) | Refusal::Broken(_) if decision.runs_in_database() && self.careful_batches == 0 => {
                 self.careful_batches = CAREFUL_BATCHES;
             }
+            Refusal::Parked => return Err(Ended::Poked),
             Refusal::Judged(refused) => self.judged(&decision, refused),
             Refusal::Data(why) => self.narrow(&batch, why),
             refusal => return Err(Ended::Halted(halt_for(refusal))),
@@ -154,10 +163,6 @@ impl Writer<'_> {
             return Ok(());
         }
         let why = format!("its statements timed out for {} s: {why}", waited.as_secs());
-        if self.partition.topic.on_failure == OnFailure::HaltPartition {
-            let detail = format!("the command at {}:{offset}: {why}", self.partition.source);
-            return Err(Ended::Halted(Halt::new(HaltCode::HandlerFailed, detail)));
-        }
         self.condemn(offset, DeadCode::HandlerFailed, why);
         Ok(())
     }

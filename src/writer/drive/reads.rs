@@ -5,8 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Ended, Step, TICK, Writer, halt_for, stale};
+use crate::parked_keys::ParkedKeys;
 use crate::postgres::{Error, Refusal};
-use crate::steps::decide::{Decision, Entities};
+use crate::steps::decide::{Decision, Entities, Settles};
 use crate::steps::deduplicate::Deduplicator;
 use crate::writer::backoff;
 use crate::writer::batch::Batch;
@@ -17,6 +18,9 @@ impl Writer<'_> {
     /// unique key; a dead letter has no such key. So before one stands, its id is
     /// looked up: a known id is a duplicate or `id-reuse`, whatever else is wrong.
     pub(super) async fn hides_a_settled_id(&mut self, decision: &Decision) -> Step<bool> {
+        if matches!(decision.settles, Settles::Letters(_)) {
+            return Ok(false);
+        }
         let judged_late = decision.dead.iter().filter(|letter| letter.code.follows_look_up());
         let ids: Vec<Uuid> = judged_late.filter_map(|letter| letter.command_id).collect();
         if ids.is_empty() || self.again.look_up_all {
@@ -40,7 +44,8 @@ impl Writer<'_> {
         let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
         loop {
             let horizon = self.partition.worker.horizon();
-            let suspects = Suspects { all: self.again.look_up_all, recent: &self.recent, horizon };
+            let all = self.again.look_up_all || batch.is_requested();
+            let suspects = Suspects { all, recent: &self.recent, horizon };
             let deciding = self.deciding;
             let read = async {
                 if !deciding && !store.begin_deciding(&self.claim.row.claimed).await? {
@@ -66,6 +71,17 @@ impl Writer<'_> {
                     self.deciding = true;
                     return Ok(read);
                 }
+                Err(error) => self.read_again(error, &mut waits).await?,
+            }
+        }
+    }
+
+    /// The parked keys, as another decision than this writer knows has left them.
+    pub(super) async fn parked_keys(&mut self) -> Step<ParkedKeys> {
+        let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
+        loop {
+            match self.partition.worker.store.parked_keys(&self.partition.source).await {
+                Ok(parked) => return Ok(parked),
                 Err(error) => self.read_again(error, &mut waits).await?,
             }
         }

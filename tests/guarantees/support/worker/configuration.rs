@@ -20,6 +20,8 @@ pub struct WorkerOptions {
     pub group_id: String,
     /// Name and entity type of each command topic.
     pub topics: Vec<(String, String)>,
+    /// The topics' policy; the default if it is empty.
+    pub on_failure: String,
     /// For `[kafka.properties]`; win over the quick ones chosen here.
     pub properties: Vec<(String, String)>,
     /// Any further keys, merged over the generated ones: `[worker]`, `[deduplication]`.
@@ -38,6 +40,7 @@ impl WorkerOptions {
             schema: database.schema.clone(),
             group_id: unique("group"),
             topics: vec![(topic.to_owned(), "account".to_owned())],
+            on_failure: String::new(),
             properties: Vec::new(),
             settings: Table::new(),
             environment: Vec::new(),
@@ -85,8 +88,19 @@ impl WorkerOptions {
         self
     }
 
+    pub fn on_failure(mut self, policy: &str) -> Self {
+        policy.clone_into(&mut self.on_failure);
+        self
+    }
+
     pub(super) fn to_toml(&self, listen: SocketAddr) -> String {
-        let topic = |(name, entity): &(String, String)| table([("name", name.as_str()), ("entity", entity)]);
+        let topic = |(name, entity): &(String, String)| {
+            let mut topic = table([("name", name.as_str()), ("entity", entity)]);
+            if !self.on_failure.is_empty() {
+                topic.insert("on_failure".to_owned(), Value::String(self.on_failure.clone()));
+            }
+            topic
+        };
         let mut kafka =
             table([("bootstrap_servers", self.cluster.bootstrap_servers.as_str()), ("group_id", &self.group_id)]);
         kafka.insert("properties".to_owned(), Value::Table(self.kafka_properties()));
@@ -96,6 +110,9 @@ impl WorkerOptions {
         config.insert("kafka".to_owned(), Value::Table(kafka));
         let topics = self.topics.iter().map(topic).map(Value::Table).collect();
         config.insert("topics".to_owned(), Value::Array(topics));
+        // most of these tests send mostly nonsense
+        let calm = Table::from_iter([("dead_letter_flood_percent".to_owned(), Value::Integer(100))]);
+        config.insert("worker".to_owned(), Value::Table(calm));
         config.insert("http".to_owned(), Value::Table(table([("listen", &*listen.to_string())])));
         merge(&mut config, self.settings.clone());
         toml::to_string(&config).expect("a table is TOML")

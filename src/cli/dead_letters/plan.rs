@@ -1,0 +1,155 @@
+//! What a redrive or a discard would do: counted before anything is requested.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use crate::cli::inspect::SCAN_TIMEOUT;
+use crate::dead_letter::{DeadCode, LetterState};
+use crate::postgres::{LetterRequest, Store, StoredLetter};
+use crate::record::TopicPartition;
+use crate::steps::decide::Action;
+
+/// What is requested, by partition, and what is left out.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Plan {
+    /// Letters that run again or are given up.
+    pub(super) letters: u64,
+    /// Of them, letters of parked keys; those that a redrive takes along are counted too.
+    pub(super) parked: u64,
+    pub(super) waiting: u64,
+    /// Parked keys that they belong to.
+    pub(super) keys: u64,
+    /// Later commands of the same entities, which letters that park nothing run after; null where
+    /// counting takes too long.
+    pub(super) passed_by: Option<i64>,
+    /// How many letters are left out, by reason.
+    pub(super) left_out: BTreeMap<&'static str, u64>,
+    #[serde(skip)]
+    pub(super) requests: BTreeMap<(String, i32), Vec<LetterRequest>>,
+}
+
+const WORN: &str = "failed too often already (--attempts-max)";
+
+/// Such a letter stays what it is, however often it runs.
+fn hopeless(letter: &StoredLetter, attempts_max: i32) -> Option<&'static str> {
+    let is = |code: DeadCode| letter.code == code.as_str();
+    if is(DeadCode::Misrouted) {
+        return Some("misrouted: produce them again, to the partition of their key");
+    }
+    if [DeadCode::MissingId, DeadCode::MalformedId, DeadCode::MalformedKey].into_iter().any(is) {
+        return Some("without a readable id or key: they are no commands; produce corrected ones");
+    }
+    if is(DeadCode::IdReuse) {
+        return Some("their id belongs to another command: produce them with an id of their own");
+    }
+    (letter.attempts >= attempts_max).then_some(WORN)
+}
+
+/// The parked key that a letter belongs to.
+fn key_of(letter: &StoredLetter) -> Option<(String, i32, String)> {
+    let parked = LetterState::parse(&letter.state).is_some_and(LetterState::holds_its_key);
+    letter.entity_id.clone().filter(|_| parked).map(|key| (letter.topic.clone(), letter.partition, key))
+}
+
+impl Plan {
+    /// Of the letters that a filter means.
+    pub(super) async fn of(
+        store: &Store,
+        action: Action,
+        letters: Vec<StoredLetter>,
+        attempts_max: i32,
+    ) -> anyhow::Result<Self> {
+        let mut plan = Self::default();
+        let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
+        for (topic, partition, id, key) in store.requested_already().await? {
+            ids.extend(id);
+            keys.extend(key.map(|key| (topic, partition, key)));
+        }
+        let mut passing = Vec::new();
+        let worn: HashSet<_> = letters.iter().filter(|l| l.attempts >= attempts_max).filter_map(key_of).collect();
+        for letter in letters {
+            let of_key = key_of(&letter);
+            let is_requested =
+                ids.contains(&letter.dead_letter_id) || of_key.as_ref().is_some_and(|key| keys.contains(key));
+            match (action, of_key) {
+                _ if is_requested => plan.leave_out("requested already"),
+                (Action::Discard, _) => plan.take(&letter),
+                (Action::Redrive, Some(key)) if worn.contains(&key) => plan.leave_out(WORN),
+                (Action::Redrive, Some(key)) => {
+                    plan.take_key(store, &key).await?;
+                    keys.insert(key);
+                }
+                _ => match hopeless(&letter, attempts_max) {
+                    Some(why) => plan.leave_out(why),
+                    None => {
+                        passing.push(letter.dead_letter_id);
+                        plan.take(&letter);
+                    }
+                },
+            }
+        }
+        plan.passed_by = store.passed_by(&passing, SCAN_TIMEOUT).await.ok();
+        Ok(plan)
+    }
+
+    fn leave_out(&mut self, why: &'static str) {
+        *self.left_out.entry(why).or_default() += 1;
+    }
+
+    fn take(&mut self, letter: &StoredLetter) {
+        self.letters += 1;
+        match LetterState::parse(&letter.state) {
+            Some(LetterState::Parked) => self.parked += 1,
+            Some(LetterState::Waiting) => self.waiting += 1,
+            _ => {}
+        }
+        let request = LetterRequest { dead_letter_id: Some(letter.dead_letter_id), ..LetterRequest::default() };
+        self.requests.entry((letter.topic.clone(), letter.partition)).or_default().push(request);
+    }
+
+    async fn take_key(&mut self, store: &Store, (topic, partition, key): &(String, i32, String)) -> anyhow::Result<()> {
+        let (parked, waiting) = store.letters_of_key(&TopicPartition::new(topic.as_str(), *partition), key).await?;
+        self.keys += 1;
+        self.parked += u64::try_from(parked)?;
+        self.waiting += u64::try_from(waiting)?;
+        self.letters += u64::try_from(parked + waiting)?;
+        let request = LetterRequest { entity_id: Some(key.clone()), ..LetterRequest::default() };
+        self.requests.entry((topic.clone(), *partition)).or_default().push(request);
+        Ok(())
+    }
+
+    /// In a few lines.
+    pub(super) fn text(&self, action: Action) -> String {
+        let mut lines = Vec::new();
+        match action {
+            Action::Redrive => {
+                if self.keys > 0 {
+                    lines.push(format!(
+                        "{} letters of {} parked keys run again in the order of the log ({} parked, {} waiting)",
+                        self.parked + self.waiting,
+                        self.keys,
+                        self.parked,
+                        self.waiting
+                    ));
+                }
+                let others = self.letters - self.parked - self.waiting;
+                if others > 0 {
+                    let passed_by = self.passed_by.map_or_else(|| "?".to_owned(), |count| count.to_string());
+                    lines.push(format!(
+                        "{others} letters that parked nothing run now, after {passed_by} later commands of the same keys"
+                    ));
+                }
+            }
+            Action::Discard => lines.push(format!(
+                "{} letters are given up ({} parked, {} waiting)",
+                self.letters, self.parked, self.waiting
+            )),
+        }
+        lines.extend(self.left_out.iter().map(|(why, count)| format!("{count} letters are left out, {why}")));
+        if self.letters == 0 {
+            lines.push("nothing to do".to_owned());
+        }
+        lines.join("\n") + "\n"
+    }
+}
