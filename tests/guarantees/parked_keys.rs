@@ -222,7 +222,7 @@ async fn a_discarded_letter_is_given_up_and_what_waited_behind_it_runs_when_it_i
     bank.settled().await;
     let preview = bank.options.run_verb(&["dead-letters", "discard", "--code", "data-error"]);
     assert_eq!(preview.code, Some(0), "{preview:?}");
-    assert!(preview.stdout.contains("1 letters are given up (1 parked, 0 waiting)"), "{preview:?}");
+    assert!(preview.stdout.contains("given up: 1 letter (1 parked, 0 waiting)"), "{preview:?}");
     assert!(preview.stdout.contains("nothing is changed"), "{preview:?}");
     assert_eq!(letters(&bank, "discarded").await, 0);
 

@@ -1,5 +1,6 @@
 //! `dead-letters redrive` and `discard`: preview, request, and wait for what the owner makes of it.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
@@ -200,8 +201,15 @@ async fn wait(store: &Store, ids: &[i64], timeout: Duration) -> anyhow::Result<R
 impl Acted {
     fn text(&self) -> String {
         let mut text = format!("{} of {} requests done\n", self.done, self.requested);
+        let mut reasons: BTreeMap<&str, (u64, i64)> = BTreeMap::new();
         for Refused { request_id, why } in &self.refused {
-            text += &format!("request {request_id} is refused: {why}\n");
+            reasons.entry(why).or_insert((0, *request_id)).0 += 1;
+        }
+        for (why, (count, first)) in reasons {
+            text += &match count {
+                1 => format!("request {first} is refused: {why}\n"),
+                _ => format!("{count} requests, the first of them {first}, are refused: {why}\n"),
+            };
         }
         if self.open > 0 {
             text += &format!(

@@ -66,7 +66,7 @@ impl Plan {
             ids.extend(id);
             keys.extend(key.map(|key| (topic, partition, key)));
         }
-        let mut passing = Vec::new();
+        let (mut passing, mut taken) = (Vec::new(), HashSet::new());
         let worn: HashSet<_> = letters.iter().filter(|l| l.attempts >= attempts_max).filter_map(key_of).collect();
         for letter in letters {
             let of_key = key_of(&letter);
@@ -77,8 +77,9 @@ impl Plan {
                 (Action::Discard, _) => plan.take(&letter),
                 (Action::Redrive, Some(key)) if worn.contains(&key) => plan.leave_out(WORN),
                 (Action::Redrive, Some(key)) => {
-                    plan.take_key(store, &key).await?;
-                    keys.insert(key);
+                    if taken.insert(key.clone()) {
+                        plan.take_key(store, &key).await?;
+                    }
                 }
                 _ => match hopeless(&letter, attempts_max) {
                     Some(why) => plan.leave_out(why),
@@ -126,9 +127,9 @@ impl Plan {
             Action::Redrive => {
                 if self.keys > 0 {
                     lines.push(format!(
-                        "{} letters of {} parked keys run again in the order of the log ({} parked, {} waiting)",
-                        self.parked + self.waiting,
-                        self.keys,
+                        "{} of {} run again in the order of the log ({} parked, {} waiting)",
+                        counted(self.parked + self.waiting, "letter"),
+                        counted(self.keys, "parked key"),
                         self.parked,
                         self.waiting
                     ));
@@ -137,19 +138,27 @@ impl Plan {
                 if others > 0 {
                     let passed_by = self.passed_by.map_or_else(|| "?".to_owned(), |count| count.to_string());
                     lines.push(format!(
-                        "{others} letters that parked nothing run now, after {passed_by} later commands of the same keys"
+                        "{} that parked nothing run now; later commands of the same keys that they pass: {passed_by}",
+                        counted(others, "letter")
                     ));
                 }
             }
             Action::Discard => lines.push(format!(
-                "{} letters are given up ({} parked, {} waiting)",
-                self.letters, self.parked, self.waiting
+                "given up: {} ({} parked, {} waiting)",
+                counted(self.letters, "letter"),
+                self.parked,
+                self.waiting
             )),
         }
-        lines.extend(self.left_out.iter().map(|(why, count)| format!("{count} letters are left out, {why}")));
+        lines
+            .extend(self.left_out.iter().map(|(why, count)| format!("left out: {}, {why}", counted(*count, "letter"))));
         if self.letters == 0 {
             lines.push("nothing to do".to_owned());
         }
         lines.join("\n") + "\n"
     }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
