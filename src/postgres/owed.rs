@@ -154,7 +154,9 @@ impl Store {
             "select dead_letter_id, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
                     case state when 'discarded' then 'an operator has discarded it' else detail end as detail, attempts,
                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
-                    command_id, command_type, entity_type, entity_id, traceparent
+                    -- of a reused id nothing is said
+                    case when state <> 'discarded' or code <> 'id-reuse' then command_id end as command_id,
+                    command_type, entity_type, entity_id, traceparent
                from dead_letters where dead_letter_id = any ($1)",
         )
         .bind(ids)

@@ -18,6 +18,7 @@ struct LetterRow {
     edited_value: Option<Vec<u8>>,
     dead_letter_id: i64,
     state: String,
+    code: String,
     attempts: i32,
     #[sqlx(rename = "offset")]
     log_offset: i64,
@@ -43,6 +44,7 @@ impl LetterRow {
             accept_expired: self.accept_expired,
             dead_letter_id: self.dead_letter_id,
             state,
+            code: self.code,
             attempts: self.attempts,
             entity_id: self.entity_id,
             letters_of_key: u64::try_from(of_key).unwrap_or(0),
@@ -67,8 +69,10 @@ const REQUESTED: &str = "
     select * from (
         select distinct on (d.dead_letter_id)
                r.request_id, r.action = 'discard' as discards, r.accept_expired,
-               case when r.dead_letter_id = d.dead_letter_id then r.edited_value end as edited_value,
-               d.dead_letter_id, d.state, d.attempts, d.\"offset\",
+               -- a correction stays one, also when it is run again
+               coalesce(case when r.dead_letter_id = d.dead_letter_id then r.edited_value end,
+                        d.edited_value) as edited_value,
+               d.dead_letter_id, d.state, d.code, d.attempts, d.\"offset\",
                (extract(epoch from d.record_time) * 1000)::bigint as record_time_ms,
                d.key, d.value, d.headers::text as headers, d.entity_id
           from (select * from requests r

@@ -247,7 +247,12 @@ async fn an_edited_payload_is_recorded_beside_the_original_and_keeps_its_id() {
     bank.settled().await;
     let id = bank.database.number("select dead_letter_id from dead_letters").await.expect("a letter").to_string();
     let arguments = ["dead-letters", "redrive", "--letter", &id, "--edit", "-", "--reason", "corrected", "--execute"];
+    bank.database.execute("insert into poison values ('better')").await;
     let said = bank.options.run_verb_with(&arguments, r#"{"word":"better"}"#);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    // the correction fails too, and stays the correction when the cause is mended
+    cure(&bank).await;
+    let (said, _) = redrive(&bank, &["--letter", &id]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(bank.database.count("notes where word = 'better'").await, 1);
     let row = bank
@@ -258,7 +263,7 @@ async fn an_edited_payload_is_recorded_beside_the_original_and_keeps_its_id() {
     // the original is the command: its repeat is a duplicate, not another command under its id
     bank.send(std::slice::from_ref(&bad));
     bank.settled().await;
-    assert_eq!(endings(&outcomes(&bank), bad.command_id()), ["data-error", "applied", "applied"]);
+    assert_eq!(endings(&outcomes(&bank), bad.command_id()), ["data-error", "data-error", "applied", "applied"]);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub struct Requested {
     pub dead_letter_id: i64,
     /// Its state.
     pub state: LetterState,
+    /// Why it is dead.
+    pub code: String,
     /// How often it was tried.
     pub attempts: i32,
     /// Its key.
@@ -129,7 +131,9 @@ impl<'r> Run<'r> {
             Ok(command) => command.dead(fault),
             Err(letter) => DeadLetter { code: fault.0, detail: fault.1, ..(**letter).clone() },
         };
-        self.die_again(letter, requested, LetterState::Discarded);
+        // a reused id belongs to another command: nothing is said of it
+        let command_id = letter.command_id.filter(|_| requested.code != DeadCode::IdReuse.as_str());
+        self.die_again(DeadLetter { command_id, ..letter }, requested, LetterState::Discarded);
     }
 
     fn redrive(
@@ -182,7 +186,10 @@ impl<'r> Run<'r> {
                 let state = if parks { LetterState::Parked } else { LetterState::Dead };
                 let why = format!("it failed again, {}: {}", letter.code, letter.detail);
                 self.die_again(letter, requested, state);
-                self.stop(requested, why);
+                // one that waited and turns out to park nothing holds nobody up
+                if parks || !requested.state.holds_its_key() {
+                    self.stop(requested, why);
+                }
                 self.stopped.extend(requested.entity_id.as_deref().filter(|_| parks));
             }
         }

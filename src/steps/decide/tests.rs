@@ -165,6 +165,7 @@ fn a_redriven_key_is_released_by_its_last_letter_and_stops_at_one_that_fails() {
         accept_expired: false,
         dead_letter_id,
         state,
+        code: "data-error".to_owned(),
         attempts: 1,
         entity_id: Some("a".to_owned()),
         letters_of_key: 3,
@@ -191,6 +192,10 @@ fn a_redriven_key_is_released_by_its_last_letter_and_stops_at_one_that_fails() {
     let reused = run(&[item(1, 1, "a", FINE), item(2, 1, "a", r#"{"by":2}"#), item(3, 3, "a", FINE)]);
     assert!(reused.parked.is_empty() && reused.outcomes.len() == 2, "what waits behind a reused id goes on");
     assert_eq!((reused.dead[0].code, reused.dead[0].state), (DeadCode::IdReuse, LetterState::Dead));
+
+    let malformed = run(&[item(1, 1, "a", FINE), item(2, 2, "a", "{}"), item(3, 3, "a", FINE)]);
+    assert!(malformed.parked.is_empty() && malformed.outcomes.len() == 2, "nor does what parks nothing");
+    assert!(changes(&malformed).refused.is_empty());
 
     let again = run(&[item(1, 1, "a", FINE), item(2, 2, "a", POISON), item(3, 3, "a", FINE)]);
     assert_eq!((again.parked.contains("a"), again.parked.waiting("a")), (true, 1));

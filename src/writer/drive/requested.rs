@@ -28,7 +28,9 @@ impl Writer<'_> {
             self.partition.requested(false);
             return Ok(None);
         }
-        Ok(Some(Batch::requested(letters, &self.rules)))
+        // of those that can be settled together
+        self.again.push_front(Batch::requested(letters, &self.rules));
+        Ok(self.again.take(self.batch_size.commands_max()))
     }
 
     /// Ends requests that can't be done.
