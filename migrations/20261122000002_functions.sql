@@ -488,9 +488,9 @@ begin
     if cardinality(c_id) > 0 then
         select h.floor_id into strict floor_id from horizon h;
         if exists (select from unnest(c_id) as id
-                    where id < floor_id and get_byte(uuid_send(id), 6) >> 4 = 7)
-           -- unless an operator accepts that
-           and (l_letters ->> 'accept_expired') is distinct from 'true' then
+                    where id < floor_id and get_byte(uuid_send(id), 6) >> 4 = 7
+                      -- unless an operator accepts that
+                      and not coalesce(l_letters -> 'accepted_expired', '[]') ? id::text) then
             raise exception using errcode = 'SW005', message = 'an id is below the horizon';
         end if;
         insert into processed_timed
@@ -501,7 +501,7 @@ begin
                       c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
                as c (id, fingerprint, type_id, entity_id, log_offset, record_time_ms, applied, version,
                      code, detail, reply, events, traceparent)
-         where get_byte(uuid_send(c.id), 6) >> 4 = 7;
+         where get_byte(uuid_send(c.id), 6) >> 4 = 7 and c.id >= floor_id;
         get diagnostics touched = row_count;
         if touched <> cardinality(c_id) then
             insert into processed_untimed
@@ -512,7 +512,8 @@ begin
                           c_version, c_code, c_detail, c_reply, c_events, c_traceparent)
                    as c (id, fingerprint, type_id, entity_id, log_offset, record_time_ms, applied, version,
                          code, detail, reply, events, traceparent)
-             where get_byte(uuid_send(c.id), 6) >> 4 <> 7;
+             -- and an accepted id below the horizon: its day may be dropped at any time
+             where get_byte(uuid_send(c.id), 6) >> 4 <> 7 or c.id < floor_id;
         end if;
     end if;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support;
 use crate::support::bank::Bank;
-use crate::support::commands::endings;
+use crate::support::commands::{endings, now_ms, v7_at};
 use crate::support::declared::project;
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::producer::Record;
@@ -264,6 +264,28 @@ async fn an_edited_payload_is_recorded_beside_the_original_and_keeps_its_id() {
     bank.send(std::slice::from_ref(&bad));
     bank.settled().await;
     assert_eq!(endings(&outcomes(&bank), bad.command_id()), ["data-error", "data-error", "applied", "applied"]);
+}
+
+/// A corrected copy may have run and been forgotten: an operator says that it has not.
+#[tokio::test]
+async fn an_id_below_the_horizon_runs_only_if_an_operator_accepts_it_and_is_remembered_then() {
+    let _turn = support::heavy();
+    let (_files, bank) = things("accepted", 1).await;
+    let old = note("key", "good").id(v7_at(now_ms() - 20 * 86_400_000));
+    bank.send(std::slice::from_ref(&old));
+    let _worker = bank.worker();
+    bank.settled().await;
+    let (said, report) = redrive(&bank, &["--all"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(report["refused"][0]["why"].as_str().is_some_and(|why| why.contains("--accept-expired")), "{report}");
+    let (said, _) = redrive(&bank, &["--all", "--accept-expired"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // not in a day that the next pass of the maintenance drops
+    assert_eq!(bank.database.count("processed_untimed").await, 1);
+    bank.send(std::slice::from_ref(&old));
+    bank.settled().await;
+    assert_eq!(endings(&outcomes(&bank), old.command_id()), ["expired", "applied", "applied"]);
+    assert_eq!(bank.database.count("notes").await, 1);
 }
 
 #[tokio::test]

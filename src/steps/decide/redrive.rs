@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::{Caution, Decision, Entities, Owed, Routed, Settles, Undecided, changes};
 use crate::command::Command;
@@ -77,8 +78,8 @@ fn in_base64<S: Serializer>(value: &Option<Vec<u8>>, serializer: S) -> Result<S:
 pub struct LetterChanges {
     /// The letters, in the order in which they ran.
     pub letters: Vec<LetterChange>,
-    /// An operator accepts that one of them is older than the horizon.
-    pub accept_expired: bool,
+    /// Ids older than the horizon that an operator accepts all the same.
+    pub accepted_expired: Vec<Uuid>,
     /// Requests that end here, with the reason.
     #[serde(skip)]
     pub refused: Vec<(i64, String)>,
@@ -153,7 +154,7 @@ impl<'r> Run<'r> {
             Verdict::Duplicate(outcome) => self.decision.owed.push(Owed::Repeat(outcome)),
             Verdict::DuplicateOfCalled(n) => self.decision.owed.push(Owed::CalledRepeat(n)),
             Verdict::Dead((DeadCode::Expired, _)) if requested.accept_expired => {
-                self.changes.accept_expired = true;
+                self.changes.accepted_expired.push(command.id);
                 return self.run(command, requested, rules, deduplicator, entities, caution);
             }
             // while it waited it was not judged; what is behind it does not wait for this
