@@ -116,6 +116,8 @@ create table dead_letters (
     topic          text        not null,
     partition      int         not null,
     "offset"       bigint      not null,
+    -- the partition that its key lives on: not where it came from, once the layout has changed
+    home           int         not null,
     key            bytea,
     value          bytea,
     headers        jsonb       not null,
@@ -139,7 +141,7 @@ create table dead_letters (
 );
 create index dead_letters_position on dead_letters (topic, partition, "offset");
 -- the letters of parked keys, in the order in which they run again
-create index dead_letters_parked on dead_letters (topic, partition, entity_id, dead_letter_id)
+create index dead_letters_parked on dead_letters (topic, home, entity_id, dead_letter_id)
     where state in ('parked', 'waiting');
 
 -- The keys behind a dead letter: a command of such a key waits until the letters
@@ -162,6 +164,7 @@ create table requests (
     reason         text        not null,
     action         text        not null check (action in ('redrive', 'discard')),
     topic          text        not null,
+    -- whose owner does it: the letters' home
     partition      int         not null,
     -- one letter; or all letters of a parked key, and then perhaps one of them that is edited
     dead_letter_id bigint      references dead_letters,

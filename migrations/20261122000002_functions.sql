@@ -298,7 +298,7 @@ begin
                code = coalesce(c.code, d.code), detail = coalesce(c.detail, d.detail),
                edited_value = coalesce(decode(c.edited_value, 'base64'), d.edited_value)
           from change c
-         where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.partition = p_partition
+         where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.home = p_partition
            and d.state in ('dead', 'parked', 'waiting')
         returning d.entity_id
     )
@@ -310,7 +310,7 @@ begin
     with kept as (
         select held.key, count(d.dead_letter_id) as letters, count(*) filter (where d.state = 'waiting') as waiting
           from unnest(keys) as held (key)
-          left join dead_letters d on d.topic = p_topic and d.partition = p_partition and d.entity_id = held.key
+          left join dead_letters d on d.topic = p_topic and d.home = p_partition and d.entity_id = held.key
                                   and d.state in ('parked', 'waiting')
          group by held.key
     ), released as (
@@ -521,10 +521,10 @@ begin
     dead_letter_ids := '{}';
     if cardinality(d_offset) > 0 then
         with letters as (
-            insert into dead_letters as letters (topic, partition, "offset", key, value, headers, code, detail,
+            insert into dead_letters as letters (topic, partition, home, "offset", key, value, headers, code, detail,
                                       state, record_time, fencing_token, command_id, command_type,
                                       entity_type, entity_id, traceparent)
-            select p_topic, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
+            select p_topic, p_partition, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
                    d.state, time_of(d.record_time_ms), p_fencing_token, d.command_id, d.command_type,
                    p_entity_type, d.entity_id, d.traceparent
               from unnest(d_offset, d_key, d_value, d_headers, d_code, d_detail, d_state, d_record_time_ms,

@@ -125,7 +125,7 @@ impl Store {
         Ok(sqlx::query_as(
             "select count(*) filter (where state = 'parked'), count(*) filter (where state = 'waiting')
                from dead_letters
-              where topic = $1 and partition = $2 and entity_id = $3 and state in ('parked', 'waiting')",
+              where topic = $1 and home = $2 and entity_id = $3 and state in ('parked', 'waiting')",
         )
         .bind(&*source.topic)
         .bind(source.partition)
@@ -145,8 +145,9 @@ impl Store {
             "select count(*) from processed_commands c
                join (select entity_type, entity_id, topic, partition, min(\"offset\") as \"offset\"
                        from dead_letters where dead_letter_id = any ($1) group by 1, 2, 3, 4) d
-                 on (c.entity_type, c.entity_id, c.topic, c.partition) = (d.entity_type, d.entity_id, d.topic, d.partition)
-              where c.\"offset\" > d.\"offset\"",
+                 on (c.entity_type, c.entity_id, c.topic) = (d.entity_type, d.entity_id, d.topic)
+              -- on another partition: since the layout has changed
+              where c.partition <> d.partition or c.\"offset\" > d.\"offset\"",
         )
         .bind(dead_letter_ids)
         .fetch_one(&mut *scan)

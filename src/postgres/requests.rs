@@ -63,7 +63,7 @@ const REQUESTED: &str = "
                             where d.dead_letter_id = r.dead_letter_id and r.entity_id is null
                               and d.state in ('dead', 'parked', 'waiting'))
            and not exists (select from dead_letters d
-                            where d.topic = $1 and d.partition = $2 and d.entity_id = r.entity_id
+                            where d.topic = $1 and d.home = $2 and d.entity_id = r.entity_id
                               and d.state in ('parked', 'waiting'))
     )
     select * from (
@@ -84,7 +84,7 @@ const REQUESTED: &str = "
                    and d.state in ('dead', 'parked', 'waiting'))
                union all
                (select d.* from dead_letters d
-                 where d.topic = $1 and d.partition = $2 and d.entity_id = r.entity_id
+                 where d.topic = $1 and d.home = $2 and d.entity_id = r.entity_id
                    and d.state in ('parked', 'waiting')
                  order by d.dead_letter_id limit $3)) d
          order by d.dead_letter_id, r.request_id) letters
@@ -105,7 +105,7 @@ impl Store {
         let keys: Vec<&str> = letters.iter().filter_map(|letter| letter.entity_id.as_deref()).collect();
         let of_key: Vec<(String, i64)> = sqlx::query_as(
             "select entity_id, count(*) from dead_letters
-              where topic = $1 and partition = $2 and entity_id = any ($3) and state in ('parked', 'waiting')
+              where topic = $1 and home = $2 and entity_id = any ($3) and state in ('parked', 'waiting')
               group by entity_id",
         )
         .bind(&*source.topic)
