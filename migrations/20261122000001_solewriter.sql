@@ -45,6 +45,11 @@ create table partitions (
     -- committed offset) has reported settled when it halted, and the one that
     -- an operator has accepted as lost
     witnessed_offset        bigint,
+    -- the letter that the latest batch of requested letters began with, and how often in a row: a
+    -- letter whose redrive ends the process is found by it. From the second time on letters run one
+    -- by one, until none is requested any more
+    letters_begun_with      bigint,
+    letters_begun           int         not null default 0,
     accepted_offset         bigint      not null default 0,
     primary key (topic, partition)
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -162,7 +167,7 @@ create table requests (
     at             timestamptz not null default now(),
     actor          text        not null,
     reason         text        not null,
-    action         text        not null check (action in ('redrive', 'discard')),
+    action         text        not null check (action in ('redrive', 'reproduced', 'discard')),
     topic          text        not null,
     -- whose owner does it: the letters' home
     partition      int         not null,
@@ -171,7 +176,7 @@ create table requests (
     entity_id      text,
     edited_value   bytea,
     accept_expired boolean     not null default false,
-    state          text        not null default 'open' check (state in ('open', 'done', 'refused')),
+    state          text        not null default 'open' check (state in ('open', 'done', 'refused', 'withdrawn')),
     detail         text,
     ended_at       timestamptz,
     check (dead_letter_id is not null or entity_id is not null)

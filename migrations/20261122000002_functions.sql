@@ -143,6 +143,27 @@ begin
 end
 $$;
 
+-- The owner is about to run requested letters, of which this is the first (null: there are none any
+-- more). Returns how often it was begun, at least 2 while letters run one by one; null: the claim is
+-- stale, or nothing was begun.
+create function begin_letters_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint, p_first bigint
+) returns int
+language sql
+set search_path from current
+as $$
+    update partitions p
+       set letters_begun_with = p_first,
+           letters_begun = case when p_first is null then 0
+                                when p.letters_begun_with = p_first then p.letters_begun + 1
+                                when p.letters_begun >= 2 then 2
+                                else 1 end
+     where p.topic = p_topic and p.partition = p_partition
+       and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
+       and (p_first is not null or p.letters_begun > 0)
+    returning p.letters_begun
+$$;
+
 -- Some of these entities are not as the batch needs them: say why.
 create function refuse_entities_v1(p_topic text, p_partition int, p_entity_type text, e_id text[])
 returns void
@@ -494,7 +515,8 @@ begin
             raise exception using errcode = 'SW005', message = 'an id is below the horizon';
         end if;
         insert into processed_timed
-        select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
+        select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms),
+               coalesce((l_letters -> 'elsewhere' ->> c.id::text)::int, p_partition), c.type_id,
                c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                c.events, c.traceparent
           from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
@@ -505,7 +527,8 @@ begin
         get diagnostics touched = row_count;
         if touched <> cardinality(c_id) then
             insert into processed_untimed
-            select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
+            select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms),
+                   coalesce((l_letters -> 'elsewhere' ->> c.id::text)::int, p_partition), c.type_id,
                    c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                    c.events, c.traceparent
               from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
