@@ -154,6 +154,8 @@ set search_path from current
 as $$
     update partitions p
        set letters_begun_with = p_first,
+           -- whatever ends the process now is counted here
+           claims_without_progress = 0,
            letters_begun = case when p_first is null then 0
                                 when p.letters_begun_with = p_first then p.letters_begun + 1
                                 when p.letters_begun >= 2 then 2

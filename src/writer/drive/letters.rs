@@ -14,8 +14,8 @@ const LETTERS_BYTES_MAX: i64 = 16 << 20;
 /// A batch that begins with the same letter and was begun more often than this has probably ended the
 /// process: from here on one letter at a time.
 const ONE_AT_A_TIME_AFTER: i32 = 1;
-/// A letter is not begun more often than this: before claims without progress halt the partition.
-const BEGINNINGS_MAX: i32 = 3;
+/// A letter is not begun more often than this. Workers are also killed for reasons of their own.
+const BEGINNINGS_MAX: i32 = 5;
 
 impl Writer<'_> {
     /// The next dead letters of which something is requested. `None`: there are none (any more), or
