@@ -7,9 +7,9 @@ use std::sync::Arc;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Refusal, Result, Store};
 use crate::cursor::Published;
-use crate::dead_letter::{DeadOutcome, publishes};
+use crate::dead_letter::{DeadOutcome, LetterState, Mirror, MirroredLetter, StoredHeaders, publishes, stored_headers};
 use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
 
@@ -25,19 +25,22 @@ enum Item {
     Outcome(Arc<FinalOutcome>),
     Repeat(Arc<FinalOutcome>),
     /// Boxed, as it is rare and large.
-    Dead(Box<DeadRow>),
+    Dead(Box<DeadItem>),
 }
 
 impl OwedBatch {
-    /// Its outcomes and events.
-    pub fn publications(&self) -> impl Iterator<Item = Publication<'_>> {
-        self.items.iter().flat_map(|item| {
-            let (outcome, events) = match item {
-                Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events())),
-                Item::Repeat(outcome) => (Some(outcome.outcome()), None),
-                Item::Dead(letter) => (letter.publication(&self.source), None),
+    /// Its outcomes and events, and, with a mirror, its dead letters.
+    pub fn publications<'b>(&'b self, mirror: Option<&'b Mirror>) -> impl Iterator<Item = Publication<'b>> {
+        self.items.iter().flat_map(move |item| {
+            let (outcome, events, mirrored) = match item {
+                Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events()), None),
+                Item::Repeat(outcome) => (Some(outcome.outcome()), None, None),
+                Item::Dead(letter) => {
+                    let mirrored = mirror.and_then(|mirror| letter.mirrored(&self.source, mirror));
+                    (letter.row.publication(&self.source), None, mirrored)
+                }
             };
-            outcome.into_iter().chain(events.into_iter().flatten())
+            outcome.into_iter().chain(events.into_iter().flatten()).chain(mirrored)
         })
     }
 }
@@ -67,6 +70,43 @@ struct DeadRow {
     entity_type: String,
     entity_id: Option<String>,
     traceparent: Option<String>,
+    state: String,
+    value: Option<Vec<u8>>,
+    /// Only if letters are mirrored, as is the value.
+    headers: Option<String>,
+}
+
+/// A dead letter as it is published.
+struct DeadItem {
+    row: DeadRow,
+    headers: StoredHeaders,
+}
+
+impl DeadItem {
+    fn new(row: DeadRow) -> Result<Self> {
+        let headers = row.headers.as_deref().map(stored_headers).transpose();
+        let broken = |error| Refusal::Broken(format!("dead_letters row {}: its headers: {error}", row.dead_letter_id));
+        Ok(Self { headers: headers.map_err(broken)?.unwrap_or_default(), row })
+    }
+
+    fn mirrored<'a>(&'a self, source: &'a TopicPartition, mirror: &'a Mirror) -> Option<Publication<'a>> {
+        let row = &self.row;
+        let letter = MirroredLetter {
+            number: row.dead_letter_id,
+            source,
+            offset: row.log_offset,
+            record_time_ms: row.record_time_ms,
+            key: row.key.as_deref(),
+            value: row.value.as_deref(),
+            headers: self.headers.iter().map(|(name, value)| (name.into(), value.as_deref())).collect(),
+            code: &row.code,
+            detail: row.detail.as_deref(),
+            state: LetterState::parse(&row.state)?,
+            attempt: row.attempts,
+            entity_type: &row.entity_type,
+        };
+        letter.publication(mirror)
+    }
 }
 
 impl DeadRow {
@@ -91,7 +131,7 @@ impl DeadRow {
 }
 
 impl BatchRow {
-    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, DeadRow>) -> Vec<Item> {
+    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, DeadItem>) -> Vec<Item> {
         let repeats: HashSet<i32> = self.repeats.iter().copied().collect();
         let mut dead = self.dead_after.iter().zip(&self.dead_letter_ids).peekable();
         let mut items = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
@@ -110,7 +150,7 @@ impl BatchRow {
 
 impl Store {
     /// The next batches after batch `after_batch`, up to and including batch
-    /// `through`, at most `batches_max` of them.
+    /// `through`, at most `batches_max` of them; dead letters with their records, if wanted.
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -120,6 +160,7 @@ impl Store {
         after_batch: i64,
         through: i64,
         batches_max: i64,
+        with_records: bool,
     ) -> Result<Vec<OwedBatch>> {
         let batches: Vec<BatchRow> = sqlx::query_as(
             "select batch_seq, next_offset, command_ids, repeats, dead_letter_ids, dead_after
@@ -136,7 +177,7 @@ impl Store {
         let mut owed = Vec::with_capacity(batches.len());
         for batch in batches {
             let outcomes = self.outcomes_of(&batch.command_ids).await?;
-            let letters = self.dead_letters(&batch.dead_letter_ids).await?;
+            let letters = self.dead_letters(&batch.dead_letter_ids, with_records).await?;
             owed.push(OwedBatch {
                 published: Published { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
                 source: source.clone(),
@@ -146,7 +187,7 @@ impl Store {
         Ok(owed)
     }
 
-    async fn dead_letters(&self, ids: &[i64]) -> Result<HashMap<i64, DeadRow>> {
+    async fn dead_letters(&self, ids: &[i64], with_records: bool) -> Result<HashMap<i64, DeadItem>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -156,12 +197,14 @@ impl Store {
                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
                     -- of a reused id nothing is said
                     case when state <> 'discarded' or code <> 'id-reuse' then command_id end as command_id,
-                    command_type, entity_type, entity_id, traceparent
+                    command_type, entity_type, entity_id, traceparent, state,
+                    case when $2 then value end as value, case when $2 then headers::text end as headers
                from dead_letters where dead_letter_id = any ($1)",
         )
         .bind(ids)
+        .bind(with_records)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.dead_letter_id, row)).collect())
+        rows.into_iter().map(|row| Ok((row.dead_letter_id, DeadItem::new(row)?))).collect()
     }
 }

@@ -246,7 +246,7 @@ proptest! {
                 let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
                 let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, ParkedKeys::default(), &Caution::default()) else { break };
                 known.extend(decision.outcomes.iter().map(|o| (o.delivery.command_id, o.clone())));
-                seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
+                seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.unwrap().into_owned()));
                 at = to;
             }
             seen
