@@ -1,5 +1,5 @@
-//! Step 7, publish: outcomes and emitted events go to Kafka after the commit, in
-//! order of settlement.
+//! Step 7, publish: outcomes, emitted events and mirrored dead letters go to Kafka
+//! after the commit, in order of settlement.
 
 use super::commit::{Due, Durable};
 use crate::dead_letter::Mirror;
