@@ -149,8 +149,11 @@ pub enum Headers<'a> {
     /// Of an outcome or event.
     Envelope(Envelope<'a>),
     /// Of a mirrored dead letter: names and values, in order.
-    Listed(Vec<(Cow<'a, str>, Option<Cow<'a, [u8]>>)>),
+    Listed(Vec<ListedHeader<'a>>),
 }
+
+/// A header's name and value.
+pub type ListedHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
 
 /// The kinds of topic that solewriter publishes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::LetterState;
-use crate::outcome::{Channel, Headers, Publication, rfc3339};
+use crate::outcome::{Channel, Headers, ListedHeader, Publication, rfc3339};
 use crate::record::TopicPartition;
 
 /// Begins the name of every header that says why a record is dead.
@@ -66,8 +66,6 @@ pub struct MirroredLetter<'a> {
     pub entity_type: &'a str,
 }
 
-type Header<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
-
 impl<'a> MirroredLetter<'a> {
     /// The record on the dead-letter topic, with as much as that takes: whatever a producer sent, it
     /// must not keep what comes behind it from being published. `None`: the letter was given up.
@@ -82,7 +80,7 @@ impl<'a> MirroredLetter<'a> {
 
     fn record(&self, mirror: &'a Mirror, omitted: &[&str]) -> Publication<'a> {
         let has = |part: &&str| !omitted.contains(part);
-        let mut headers: Vec<Header<'a>> = Vec::with_capacity(self.headers.len() + WHY_HEADERS_MAX);
+        let mut headers: Vec<ListedHeader<'a>> = Vec::with_capacity(self.headers.len() + WHY_HEADERS_MAX);
         if has(&"headers") {
             headers.extend(self.headers.iter().map(|(name, value)| (original(name), value.map(Cow::Borrowed))));
         }
