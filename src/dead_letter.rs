@@ -1,5 +1,8 @@
 //! A dead letter: a delivery that had no effect, with its raw bytes and the reason.
 
+mod mirrored;
+
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
@@ -8,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::outcome::{Body, Channel, Envelope, Publication};
+pub use self::mirrored::{Mirror, MirroredLetter};
+use crate::outcome::{Body, Channel, Envelope, Headers, Publication};
 use crate::record::{Record, TopicPartition};
 
 /// A key or command type of a dead delivery that is longer is not published: the
@@ -198,9 +202,7 @@ impl DeadLetter {
     /// that is no text or holds U+0000 as `{"base64": …}`.
     pub fn headers_json(&self) -> String {
         let pairs = self.record.headers().map(|(name, value)| {
-            // a name has no other form in the interface: what is no text is replaced
-            let name = String::from_utf8_lossy(name).replace('\0', "\u{fffd}");
-            Value::Array(vec![Value::String(name), value.map_or(Value::Null, text_or_base64)])
+            Value::Array(vec![header_name(name).into(), value.map_or(Value::Null, text_or_base64)])
         });
         Value::Array(pairs.collect()).to_string()
     }
@@ -225,6 +227,40 @@ impl DeadLetter {
         };
         Some(outcome.publication())
     }
+
+    /// The letter as it goes to the dead-letter topic, `number` being its row's. `None`: an operator
+    /// has given it up, which only its outcome tells.
+    pub fn mirrored<'a>(
+        &'a self,
+        writer: &'a TopicPartition,
+        entity_type: &'a str,
+        number: i64,
+        mirror: &'a Mirror,
+    ) -> Option<Publication<'a>> {
+        let headers = self.record.headers().map(|(name, value)| (header_name(name), value)).collect();
+        let letter = MirroredLetter {
+            number,
+            source: self.source.as_ref().unwrap_or(writer),
+            offset: self.record.offset,
+            record_time_ms: self.record.time_ms(),
+            key: self.record.key(),
+            value: self.record.value(),
+            headers,
+            code: self.code.as_str(),
+            detail: Some(&self.detail),
+            state: self.state,
+            attempt: self.attempt,
+            entity_type,
+        };
+        letter.publication(mirror)
+    }
+}
+
+/// A header's name as it is stored and published: it has no other form than text, so
+/// what is none is replaced.
+fn header_name(name: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(name);
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text }
 }
 
 /// A key as an entity id, if it is one: UTF-8 without U+0000, 1 to 512 bytes.
@@ -301,8 +337,8 @@ impl<'a> DeadOutcome<'a> {
             channel: Channel::Outcomes,
             source_partition: self.source.partition,
             key: self.key.filter(|key| key.len() <= PUBLISHED_PART_BYTES_MAX),
-            value: crate::outcome::json(&body).into(),
-            envelope,
+            value: Some(crate::outcome::json(&body).into()),
+            headers: Headers::Envelope(envelope),
         }
     }
 }
@@ -347,7 +383,8 @@ mod tests {
         assert!(letter(&[], DeadCode::IdReuse, id).outcome(&source, "e").is_none());
         let letter = letter(&[], DeadCode::Misrouted, id);
         let published = letter.outcome(&source, "e").unwrap();
-        assert!(published.envelope.subject.is_none(), "the key is unreadable");
+        let headers = crate::outcome::headers(&published);
+        assert!(headers.iter().all(|(name, _)| name != "ce_subject"), "the key is unreadable");
         assert_eq!(published.key, Some(&b"\xff"[..]));
     }
 }

@@ -137,19 +137,33 @@ pub struct Publication<'a> {
     pub source_partition: i32,
     /// The command's key.
     pub key: Option<&'a [u8]>,
-    /// JSON.
-    pub value: Cow<'a, [u8]>,
-    /// What the headers say.
-    pub envelope: Envelope<'a>,
+    /// JSON; of a mirrored dead letter what its record had, if anything.
+    pub value: Option<Cow<'a, [u8]>>,
+    /// Its headers.
+    pub headers: Headers<'a>,
 }
 
-/// The two kinds of topic that solewriter publishes to.
+/// What the headers of a publication say.
+#[derive(Clone, Debug)]
+pub enum Headers<'a> {
+    /// Of an outcome or event.
+    Envelope(Envelope<'a>),
+    /// Of a mirrored dead letter: names and values, in order.
+    Listed(Vec<ListedHeader<'a>>),
+}
+
+/// A header's name and value.
+pub type ListedHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+
+/// The kinds of topic that solewriter publishes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// `<command topic>.outcomes`
     Outcomes,
     /// `<command topic>.events`
     Events,
+    /// By convention `<command topic>.dlq`
+    DeadLetters,
 }
 
 /// The value of an outcome record, field by field in the published order.
@@ -186,6 +200,16 @@ pub struct Envelope<'a> {
     pub traceparent: Option<&'a str>,
     /// `ce_causationid`
     pub causation_id: Option<Uuid>,
+}
+
+impl Headers<'_> {
+    /// Calls `add` with the name and value of each header, in order.
+    pub fn each(&self, mut add: impl FnMut(&str, Option<&[u8]>)) {
+        match self {
+            Self::Envelope(envelope) => envelope.each(|name, value| add(name, Some(value.as_bytes()))),
+            Self::Listed(headers) => headers.iter().for_each(|(name, value)| add(name, value.as_deref())),
+        }
+    }
 }
 
 impl Envelope<'_> {
@@ -299,15 +323,17 @@ impl FinalOutcome {
             causation_id,
         };
         let key = Some(delivery.entity_id.as_bytes());
-        Publication { channel, source_partition: delivery.source.partition, key, value, envelope }
+        let (value, headers) = (Some(value), Headers::Envelope(envelope));
+        Publication { channel, source_partition: delivery.source.partition, key, value, headers }
     }
 }
 
 /// All headers of a publication, as tests compare them.
 #[cfg(test)]
-pub(crate) fn headers(publication: &Publication<'_>) -> Vec<(&'static str, String)> {
+pub(crate) fn headers(publication: &Publication<'_>) -> Vec<(String, Option<String>)> {
     let mut headers = Vec::new();
-    publication.envelope.each(|name, value| headers.push((name, value.to_owned())));
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    publication.headers.each(|name, value| headers.push((name.to_owned(), value.map(text))));
     headers
 }
 
@@ -341,31 +367,30 @@ mod tests {
         let outcome = outcome(Ending::Applied { reply, events });
         let published = outcome.outcome();
         assert_eq!(
-            String::from_utf8_lossy(&published.value),
+            String::from_utf8_lossy(published.value.as_deref().unwrap()),
             r#"{"command_id":"01990000-0000-7000-8000-000000000001","command_type":"account.withdraw","entity_type":"account","entity_id":"acct-42","outcome":"applied","code":null,"detail":null,"version":17,"reply":{"balance":70},"topic":"accounts.commands","partition":3,"offset":8412}"#
         );
-        assert_eq!(
-            headers(&published),
-            [
-                ("ce_specversion", "1.0".into()),
-                ("ce_id", "f12aa6a4-9b86-58aa-b9ba-c55a6749e409".into()),
-                ("ce_type", "solewriter.outcome.v1".into()),
-                ("ce_source", "/solewriter/accounts.commands/3".into()),
-                ("ce_subject", "acct-42".into()),
-                ("ce_time", "2023-11-14T22:13:20.007Z".into()),
-                ("content-type", "application/json".into()),
-                ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            ]
-        );
+        let header = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
+        let expected = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "f12aa6a4-9b86-58aa-b9ba-c55a6749e409"),
+            ("ce_type", "solewriter.outcome.v1"),
+            ("ce_source", "/solewriter/accounts.commands/3"),
+            ("ce_subject", "acct-42"),
+            ("ce_time", "2023-11-14T22:13:20.007Z"),
+            ("content-type", "application/json"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ];
+        assert_eq!(headers(&published), expected.map(header));
         let event = outcome.events().next().unwrap();
-        assert_eq!(&*event.value, br#"{"amount":30}"#);
-        assert!(headers(&event).contains(&("ce_causationid", outcome.delivery.command_id.to_string())));
+        assert_eq!(event.value.as_deref(), Some(&br#"{"amount":30}"#[..]));
+        assert!(headers(&event).contains(&header(("ce_causationid", &outcome.delivery.command_id.to_string()))));
     }
 
     #[test]
     fn a_rejection_has_no_reply_and_no_events() {
         let outcome = outcome(Ending::Rejected { code: "insufficient-funds".into(), detail: Some("no".into()) });
-        let value: serde_json::Value = serde_json::from_slice(&outcome.outcome().value).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(outcome.outcome().value.as_deref().unwrap()).unwrap();
         assert_eq!(value["outcome"], "rejected");
         assert_eq!(value["code"], "insufficient-funds");
         assert!(value["reply"].is_null() && outcome.events().next().is_none());

@@ -84,10 +84,18 @@ pub struct Topic {
     pub parking: Parking,
     /// How many partitions it had when the worker started.
     pub partition_count: i32,
-    /// Where outcomes and events go.
+    /// Where outcomes, events and dead letters go.
     pub publish_to: PublishTo,
     /// What the outcomes and events topics take: bytes.
     pub outcome_bytes_max: usize,
+}
+
+impl Topic {
+    /// What each of the topics takes that are published to: bytes.
+    pub fn least_bytes_max(&self) -> usize {
+        let mirror = self.publish_to.dead_letters.as_ref().map(|to| to.mirror.record_bytes_max);
+        mirror.unwrap_or(usize::MAX).min(self.outcome_bytes_max)
+    }
 }
 
 /// What all partitions of a running worker share.

@@ -49,9 +49,10 @@ pub(super) async fn checks(
             }
             Err(error) => checks.push(missing(config, &topic.name, &error)),
         }
-        for name in [topic.outcomes_topic(), topic.events_topic()] {
+        for (key, name) in topic.published_to() {
             let own = topics.settings(&name).await;
-            checks.push(publish_topic(&inspector, &name, &settings, &own).await?);
+            let holds = if key == "dead_letter_topic" { Holds::DeadLetters } else { Holds::Answers };
+            checks.push(publish_topic(&inspector, &name, holds, &settings, &own).await?);
         }
     }
     Ok(checks)
@@ -71,14 +72,16 @@ fn missing(config: &Config, topic: &str, error: &InspectError) -> Check {
     Check::failed(format!("topic {topic}"), error.to_string(), &cure)
 }
 
+fn alter(topic: &str, setting: &str) -> String {
+    format!(
+        "kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name {topic} --add-config {setting}"
+    )
+}
+
 /// One line if all is well, else one for each thing that is not.
 fn command_topic(topic: &str, partitions: i32, settings: &HashMap<String, String>) -> Vec<Check> {
     let name = format!("topic {topic}");
-    let alter = |setting: &str| {
-        format!(
-            "kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name {topic} --add-config {setting}"
-        )
-    };
+    let alter = |setting: &str| alter(topic, setting);
     let setting = |name: &str| settings.get(name).map(String::as_str);
     let mut checks = Vec::new();
     if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
@@ -144,9 +147,18 @@ async fn group(inspector: &Arc<Inspector>, topic: &Topic) -> anyhow::Result<Chec
     })
 }
 
+/// What a topic is for that is published to.
+#[derive(Clone, Copy)]
+enum Holds {
+    /// Outcomes or events.
+    Answers,
+    DeadLetters,
+}
+
 async fn publish_topic(
     inspector: &Arc<Inspector>,
     topic: &str,
+    holds: Holds,
     commands: &HashMap<String, String>,
     own: &HashMap<String, String>,
 ) -> anyhow::Result<Check> {
@@ -154,17 +166,26 @@ async fn publish_topic(
     let bytes_max = |settings: &HashMap<String, String>| {
         settings.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX)
     };
-    Ok(match count(inspector, topic).await? {
-        Ok(_) if bytes_max(own) < bytes_max(commands) => Check::warning(
+    let policy = own.get("cleanup.policy").filter(|policy| policy.contains("compact"));
+    Ok(match (count(inspector, topic).await?, holds, policy) {
+        (Ok(_), Holds::DeadLetters, Some(policy)) => Check::failed(
+            name,
+            format!("cleanup.policy is {policy}: a compacted topic refuses dead letters that have no key"),
+            &alter(topic, "cleanup.policy=delete"),
+        ),
+        (Ok(_), ..) if bytes_max(own) < bytes_max(commands) => Check::warning(
             name,
             format!("max.message.bytes is {}, the command topic takes {}", bytes_max(own), bytes_max(commands)),
-            "raise it: a command whose outcome does not fit is a dead letter",
+            match holds {
+                Holds::Answers => "raise it: a command whose outcome does not fit is a dead letter",
+                Holds::DeadLetters => "raise it: a dead letter that does not fit is mirrored without its value",
+            },
         ),
-        Ok(partitions) => Check::ok(name, format!("{partitions} partitions")),
-        Err(InspectError::NoTopic) => {
+        (Ok(partitions), ..) => Check::ok(name, format!("{partitions} partitions")),
+        (Err(InspectError::NoTopic), ..) => {
             Check::warning(name, "does not exist yet", "`run` creates it, if the broker lets it")
         }
-        Err(error) => Check::failed(name, error.to_string(), "look at the broker"),
+        (Err(error), ..) => Check::failed(name, error.to_string(), "look at the broker"),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What `check` reads: the last records of a command topic, judged as a worker
 //! would judge them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,13 +15,15 @@ use crate::record::{Record, TopicPartition};
 use crate::runtime::worker_time_ms;
 use crate::steps::decide::called;
 use crate::steps::receive::receive;
-use crate::steps::route::route;
+use crate::steps::route::{UNKNOWN_PARTITIONER, producer_of, route};
 use crate::steps::{Parking, Rules};
 
 /// Partitions that are looked into, from the first.
 const PARTITIONS_MAX: i32 = 8;
 /// Records of each.
 const RECORDS_PER_PARTITION: i64 = 12;
+/// So many producers of misrouted records are named.
+const PRODUCERS_MAX: usize = 3;
 /// A producer's clock may be so far off: milliseconds.
 const CLOCK_SKEW_MAX_MS: i64 = 60_000;
 
@@ -33,7 +36,15 @@ struct Sample {
     /// Ids made later than now, beyond a clock's tolerance.
     ahead: usize,
     dead: BTreeMap<&'static str, usize>,
-    /// A misrouted key fits these partitioners.
+    /// The misrouted ones, by what their headers say of their producer.
+    misrouted: BTreeMap<Option<String>, Misrouted>,
+}
+
+/// What one producer has sent to wrong partitions.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Misrouted {
+    records: usize,
+    /// So many of the keys fit this partitioner.
     partitioners: BTreeMap<&'static str, usize>,
 }
 
@@ -95,23 +106,41 @@ impl Sample {
             Err(letter) => {
                 *self.dead.entry(letter.code.as_str()).or_default() += 1;
                 if letter.code == DeadCode::Misrouted {
+                    let of_producer = self.misrouted.entry(producer_of(&letter.record)).or_default();
+                    of_producer.records += 1;
                     let key = letter.record.key().unwrap_or_default();
                     for name in Partitioner::candidates(key, rules.source.partition, rules.partition_count) {
-                        *self.partitioners.entry(name).or_default() += 1;
+                        *of_producer.partitioners.entry(name).or_default() += 1;
                     }
                 }
             }
         }
     }
 
+    /// Who has misrouted, and how, those with the most records first.
+    fn culprits(&self) -> String {
+        let mut producers: Vec<_> = self.misrouted.iter().collect();
+        producers.sort_by_key(|(_, misrouted)| Reverse(misrouted.records));
+        let several = producers.len() > 1;
+        let told = producers.iter().take(PRODUCERS_MAX).map(|(named, Misrouted { records, partitioners })| {
+            let seems = partitioners.iter().max_by_key(|(_, count)| **count);
+            let seems = seems.map_or(UNKNOWN_PARTITIONER, |(name, _)| *name);
+            let count = if several { format!("of {records} ") } else { String::new() };
+            let named = named.as_ref().map(|named| format!("; its headers say {named}")).unwrap_or_default();
+            format!("{count}the producer's partitioner seems to be {seems}{named}")
+        });
+        let mut culprits: Vec<String> = told.collect();
+        if let Some(more @ 1..) = producers.len().checked_sub(PRODUCERS_MAX) {
+            culprits.push(format!("and {more} producers more"));
+        }
+        culprits.join("; ")
+    }
+
     fn check(&self, name: String) -> Check {
         let Self { records, untimed, ahead, .. } = self;
         if let Some(misrouted) = self.dead.get(DeadCode::Misrouted.as_str()) {
-            let seems = self.partitioners.iter().max_by_key(|(_, count)| **count);
-            let seems = seems.map_or("none that is known", |(name, _)| *name);
-            let found = format!(
-                "{misrouted} of the last {records} lie on the wrong partition; the partitioner seems to be {seems}"
-            );
+            let culprits = self.culprits();
+            let found = format!("{misrouted} of the last {records} lie on the wrong partition; {culprits}");
             let cure = "set that producer's partitioner (docs/publishing.md)";
             // all of them, or one producer among others, perhaps long mended
             return if misrouted * 2 > *records {
@@ -157,8 +186,26 @@ mod tests {
 
     fn found(dead: &[(&'static str, usize)], untimed: usize, ahead: usize) -> Check {
         let dead = dead.iter().copied().collect();
-        let partitioners = BTreeMap::from([("crc32 (librdkafka's default)", 3), ("fnv1a", 1)]);
-        Sample { records: 12, untimed, ahead, dead, partitioners }.check("commands".into())
+        let misrouted = BTreeMap::from([(None, misrouted(3))]);
+        Sample { records: 12, untimed, ahead, dead, misrouted }.check("commands".into())
+    }
+
+    fn misrouted(records: usize) -> Misrouted {
+        let partitioners = BTreeMap::from([("crc32 (librdkafka's default)", records), ("fnv1a", 1)]);
+        Misrouted { records, partitioners }
+    }
+
+    #[test]
+    fn producers_of_misrouted_records_are_named_the_worst_first() {
+        let source = |n: usize| Some(format!("ce_source=\"/service-{n}\""));
+        let mut sample = Sample { misrouted: BTreeMap::from([(source(1), misrouted(2))]), ..Sample::default() };
+        let crc32 = "the producer's partitioner seems to be crc32 (librdkafka's default)";
+        assert_eq!(sample.culprits(), format!("{crc32}; its headers say ce_source=\"/service-1\""));
+        sample.misrouted.insert(None, Misrouted { records: 9, partitioners: BTreeMap::new() });
+        let explicit = "of 9 the producer's partitioner seems to be none that is known: random or explicit";
+        assert_eq!(sample.culprits(), format!("{explicit}; of 2 {crc32}; its headers say ce_source=\"/service-1\""));
+        sample.misrouted.extend((3..6).map(|n| (source(n), misrouted(n))));
+        assert!(sample.culprits().ends_with("; and 2 producers more"), "{}", sample.culprits());
     }
 
     #[test]

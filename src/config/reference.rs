@@ -36,6 +36,7 @@ fn example() -> Config {
     config.kafka.properties = [("session.timeout.ms", "15000")].into_iter().collect();
     let mut topic = Topic::new("accounts.commands", "account");
     topic.resolve();
+    topic.dead_letter_topic = Some("accounts.commands.dlq".to_owned());
     config.topics.push(topic);
     config
 }

@@ -22,6 +22,10 @@ pub struct Topic {
     /// missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events_topic: Option<String>,
+    /// Where dead letters are mirrored to, each with its bytes and the reason in headers; by
+    /// convention the name with .dlq added. Without it none are. Created if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_topic: Option<String>,
     /// How the producers choose a key's partition: "murmur2" (Java), "crc32" (librdkafka's
     /// consistent) or "fnv1a" (Sarama). A record on another partition is dead, misrouted.
     #[serde(default)]
@@ -71,6 +75,7 @@ impl Topic {
             entity: entity.into(),
             outcomes_topic: None,
             events_topic: None,
+            dead_letter_topic: None,
             partitioner: Partitioner::default(),
             start: Start::default(),
             on_failure: OnFailure::default(),
@@ -87,6 +92,13 @@ impl Topic {
     #[must_use]
     pub fn events_topic(&self) -> Cow<'_, str> {
         or_suffixed(self.events_topic.as_deref(), &self.name, "events")
+    }
+
+    /// Every topic that is published to, with the key that names it.
+    pub(crate) fn published_to(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
+        let answers = [("outcomes_topic", self.outcomes_topic()), ("events_topic", self.events_topic())];
+        let dead_letters = self.dead_letter_topic.as_deref().map(|name| ("dead_letter_topic", name.into()));
+        answers.into_iter().chain(dead_letters)
     }
 
     /// Writes the defaults out, so that what is shown is what is in effect.

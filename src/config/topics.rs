@@ -1,5 +1,6 @@
 //! What has to hold between topics: names are legal, and nothing is claimed twice.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::error::Invalid;
@@ -15,17 +16,14 @@ pub(super) fn validate(topics: &[Topic]) -> Result<(), Invalid> {
     topics.iter().enumerate().try_for_each(|(index, topic)| validate_names(index, topic))?;
     no_topic_twice(topics)?;
     one_topic_per_entity(topics)?;
-    no_answers_on_command_topics(topics)
+    no_answers_on_command_topics(topics)?;
+    no_dead_letters_among_answers(topics)
 }
 
 fn validate_names(index: usize, topic: &Topic) -> Result<(), Invalid> {
-    let names = [
-        ("name", topic.name.as_str()),
-        ("outcomes_topic", &topic.outcomes_topic()),
-        ("events_topic", &topic.events_topic()),
-    ];
-    for (key, name) in names {
-        if !is_topic_name(name) {
+    let name = std::iter::once(("name", Cow::Borrowed(topic.name.as_str())));
+    for (key, name) in name.chain(topic.published_to()) {
+        if !is_topic_name(&name) {
             let problem = format!(
                 "{name:?} is no topic name: letters, digits, dots, underscores and hyphens, at most {NAME_LENGTH_MAX}"
             );
@@ -72,11 +70,25 @@ fn one_topic_per_entity(topics: &[Topic]) -> Result<(), Invalid> {
 fn no_answers_on_command_topics(topics: &[Topic]) -> Result<(), Invalid> {
     let is_command_topic = |name: &str| topics.iter().any(|topic| topic.name == name);
     for (index, topic) in topics.iter().enumerate() {
-        for (key, name) in [("outcomes_topic", topic.outcomes_topic()), ("events_topic", topic.events_topic())] {
+        for (key, name) in topic.published_to() {
             if is_command_topic(&name) {
                 let problem = format!("{name} is a command topic: what is published there would be read as commands");
                 return Err(invalid(index, key, problem));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Who reads outcomes or events expects nothing else there. One topic may have the dead letters of
+/// several command topics: each says where it comes from.
+fn no_dead_letters_among_answers(topics: &[Topic]) -> Result<(), Invalid> {
+    for (index, topic) in topics.iter().enumerate() {
+        let Some(name) = topic.dead_letter_topic.as_deref() else { continue };
+        if let Some(other) = topics.iter().find(|other| other.outcomes_topic() == name || other.events_topic() == name)
+        {
+            let problem = format!("{name} has the outcomes or events of {}: dead letters need another", other.name);
+            return Err(invalid(index, "dead_letter_topic", problem));
         }
     }
     Ok(())
@@ -128,6 +140,19 @@ mod tests {
         let mut own = Topic::new("a", "account");
         own.outcomes_topic = Some("a".into());
         assert_eq!(key_of_problem(&[own]).as_deref(), Some("topics[0].outcomes_topic"));
+    }
+
+    #[test]
+    fn dead_letters_have_a_topic_that_nothing_else_is_on() {
+        let mirrored_to = |name: &str| {
+            let mut topic = Topic::new("a", "account");
+            topic.dead_letter_topic = Some(name.to_owned());
+            key_of_problem(&[topic, Topic::new("b", "order")])
+        };
+        for taken in ["a", "b", "a.outcomes", "b.events", "no name"] {
+            assert_eq!(mirrored_to(taken).as_deref(), Some("topics[0].dead_letter_topic"), "{taken}");
+        }
+        assert_eq!(mirrored_to("a.dlq"), None);
     }
 
     #[test]

@@ -44,8 +44,9 @@ impl Services {
     pub(super) async fn start(project: &mut Project) -> Result<Self, Error> {
         let broker = Embedded::start(1)?;
         for topic in &project.config.topics {
-            for name in [&topic.name, &*topic.outcomes_topic(), &*topic.events_topic()] {
-                broker.create_topic(name, PARTITIONS)?;
+            broker.create_topic(&topic.name, PARTITIONS)?;
+            for (_, name) in topic.published_to() {
+                broker.create_topic(&name, PARTITIONS)?;
             }
         }
         let (database, home, database_url) = match schema::named_database() {

@@ -69,7 +69,7 @@ const PRODUCER_ONLY: &[&str] = &[
 const COMMAND_BATCH_BYTES_MAX: usize = 1_000_000;
 
 /// What the client itself refuses to send: 64 MiB.
-const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
+const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Each as it hashes a key; what has none goes anywhere.
 fn librdkafka_name(partitioner: Partitioner) -> &'static str {
@@ -170,6 +170,12 @@ impl Client {
         config
     }
 
+    /// The longest record that this client sends: bytes.
+    pub fn record_bytes_max(&self) -> usize {
+        let told = self.properties.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        told.unwrap_or(RECORD_BYTES_MAX)
+    }
+
     /// librdkafka refuses a consumer whose `fetch.max.bytes` is below its
     /// `message.max.bytes` (rdkafka_conf.c), which a team sets for large outcomes.
     fn fetch_bytes_max(&self) -> String {
@@ -189,6 +195,10 @@ impl Client {
             if !self.properties.contains_key(key) {
                 config.set(key, value);
             }
+        }
+        if !self.properties.contains_key("message.max.bytes") {
+            // how long a record may be is the topic's to say
+            config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
         }
         let batch_bytes = self.properties.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
         config
@@ -216,10 +226,6 @@ impl Client {
             .set("enable.gapless.guarantee", "false")
             // its sender waits, and can send it again under the same id
             .set("message.timeout.ms", delivery_timeout.as_millis().max(1).to_string());
-        if !self.properties.contains_key("message.max.bytes") {
-            // how long a record may be is the topic's to say
-            config.set("message.max.bytes", COMMAND_BYTES_MAX.to_string());
-        }
         config
     }
 

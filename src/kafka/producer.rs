@@ -6,29 +6,31 @@
 //! one. Every publisher then reads what is unpublished from the database again.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
+use rdkafka::{ClientContext, Message as _};
 use tokio::sync::Notify;
 
 use super::Client;
 use crate::outcome::Publication;
 
-/// An outcome has eight headers, an event nine.
-const HEADERS_MAX: usize = 9;
+/// An outcome has eight headers, an event nine; a dead letter has its own besides.
+const HEADERS_EXPECTED: usize = 9;
 
 /// The deliveries of one batch: counts down to done, or fails as a whole.
 #[derive(Debug, Default)]
 pub struct BatchDelivery {
     outstanding: AtomicUsize,
     failed: AtomicBool,
+    /// The topic that refused one of its records as too large.
+    too_large_for: OnceLock<Box<str>>,
     changed: Notify,
 }
 
@@ -50,7 +52,11 @@ impl BatchDelivery {
         }
     }
 
-    fn fail(&self) {
+    fn fail(&self, error: &KafkaError, topic: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            // the first counts, as with any failure
+            let _ = self.too_large_for.set(topic.into());
+        }
         self.failed.store(true, Ordering::Release);
         self.changed.notify_one();
     }
@@ -60,15 +66,24 @@ impl BatchDelivery {
         self.outstanding.load(Ordering::Acquire) == 0 && !self.failed.load(Ordering::Acquire)
     }
 
-    /// Waits until all are delivered (true) or one has failed (false).
-    pub async fn finished(&self) -> bool {
+    /// Whether this topic has refused a record of it as too large.
+    pub fn is_too_large_for(&self, topic: &str) -> bool {
+        self.too_large_for.get().is_some_and(|refused_by| **refused_by == *topic)
+    }
+
+    /// Waits until all are delivered.
+    ///
+    /// # Errors
+    /// If one was not, and will not be.
+    pub async fn finished(&self) -> Result<(), SendError> {
         loop {
             let changed = self.changed.notified();
             if self.failed.load(Ordering::Acquire) {
-                return false;
+                let failed = || SendError::Failed("a record could not be delivered".into());
+                return Err(self.too_large_for.get().cloned().map_or_else(failed, SendError::TooLarge));
             }
             if self.outstanding.load(Ordering::Acquire) == 0 {
-                return true;
+                return Ok(());
             }
             changed.await;
         }
@@ -85,6 +100,16 @@ pub enum SendError {
     /// The producer was discarded: publish from the database.
     #[error("the record was refused: {0}")]
     Failed(String),
+    /// The same, because this topic does not take a record as large.
+    #[error("topic {0} refused a record as too large")]
+    TooLarge(Box<str>),
+}
+
+impl SendError {
+    /// Whether this topic has refused the record as too large.
+    pub fn is_too_large_for(&self, topic: &str) -> bool {
+        matches!(self, Self::TooLarge(refused_by) if **refused_by == *topic)
+    }
 }
 
 struct Deliveries {
@@ -108,11 +133,12 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<BatchDelivery>) {
         match result {
             Ok(_) => batch.delivered(),
-            Err((error, _)) => {
+            Err((error, message)) => {
+                // whoever sees that the producer is broken shall see why
+                batch.fail(error, message.topic());
                 if !self.broken.swap(true, Ordering::AcqRel) {
-                    tracing::error!(%error, "a record could not be delivered; the producer is discarded and everything unpublished is published again from the database");
+                    tracing::error!(%error, topic = message.topic(), "a record could not be delivered; the producer is discarded and everything unpublished is published again from the database");
                 }
-                batch.fail();
             }
         }
     }
@@ -191,15 +217,14 @@ impl Session {
         if self.producer.context().broken.load(Ordering::Acquire) {
             return Err(SendError::Failed("the producer was discarded".into()));
         }
-        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS_MAX));
-        publication.envelope.each(|key, value| {
-            headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
+        let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS_EXPECTED));
+        publication.headers.each(|key, value| {
+            headers = headers.take().map(|headers| headers.insert(Header { key, value }));
         });
-        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, batch.clone())
-            .partition(partition)
-            .payload(&*publication.value);
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, batch.clone()).partition(partition);
         record.headers = headers;
         record.key = publication.key;
+        record.payload = publication.value.as_deref();
         batch.outstanding.fetch_add(1, Ordering::AcqRel);
         match self.producer.send(record) {
             Ok(()) => Ok(()),
@@ -209,7 +234,10 @@ impl Session {
             }
             Err((error, _)) => {
                 self.producer.context().broken.store(true, Ordering::Release);
-                Err(SendError::Failed(error.to_string()))
+                Err(match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::TooLarge(topic.into()),
+                    _ => SendError::Failed(error.to_string()),
+                })
             }
         }
     }

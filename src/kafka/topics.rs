@@ -85,7 +85,7 @@ impl Topics {
         Ok(Self { admin: client.admin().create()?, bootstrap_servers: client.bootstrap_servers.clone(), options })
     }
 
-    /// Makes a topic for outcomes or events. One that exists is as good.
+    /// Makes a topic for outcomes, events or dead letters. One that exists is as good.
     ///
     /// # Errors
     /// [`TopicError::Refused`], with the command to type.

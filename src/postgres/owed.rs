@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Refusal, Result, Store};
 use crate::cursor::Published;
-use crate::dead_letter::{DeadOutcome, publishes};
+use crate::dead_letter::{DeadOutcome, LetterState, Mirror, MirroredLetter, StoredHeaders, publishes, stored_headers};
 use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
 use crate::steps::fence::Claimed;
@@ -29,15 +29,17 @@ enum Item {
 }
 
 impl OwedBatch {
-    /// Its outcomes and events.
-    pub fn publications(&self) -> impl Iterator<Item = Publication<'_>> {
-        self.items.iter().flat_map(|item| {
-            let (outcome, events) = match item {
-                Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events())),
-                Item::Repeat(outcome) => (Some(outcome.outcome()), None),
-                Item::Dead(letter) => (letter.publication(), None),
+    /// Its outcomes and events, and, with a mirror, its dead letters.
+    pub fn publications<'b>(&'b self, mirror: Option<&'b Mirror>) -> impl Iterator<Item = Publication<'b>> {
+        self.items.iter().flat_map(move |item| {
+            let (outcome, events, mirrored) = match item {
+                Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events()), None),
+                Item::Repeat(outcome) => (Some(outcome.outcome()), None, None),
+                Item::Dead(letter) => {
+                    (letter.publication(), None, mirror.and_then(|mirror| letter.mirrored(mirror)))
+                }
             };
-            outcome.into_iter().chain(events.into_iter().flatten())
+            outcome.into_iter().chain(events.into_iter().flatten()).chain(mirrored)
         })
     }
 }
@@ -69,17 +71,48 @@ struct DeadRow {
     entity_type: String,
     entity_id: Option<String>,
     traceparent: Option<String>,
+    state: String,
+    value: Option<Vec<u8>>,
+    /// Only if letters are mirrored, as is the value.
+    headers: Option<String>,
 }
 
-/// A dead letter, with the log that it came from.
+/// A dead letter as it is published, with the log that it came from.
 struct Dead {
     source: TopicPartition,
     row: DeadRow,
+    headers: StoredHeaders,
 }
 
 impl Dead {
+    fn new(row: DeadRow) -> Result<Self> {
+        let headers = row.headers.as_deref().map(stored_headers).transpose();
+        let broken = |error| Refusal::Broken(format!("dead_letters row {}: its headers: {error}", row.dead_letter_id));
+        let source = TopicPartition::new(row.topic.as_str(), row.partition);
+        Ok(Self { headers: headers.map_err(broken)?.unwrap_or_default(), source, row })
+    }
+
+    fn mirrored<'a>(&'a self, mirror: &'a Mirror) -> Option<Publication<'a>> {
+        let Self { source, row, headers } = self;
+        let letter = MirroredLetter {
+            number: row.dead_letter_id,
+            source,
+            offset: row.log_offset,
+            record_time_ms: row.record_time_ms,
+            key: row.key.as_deref(),
+            value: row.value.as_deref(),
+            headers: headers.iter().map(|(name, value)| (name.into(), value.as_deref())).collect(),
+            code: &row.code,
+            detail: row.detail.as_deref(),
+            state: LetterState::parse(&row.state)?,
+            attempt: row.attempts,
+            entity_type: &row.entity_type,
+        };
+        letter.publication(mirror)
+    }
+
     fn publication(&self) -> Option<Publication<'_>> {
-        let Self { source, row } = self;
+        let Self { source, row, .. } = self;
         let command_id = publishes(&row.code, row.command_id)?;
         let outcome = DeadOutcome {
             source,
@@ -119,7 +152,7 @@ impl BatchRow {
 
 impl Store {
     /// The next batches after batch `after_batch`, up to and including batch
-    /// `through`, at most `batches_max` of them.
+    /// `through`, at most `batches_max` of them; dead letters with their records, if wanted.
     ///
     /// # Errors
     /// If the database cannot be reached. [`Refusal::Fenced`]: the claim is stale, and what a letter
@@ -130,6 +163,7 @@ impl Store {
         after_batch: i64,
         through: i64,
         batches_max: i64,
+        with_records: bool,
     ) -> Result<Vec<OwedBatch>> {
         let batches: Vec<BatchRow> = sqlx::query_as(
             "select batch_seq, next_offset, command_ids, repeats, dead_letter_ids, dead_after
@@ -146,7 +180,7 @@ impl Store {
         let mut owed = Vec::with_capacity(batches.len());
         for batch in batches {
             let outcomes = self.outcomes_of(&batch.command_ids).await?;
-            let letters = self.dead_letters(&batch.dead_letter_ids).await?;
+            let letters = self.dead_letters(&batch.dead_letter_ids, with_records).await?;
             owed.push(OwedBatch {
                 published: Published { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
                 items: batch.items(&outcomes, letters),
@@ -172,7 +206,7 @@ impl Store {
         .await?)
     }
 
-    async fn dead_letters(&self, ids: &[i64]) -> Result<HashMap<i64, Dead>> {
+    async fn dead_letters(&self, ids: &[i64], with_records: bool) -> Result<HashMap<i64, Dead>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -182,13 +216,14 @@ impl Store {
                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
                     -- of a reused id nothing is said
                     case when state <> 'discarded' or code <> 'id-reuse' then command_id end as command_id,
-                    command_type, entity_type, entity_id, traceparent
+                    command_type, entity_type, entity_id, traceparent, state,
+                    case when $2 then value end as value, case when $2 then headers::text end as headers
                from dead_letters where dead_letter_id = any ($1)",
         )
         .bind(ids)
+        .bind(with_records)
         .fetch_all(&self.pool)
         .await?;
-        let source = |row: &DeadRow| TopicPartition::new(row.topic.as_str(), row.partition);
-        Ok(rows.into_iter().map(|row| (row.dead_letter_id, Dead { source: source(&row), row })).collect())
+        rows.into_iter().map(|row| Ok((row.dead_letter_id, Dead::new(row)?))).collect()
     }
 }

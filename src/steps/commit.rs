@@ -85,7 +85,7 @@ pub enum Answer {
 /// ```compile_fail
 /// # use solewriter::steps::{commit::{Durable, Settlement}, publish::publications};
 /// fn publish_before_durable(settlement: &Settlement) {
-///     let _ = publications(settlement);
+///     let _ = publications(settlement, None);
 /// }
 /// ```
 /// ```compile_fail
@@ -97,14 +97,14 @@ pub enum Answer {
 /// ```compile_fail
 /// # use solewriter::steps::commit::{Durable, Settlement};
 /// fn forge(settlement: Settlement) -> Durable {
-///     Durable { settlement, called: Vec::new() }
+///     Durable { settlement, called: Vec::new(), dead_letter_ids: Vec::new() }
 /// }
 /// ```
 /// And with the proof, both compile:
 /// ```
 /// # use solewriter::steps::{acknowledge::acknowledge, commit::Durable, publish::publications};
 /// fn after_durable(durable: &Durable) {
-///     let _ = publications(durable);
+///     let _ = publications(durable, None);
 ///     let _ = acknowledge(durable);
 /// }
 /// ```
@@ -113,6 +113,8 @@ pub struct Durable {
     settlement: Settlement,
     /// The outcomes of the commands that the database decided, in order.
     called: Vec<Arc<FinalOutcome>>,
+    /// The numbers of the dead letters, in order.
+    dead_letter_ids: Vec<i64>,
 }
 
 /// What a settled batch owes for one record.
@@ -122,8 +124,8 @@ pub enum Due<'d> {
     Outcome(&'d FinalOutcome),
     /// A stored outcome again, without the events.
     Repeat(&'d FinalOutcome),
-    /// The outcome of a dead delivery.
-    Dead(&'d DeadLetter),
+    /// A dead delivery, with the number of its letter.
+    Dead(&'d DeadLetter, i64),
 }
 
 /// What an answer means for the settlement.
@@ -146,13 +148,15 @@ impl Settlement {
     /// What the database's answer means.
     pub fn answered(self, answer: Answer) -> Settled {
         match answer {
-            Answer::Committed { ended, .. } if ended.len() == self.decision.called.len() => {
+            Answer::Committed { ended, dead_letter_ids }
+                if ended.len() == self.decision.called.len() && dead_letter_ids.len() == self.decision.dead.len() =>
+            {
                 let called = self.decision.called.iter().zip(ended);
                 let called =
                     called.map(|(called, (version, ending))| Arc::new(called.ended(version, ending))).collect();
-                Settled::Durable(Durable { settlement: self, called })
+                Settled::Durable(Durable { settlement: self, called, dead_letter_ids })
             }
-            // it stands, and how its commands ended is in the database only
+            // it stands, and what became of it is in the database only
             Answer::Committed { .. } => {
                 Settled::Superseded(Held { token: self.claimed.token(), cursor: self.next_cursor() })
             }
@@ -190,8 +194,16 @@ impl Durable {
             Owed::Repeat(outcome) => Due::Repeat(outcome),
             Owed::Called(n) => Due::Outcome(&self.called[*n]),
             Owed::CalledRepeat(n) => Due::Repeat(&self.called[*n]),
-            Owed::Dead(n) => Due::Dead(&decision.dead[*n]),
+            Owed::Dead(n) => Due::Dead(&decision.dead[*n], self.dead_letter_ids[*n]),
         })
+    }
+
+    /// Whether dead letters of it were run with another payload than their records have.
+    pub fn corrects(&self) -> bool {
+        match &self.settlement.decision.settles {
+            Settles::Log { .. } => false,
+            Settles::Letters(changes) => changes.letters.iter().any(|letter| letter.edited_value.is_some()),
+        }
     }
 
     /// The partition's entity type.

@@ -5,10 +5,16 @@
 //! else in Kafka notices. (Java hashes with murmur2, librdkafka by default with
 //! CRC-32, Sarama with FNV-1a: librdkafka's CONFIGURATION.md, `partitioner`.)
 
+mod producer;
+
+pub(crate) use self::producer::producer_of;
 use super::Rules;
 use crate::command::Command;
 use crate::config::Partitioner;
 use crate::dead_letter::{DeadCode, DeadLetter};
+
+/// What no partitioner of ours would have chosen.
+pub(crate) const UNKNOWN_PARTITIONER: &str = "none that is known: random or explicit";
 
 impl Partitioner {
     const ALL: [(Self, &'static str); 3] = [
@@ -44,7 +50,8 @@ fn fnv1a(key: &[u8]) -> u32 {
 /// Passes a command that is on its own partition.
 ///
 /// # Errors
-/// Dead `misrouted`, which names the partitioner that the producer seems to use.
+/// Dead `misrouted`, which names the partitioner that the producer seems to use, and the producer, if
+/// a header does.
 pub fn route(command: Command, rules: &Rules) -> Result<Command, Box<DeadLetter>> {
     let key = command.record.key().unwrap_or_default();
     let expected = rules.partitioner.partition(key, rules.partition_count);
@@ -52,10 +59,12 @@ pub fn route(command: Command, rules: &Rules) -> Result<Command, Box<DeadLetter>
         return Ok(command);
     }
     let seems = Partitioner::candidates(key, rules.source.partition, rules.partition_count);
-    let seems = if seems.is_empty() { "none that is known: random or explicit".to_owned() } else { seems.join(" or ") };
+    let seems = if seems.is_empty() { UNKNOWN_PARTITIONER.to_owned() } else { seems.join(" or ") };
+    let named = producer_of(&command.record).map(|named| format!("; its headers say {named}"));
     let detail = format!(
-        "the key belongs on partition {expected} of {}; the producer's partitioner seems to be {seems}",
-        rules.partition_count
+        "the key belongs on partition {expected} of {}; the producer's partitioner seems to be {seems}{}",
+        rules.partition_count,
+        named.unwrap_or_default()
     );
     Err(Box::new(command.dead((DeadCode::Misrouted, detail))))
 }

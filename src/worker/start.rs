@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::{RunError, Worker};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::dead_letter::Mirror;
 use crate::declared::{Compiled, Declared, DeclaredError};
 use crate::horizon::Horizon;
 use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, Topics};
@@ -16,7 +17,7 @@ use crate::postgres::{self, ReachError, SchemaState, Store};
 use crate::runtime::{Limits, Runtime, Topic};
 use crate::steps::Parking;
 use crate::telemetry::Health;
-use crate::writer::{PublishTo, backoff};
+use crate::writer::{DeadLetterTopic, PublishTo, backoff};
 
 /// How long one question to Kafka may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub(super) async fn start(
     let budget = Budget::new(config.worker.in_flight_bytes_max.get());
     let names: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
     let horizon = Horizon(retried(postgres::Error::is_passing, || store.horizon()).await?.at_ms);
-    let batch_bytes_max = topics.iter().map(|topic| topic.outcome_bytes_max).min().unwrap_or(MESSAGE_BYTES_MAX);
+    let batch_bytes_max = topics.iter().map(|topic| topic.least_bytes_max()).min().unwrap_or(MESSAGE_BYTES_MAX);
     let producer = Arc::new(Producer::new(client.clone(), batch_bytes_max)?);
     // last: from here on this process is a member of the group
     let turning = health.clone();
@@ -139,6 +140,7 @@ async fn topics(
         let publish_to = PublishTo {
             outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
             events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
+            dead_letters: dead_letter_topic(&admin, inspector, client, topic, partition_count).await?,
         };
         let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
         let Some(handlers) = compiled.handlers(&topic.entity, worker.handlers(&topic.entity)) else { continue };
@@ -212,17 +214,37 @@ async fn publish_topic(
     }
 }
 
+/// What a topic takes, as far as the broker tells: bytes.
+async fn bytes_max(admin: &Topics, inspector: &Arc<Inspector>, topic: &Arc<str>) -> Option<usize> {
+    let (asked, name) = (inspector.clone(), topic.clone());
+    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
+        return None;
+    }
+    admin.setting(topic, "max.message.bytes").await?.parse().ok()
+}
+
 async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
     let mut least = MESSAGE_BYTES_MAX;
-    let (asked, name) = (inspector.clone(), publish_to.outcomes.0.clone());
-    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
-        return least;
-    }
     for (topic, _) in [&publish_to.outcomes, &publish_to.events] {
-        let setting = admin.setting(topic, "max.message.bytes").await;
-        if let Some(bytes) = setting.and_then(|value| value.parse().ok()) {
-            least = least.min(bytes);
-        }
+        least = least.min(bytes_max(admin, inspector, topic).await.unwrap_or(MESSAGE_BYTES_MAX));
     }
     least
+}
+
+/// Where a topic's dead letters are mirrored to, if they are.
+async fn dead_letter_topic(
+    admin: &Topics,
+    inspector: &Arc<Inspector>,
+    client: &kafka::Client,
+    topic: &config::Topic,
+    partitions: i32,
+) -> Result<Option<DeadLetterTopic>, RunError> {
+    let Some(name) = &topic.dead_letter_topic else { return Ok(None) };
+    let made = publish_topic(admin, inspector, name, partitions).await?;
+    let record_bytes_max = bytes_max(admin, inspector, &made.0).await.unwrap_or(MESSAGE_BYTES_MAX);
+    let mirror = Mirror {
+        group_id: client.group_id.as_str().into(),
+        record_bytes_max: record_bytes_max.min(client.record_bytes_max()),
+    };
+    Ok(Some(DeadLetterTopic { topic: made, mirror }))
 }

@@ -17,5 +17,5 @@ mod settle;
 
 pub use drive::{Ended, Stop, Writer};
 pub use flood::FloodMax;
-pub use publisher::{PublishTo, Unpublished};
+pub use publisher::{DeadLetterTopic, PublishTo, Unpublished};
 pub(crate) use settle::backoff;

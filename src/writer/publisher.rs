@@ -18,6 +18,7 @@ pub use self::unpublished::Unpublished;
 use self::unpublished::{Waiting, settled_bytes};
 use crate::assignment::Partition;
 use crate::cursor::{Cursor, Published};
+use crate::dead_letter::Mirror;
 use crate::outcome::{Channel, Publication};
 use crate::steps::fence::Claimed;
 use crate::steps::commit::Durable;
@@ -25,23 +26,35 @@ use crate::steps::commit::Durable;
 /// How many settled batches of a partition may wait to be published.
 const BATCHES_BEHIND_MAX: i64 = 16;
 
-/// Where outcomes and events go.
+/// Where outcomes, events and dead letters go.
 #[derive(Clone, Debug)]
 pub struct PublishTo {
     /// The outcomes topic and its partition count.
     pub outcomes: (Arc<str>, i32),
     /// The events topic and its partition count.
     pub events: (Arc<str>, i32),
+    /// Where dead letters are mirrored to, if they are.
+    pub dead_letters: Option<DeadLetterTopic>,
+}
+
+/// The topic that dead letters are mirrored to.
+#[derive(Clone, Debug)]
+pub struct DeadLetterTopic {
+    /// The topic and its partition count.
+    pub topic: (Arc<str>, i32),
+    /// How they are mirrored.
+    pub mirror: Mirror,
 }
 
 impl PublishTo {
-    /// The topic and the partition of a publication.
-    fn place(&self, publication: &Publication<'_>) -> (&Arc<str>, i32) {
+    /// The topic and the partition of a publication. `None`: it goes nowhere.
+    fn place(&self, publication: &Publication<'_>) -> Option<(&Arc<str>, i32)> {
         let (topic, count) = match publication.channel {
             Channel::Outcomes => &self.outcomes,
             Channel::Events => &self.events,
+            Channel::DeadLetters => &self.dead_letters.as_ref()?.topic,
         };
-        (topic, publication.source_partition % (*count).max(1))
+        Some((topic, publication.source_partition % (*count).max(1)))
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
                 (&*outcome.delivery.command_type, ending(outcome))
             }
             Due::Repeat(outcome) => (&*outcome.delivery.command_type, Settled::Duplicate),
-            Due::Dead(letter) => (known_type(rules, letter), Settled::Dead),
+            Due::Dead(letter, _) => (known_type(rules, letter), Settled::Dead),
         };
         *counts.entry(key).or_default() += 1;
     }

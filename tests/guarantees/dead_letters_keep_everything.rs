@@ -301,13 +301,14 @@ fn headers_json(record: &Record) -> Value {
 
 /// `misrouted` comes after what is wrong with the envelope and before anything about the id.
 #[tokio::test]
-async fn a_record_on_the_wrong_partition_names_the_partitioner_in_use() {
+async fn a_record_on_the_wrong_partition_names_the_partitioner_in_use_and_its_producer() {
     let _turn = support::heavy();
     let bank = Bank::open("misrouted", 7).await;
     let opens: Vec<Record> = (0..30).map(|n| open(&format!("acct-{n}"), 1)).collect();
     let places = bank.producer.send(&bank.topic, &opens);
     let wrong: Vec<Record> =
         (0..30).map(|n| withdraw(&format!("acct-{n}"), 1).value("no JSON").id(opens[n].command_id())).collect();
+    let wrong: Vec<Record> = wrong.into_iter().map(|wrong| wrong.header("ce_source", "/legacy\"\n")).collect();
     let crc32 = Producer::with_partitioner(&bank.cluster, Partitioner::Crc32).send(&bank.topic, &wrong);
     let elsewhere = |n: usize| (places[n].partition + 1) % 7;
     bank.send(&[withdraw("acct-0", 1).header("ce_type", "unknown").on_partition(elsewhere(0))]);
@@ -317,6 +318,14 @@ async fn a_record_on_the_wrong_partition_names_the_partitioner_in_use() {
     let count =
         async |condition: &str| usize::try_from(bank.database.count(&format!("dead_letters where {condition}")).await);
     assert_eq!(count("code = 'misrouted' and detail like '%crc32%' and state = 'dead'").await, Ok(misrouted));
+    let culprit = r#"; its headers say ce_source="/legacy\"\n""#;
+    assert_eq!(count(&format!("detail like '%' || replace('{culprit}', '\\', '\\\\')")).await, Ok(misrouted));
+    let check = bank.options.run_verb(&["check", "-o", "json"]);
+    let check: Value = serde_json::from_str(&check.stdout).expect("a document");
+    let checks = check["checks"].as_array().expect("checks");
+    let sample = checks.iter().find(|check| check["name"] == format!("commands on {}", bank.topic));
+    let found = sample.and_then(|check| check["detail"].as_str()).expect("a sample");
+    assert!(found.contains("crc32") && found.contains(culprit), "{found}");
     assert_eq!(count("code = 'id-reuse'").await, Ok(30 - misrouted));
     assert_eq!(count("code = 'unknown-type'").await, Ok(1));
     assert_eq!(bank.database.count("entities where version = 1").await, 30);

@@ -2,6 +2,7 @@
 //! test`.
 
 mod cost_stays_flat;
+mod dead_letter_topic;
 mod dead_letters_keep_everything;
 mod demo;
 mod errors_name_the_cure;

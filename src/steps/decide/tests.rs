@@ -263,7 +263,7 @@ proptest! {
                 let mut basis = Basis { rules: &rules, deduplicator: &mut deduplicator, entities: &mut entities, caution: &caution };
                 let Ok(decision) = decide(&items[at..to], &mut basis, ParkedKeys::default()) else { break };
                 known.extend(decision.outcomes.iter().map(|o| (o.delivery.command_id, o.clone())));
-                seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
+                seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.unwrap().into_owned()));
                 at = to;
             }
             seen

@@ -11,6 +11,7 @@ use super::unpublished::{Unpublished, Waiting, owed_bytes};
 use super::{Order, PublishTo};
 use crate::assignment::Partition;
 use crate::cursor::{Cursor, Published};
+use crate::dead_letter::Mirror;
 use crate::kafka::{BatchDelivery, Producer, SendError, Session};
 use crate::outcome::Publication;
 use crate::postgres::Store;
@@ -26,6 +27,8 @@ const FULL_WAIT: Duration = Duration::from_millis(2);
 /// A broker forgets a producer that is idle for `producer.id.expiration.ms`, a day
 /// by default: it is introduced anew long before.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// How many times shorter letters become when one was too large.
+const SHORTER: usize = 4;
 /// The longest wait before it starts over after a failure.
 const FAILED_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -72,6 +75,8 @@ pub(super) struct Task {
     store: Store,
     producer: Arc<Producer>,
     to: PublishTo,
+    /// How dead letters are mirrored: what is configured now decides, whatever was when they died.
+    mirror: Option<Mirror>,
     orders: mpsc::UnboundedReceiver<Order>,
     published: watch::Sender<Published>,
     /// The last batch handed to the producer.
@@ -98,6 +103,7 @@ impl Task {
             claimed,
             store: worker.store.clone(),
             producer: worker.producer.clone(),
+            mirror: partition.topic.publish_to.dead_letters.as_ref().map(|to| to.mirror.clone()),
             to: partition.topic.publish_to.clone(),
             orders,
             published,
@@ -140,9 +146,12 @@ impl Task {
             Order::Batch(durable, waiting) => {
                 let cursor = durable.cursor();
                 self.is_durable(cursor);
-                if cursor.batch_seq == self.sent + 1 {
+                // of a letter that was corrected only its row has the record as it was
+                let in_hand = self.mirror.is_none() || !durable.corrects();
+                if cursor.batch_seq == self.sent + 1 && in_hand {
                     let published = Published { batch_seq: cursor.batch_seq, next_offset: cursor.next_offset };
-                    return self.send(published, publications(&durable), waiting).await;
+                    let mirror = self.mirror.clone();
+                    return self.send(published, publications(&durable, mirror.as_ref()), waiting).await;
                 }
             }
             Order::Through(cursor) => self.is_durable(cursor),
@@ -170,7 +179,11 @@ impl Task {
     /// Sends everything durable that was not sent, from the database.
     async fn catch_up(&mut self) -> Result<(), SendError> {
         while self.sent < self.durable.batch_seq {
-            let owed = self.store.owed(&self.claimed, self.sent, self.durable.batch_seq, OWED_BATCHES_MAX).await;
+            let mirror = self.mirror.clone();
+            // dead letters come with their records
+            let batches_max = if mirror.is_some() { 1 } else { OWED_BATCHES_MAX };
+            let (claimed, through) = (&self.claimed, self.durable.batch_seq);
+            let owed = self.store.owed(claimed, self.sent, through, batches_max, mirror.is_some()).await;
             let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
             let Some(last) = owed.last() else {
                 // rows that are gone were published: they are dropped only then
@@ -179,8 +192,9 @@ impl Task {
             };
             let last = last.published.batch_seq;
             for batch in &owed {
-                let waiting = self.unpublished.hold(owed_bytes(batch.publications()));
-                self.send(batch.published, batch.publications(), waiting).await?;
+                let publications = || batch.publications(mirror.as_ref());
+                let waiting = self.unpublished.hold(owed_bytes(publications()));
+                self.send(batch.published, publications(), waiting).await?;
             }
             self.sent = last;
         }
@@ -203,12 +217,12 @@ impl Task {
         self.in_flight.push_back(Sent { published, delivery: delivery.clone(), generation, _waiting: waiting });
         self.sent = published.batch_seq;
         for publication in publications {
-            let (topic, partition) = self.to.place(&publication);
+            let Some((topic, partition)) = self.to.place(&publication) else { continue };
             if self.introduced.is_first(generation, topic) {
                 let first = BatchDelivery::begin();
                 hand_over(&session, topic, partition, &publication, &first).await?;
                 first.all_sent();
-                delivered(first.finished().await)?;
+                first.finished().await?;
             } else {
                 hand_over(&session, topic, partition, &publication, &delivery).await?;
             }
@@ -218,8 +232,8 @@ impl Task {
     }
 
     /// The oldest batch in flight was delivered, or one of its records was not.
-    fn delivered(&mut self, whole: bool) -> Result<(), SendError> {
-        delivered(whole)?;
+    fn delivered(&mut self, all: Result<(), SendError>) -> Result<(), SendError> {
+        all?;
         if let Some(Sent { published, .. }) = self.in_flight.pop_front() {
             self.published.send_replace(published);
             self.waits = Box::new(backoff(FAILED_WAIT_MAX));
@@ -232,8 +246,9 @@ impl Task {
     /// watermark and publish from the database.
     async fn start_over(&mut self, error: &SendError) -> Result<(), SendError> {
         while self.in_flight.front().is_some_and(|oldest| oldest.delivery.is_delivered()) {
-            self.delivered(true)?;
+            self.delivered(Ok(()))?;
         }
+        self.mirror_less_if_too_large(error);
         let published = *self.published.borrow();
         tracing::warn!(source = %self.claimed.source(), %error, after_batch = published.batch_seq, "publishing starts over from the database");
         self.in_flight.clear();
@@ -243,8 +258,19 @@ impl Task {
     }
 }
 
-fn delivered(whole: bool) -> Result<(), SendError> {
-    if whole { Ok(()) } else { Err(SendError::Failed("a record could not be delivered".into())) }
+impl Task {
+    /// The dead-letter topic takes less than it said, or than it did: shorter letters then, until it
+    /// takes them.
+    fn mirror_less_if_too_large(&mut self, error: &SendError) {
+        let (Some(to), Some(mirror)) = (&self.to.dead_letters, &mut self.mirror) else { return };
+        let topic = &*to.topic.0;
+        let refused = error.is_too_large_for(topic);
+        if refused || self.in_flight.iter().any(|sent| sent.delivery.is_too_large_for(topic)) {
+            mirror.record_bytes_max /= SHORTER;
+            let bytes = mirror.record_bytes_max;
+            tracing::warn!(source = %self.claimed.source(), topic, bytes, "the dead-letter topic refused a letter as too large: longer ones go without their value (raise the topic's max.message.bytes, then restart)");
+        }
+    }
 }
 
 /// Gives one record to the producer, as soon as its queue takes it.

@@ -61,12 +61,13 @@ pub(super) fn settled_bytes(durable: &Durable) -> usize {
             Ending::Rejected { .. } => PUBLICATION_OVERHEAD_BYTES,
         },
         Due::Repeat(_) => PUBLICATION_OVERHEAD_BYTES,
-        Due::Dead(letter) => letter.record.size_bytes() + PUBLICATION_OVERHEAD_BYTES,
+        Due::Dead(letter, _) => letter.record.size_bytes() + PUBLICATION_OVERHEAD_BYTES,
     };
     durable.due().map(bytes).sum()
 }
 
 /// The same for one that was read back from the database.
 pub(super) fn owed_bytes<'a>(publications: impl Iterator<Item = Publication<'a>>) -> usize {
-    publications.map(|publication| publication.value.len() + PUBLICATION_OVERHEAD_BYTES).sum()
+    let bytes = |publication: Publication<'_>| publication.value.as_deref().map_or(0, <[u8]>::len);
+    publications.map(|publication| bytes(publication) + PUBLICATION_OVERHEAD_BYTES).sum()
 }
