@@ -36,7 +36,7 @@ pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use plan::Operation;
-pub use prune::HorizonRow;
+pub use prune::{HorizonRow, LogTime};
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};

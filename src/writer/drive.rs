@@ -142,7 +142,7 @@ impl<'p> Writer<'p> {
         let worker = &partition.worker;
         let commands_max = worker.limits.batch_commands_max.get();
         let published = claim.row.published;
-        partition.gauges.parked_keys(claim.row.parked.len());
+        partition.gauges.parked(&claim.row.parked);
         let publisher = Publisher::start(partition, published);
         publisher.publish_through(claim.row.cursor);
         Self {
