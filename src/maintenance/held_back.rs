@@ -8,10 +8,15 @@ use crate::postgres::LogTime;
 /// restart, or a partition that lags a little, passes by itself.
 const TOLD_AFTER_MS: i64 = 3_600_000;
 
-/// What was told last.
+/// Passes in a row with the same culprit before it is told: after a restart the logs have yet to be
+/// looked at.
+const TOLD_AFTER_PASSES: u32 = 10;
+
+/// Who holds the horizon back, and for how many passes.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
-    told: Option<(String, i32)>,
+    by: Option<(String, i32)>,
+    passes: u32,
 }
 
 impl HeldBack {
@@ -19,19 +24,27 @@ impl HeldBack {
     pub(super) fn tell(&mut self, pass: &Pass, log_times: &[LogTime]) {
         let behind_ms = pass.database_time_ms - pass.window_ms - pass.horizon_ms;
         let Some(oldest) = oldest(log_times).filter(|_| behind_ms > TOLD_AFTER_MS) else {
-            self.told = None;
+            *self = Self::default();
             return;
         };
-        let by = (oldest.topic.clone(), oldest.partition);
-        if self.told.as_ref() != Some(&by) {
+        if self.is_due(oldest) {
             tracing::warn!(
-                topic = by.0,
-                partition = by.1,
+                topic = oldest.topic,
+                partition = oldest.partition,
                 settled_and_published_up_to = oldest.time_ms.map_or_else(|| "never looked at".to_owned(), rfc3339),
                 "this partition holds the horizon back: no id expires and no day is dropped; type: solewriter status"
             );
-            self.told = Some(by);
         }
+    }
+
+    /// Counts a pass; whether this is the one at which it is told.
+    fn is_due(&mut self, oldest: &LogTime) -> bool {
+        let by = (oldest.topic.clone(), oldest.partition);
+        if self.by.as_ref() != Some(&by) {
+            *self = Self { by: Some(by), passes: 0 };
+        }
+        self.passes = self.passes.saturating_add(1);
+        self.passes == TOLD_AFTER_PASSES
     }
 }
 
@@ -57,18 +70,23 @@ mod tests {
     }
 
     #[test]
-    fn the_partition_that_is_furthest_behind_is_told() {
+    fn the_partition_that_is_furthest_behind_is_told_once() {
+        let (zero, one) = (log(0, None), log(1, Some(4)));
+        assert_eq!(oldest(&[log(0, Some(5)), one.clone()]).map(|log| log.partition), Some(1));
+        assert_eq!(oldest(&[one.clone(), zero.clone()]).map(|log| log.partition), Some(0), "nobody has looked at it");
         let mut held_back = HeldBack::default();
-        held_back.tell(&pass(2 * DAY_MS), &[log(0, Some(5)), log(1, Some(4))]);
-        assert_eq!(held_back.told, Some(("t".to_owned(), 1)));
-        held_back.tell(&pass(2 * DAY_MS), &[log(0, None), log(1, Some(4))]);
-        assert_eq!(held_back.told, Some(("t".to_owned(), 0)), "one that nobody has looked at");
+        let due: Vec<u32> = (1..=3 * TOLD_AFTER_PASSES).filter(|_| held_back.is_due(&one)).collect();
+        assert_eq!(due, [TOLD_AFTER_PASSES]);
+        let due: Vec<u32> = (1..=3 * TOLD_AFTER_PASSES).filter(|_| held_back.is_due(&zero)).collect();
+        assert_eq!(due, [TOLD_AFTER_PASSES], "another one is told again");
     }
 
     #[test]
     fn nothing_is_told_of_a_horizon_that_is_where_it_should_be() {
-        let mut held_back = HeldBack { told: Some(("t".to_owned(), 0)) };
+        let mut held_back = HeldBack::default();
+        held_back.tell(&pass(2 * DAY_MS), &[log(0, Some(5))]);
+        assert_eq!((held_back.by.is_some(), held_back.passes), (true, 1));
         held_back.tell(&pass(TOLD_AFTER_MS), &[log(0, Some(5))]);
-        assert_eq!(held_back.told, None, "and it will be told again");
+        assert_eq!((held_back.by, held_back.passes), (None, 0));
     }
 }
