@@ -30,9 +30,10 @@ pub async fn run(worker: Arc<Runtime>, duty: Claimed) {
     let mut held_back = HeldBack::default();
     loop {
         match pass(&worker, &duty, &mut held_back).await {
-            Ok(()) => metrics::maintenance_pass(),
-            Err(Error::Refused(Refusal::DutyElsewhere(elsewhere))) => {
-                tracing::debug!(source = %duty.source(), elsewhere, "stands by for the maintenance duty");
+            Ok(true) => metrics::maintenance_pass(),
+            // or a topic that was claimed for the first time has it from this moment on
+            Ok(false) | Err(Error::Refused(Refusal::DutyElsewhere(_))) => {
+                tracing::debug!(source = %duty.source(), "stands by: another topic carries the maintenance duty");
             }
             Err(Error::Refused(Refusal::Fenced)) => {
                 metrics::fenced();
@@ -47,8 +48,12 @@ pub async fn run(worker: Arc<Runtime>, duty: Claimed) {
 
 /// One pass: drop what an earlier pass has proven, note what the pass before has
 /// raised, then raise. In this order, as each rests on a later transaction than
-/// the one before.
-async fn pass(worker: &Runtime, duty: &Claimed, held_back: &mut HeldBack) -> Result<()> {
+/// the one before. False: another topic carries the duty.
+async fn pass(worker: &Runtime, duty: &Claimed, held_back: &mut HeldBack) -> Result<bool> {
+    let log_times = worker.store.log_times().await?;
+    if !is_first(&duty.source().topic, &log_times) {
+        return Ok(false);
+    }
     let row = worker.store.horizon().await?;
     if let made @ 1.. = worker.store.make_days(duty, DAYS_AHEAD).await? {
         tracing::info!(made, "made days ahead");
@@ -58,8 +63,15 @@ async fn pass(worker: &Runtime, duty: &Claimed, held_back: &mut HeldBack) -> Res
     if row.unseen {
         worker.store.see_horizon(duty, &row).await?;
     }
-    raise_horizon(worker, duty, &row, held_back).await?;
-    delete_batches(worker, duty).await
+    raise_horizon(worker, duty, &row, with_unclaimed(worker, log_times), held_back).await?;
+    delete_batches(worker, duty).await?;
+    Ok(true)
+}
+
+/// Whether a topic is the first, by name, of which partition 0 was ever claimed. Asked here so that
+/// the others need not be refused at each pass: the database decides.
+fn is_first(topic: &str, log_times: &[LogTime]) -> bool {
+    log_times.iter().filter(|log| log.partition == 0).all(|log| topic <= log.topic.as_str())
 }
 
 async fn drop_days(worker: &Runtime, duty: &Claimed) -> Result<()> {
@@ -77,8 +89,13 @@ async fn drop_days(worker: &Runtime, duty: &Claimed) -> Result<()> {
     }
 }
 
-async fn raise_horizon(worker: &Runtime, duty: &Claimed, row: &HorizonRow, held_back: &mut HeldBack) -> Result<()> {
-    let log_times = log_times(worker).await?;
+async fn raise_horizon(
+    worker: &Runtime,
+    duty: &Claimed,
+    row: &HorizonRow,
+    log_times: Vec<LogTime>,
+    held_back: &mut HeldBack,
+) -> Result<()> {
     let pass = Pass {
         horizon_ms: row.at_ms,
         database_time_ms: row.database_time_ms,
@@ -101,8 +118,7 @@ async fn raise_horizon(worker: &Runtime, duty: &Claimed, row: &HorizonRow, held_
 
 /// Of every partition of every topic in the schema: another worker's backlog is still to come, too;
 /// and a partition without a row was never looked at.
-async fn log_times(worker: &Runtime) -> Result<Vec<LogTime>> {
-    let claimed = worker.store.log_times().await?;
+fn with_unclaimed(worker: &Runtime, claimed: Vec<LogTime>) -> Vec<LogTime> {
     let ours = worker.topics.iter().map(|topic| (topic.name.to_string(), topic.partition_count));
     let mut partitions: BTreeMap<String, i32> = ours.collect();
     for log in &claimed {
@@ -116,7 +132,7 @@ async fn log_times(worker: &Runtime) -> Result<Vec<LogTime>> {
             (0..partition_count).map(|partition| (topic.clone(), partition)).filter(|of| !held.contains(of));
         all.extend(unclaimed.map(|(topic, partition)| LogTime { topic, partition, partition_count, time_ms: None }));
     }
-    Ok(all)
+    all
 }
 
 /// A piece at a time, with a pause after each that is as long as the piece took,
