@@ -681,8 +681,7 @@ set search_path from current
 as $$
 begin
     perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
-    update horizon set dropping_below = p_floor_id, drop_after = pg_current_xact_id()
-     where dropping_below is null or dropping_below < p_floor_id;
+    update horizon set dropping_below = p_floor_id, drop_after = pg_current_xact_id();
 end
 $$;
 
