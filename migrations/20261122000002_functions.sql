@@ -65,6 +65,9 @@ declare
     day  timestamptz := date_trunc('day', at at time zone 'UTC') at time zone 'UTC';
     name text := 'processed_' || to_char(day at time zone 'UTC', 'YYYYMMDD');
 begin
+    if to_regclass(name) is not null then
+        return false;
+    end if;
     -- one maker at a time: this lock conflicts with itself, not with inserts
     lock table processed_timed in share update exclusive mode;
     if to_regclass(name) is not null then
@@ -623,4 +626,150 @@ as $$
      where topic = p_topic and partition = p_partition
        and claim_id = p_claim_id and fencing_token = p_fencing_token
     returning fencing_token
+$$;
+
+-- The maintenance duty: days ahead, the horizon, days and batches behind it. One
+-- owner in the schema has it: that of partition 0 of the first topic, by name,
+-- of all topics whose partition 0 was ever claimed, whichever worker carries it.
+-- So Kafka elects it, and its claim's token fences it: each of the functions below
+-- is one call in autocommit (a paused client holds no lock that the next owner
+-- needs) and begins with this one. SW001: the claim is stale. SW020: another
+-- topic has the duty.
+create function hold_duty_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint) returns void
+language plpgsql
+set search_path from current
+as $$
+declare
+    first_topic text;
+begin
+    -- one call at a time, also while a topic that was just claimed takes the duty
+    -- over from another one. No batch locks this row.
+    perform from horizon for update;
+    -- a key share: the next claim waits until this call has ended, a settlement does not
+    perform from partitions p
+      where p.topic = p_topic and p.partition = 0
+        and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
+        for key share;
+    if not found then
+        raise exception using errcode = 'SW001', message = format('the claim of %s:0 is stale', p_topic);
+    end if;
+    select p.topic into first_topic from partitions p
+     where p.partition = 0 order by p.topic collate "C" limit 1;
+    if first_topic <> p_topic then
+        raise exception using errcode = 'SW020',
+            message = format('the owner of %s:0 has the maintenance duty', first_topic);
+    end if;
+end
+$$;
+
+-- The days from today to `p_days` ahead exist afterwards. Returns how many were made.
+create function make_days_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint, p_days int) returns int
+language plpgsql
+set search_path from current
+as $$
+declare
+    made int := 0;
+begin
+    perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
+    for n in 0..p_days loop
+        if make_day_v1(clock_timestamp() + n * interval '1 day') then
+            made := made + 1;
+        end if;
+    end loop;
+    return made;
+end
+$$;
+
+-- The horizon rises; it never falls.
+create function raise_horizon_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint, p_to_ms bigint)
+returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+    perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
+    update horizon set at = time_of(p_to_ms), floor_id = uuid_floor(time_of(p_to_ms)) where at < time_of(p_to_ms);
+end
+$$;
+
+-- Notes which transactions may not have seen the horizon at p_floor_id, which was
+-- read, committed, before this call began: those older than this one. (Told apart by
+-- this transaction's own id. A snapshot's xmax would not do: it is the first id not
+-- yet *completed*, so a batch may be older than the raise, still run, and lie above
+-- it. And the horizon as it is now would not do: it may have been raised since this
+-- transaction took its id.) A batch takes its id before it reads the horizon, so
+-- each that read an older one has a smaller id.
+create function see_horizon_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint, p_floor_id uuid)
+returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+    perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
+    update horizon set dropping_below = p_floor_id, drop_after = pg_current_xact_id();
+end
+$$;
+
+-- Drops the oldest day that lies as a whole below a horizon that was seen, and that
+-- no running transaction is older than. (The horizon itself may be higher by now:
+-- that proves nothing yet.) Returns its table; null: there is none. 55P03: it is in use.
+create function drop_day_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint) returns text
+language plpgsql
+set search_path from current
+-- writers queue up behind a lock that is waited for: no longer than this
+set lock_timeout = '50ms'
+as $$
+declare
+    day text;
+begin
+    perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
+    select c.relname into day
+      from horizon h, pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where h.drop_after <= pg_snapshot_xmin(pg_current_snapshot())
+       and i.inhparent = 'processed_timed'::regclass
+       and c.relname < 'processed_' || to_char(
+           -- the first 48 bits of an id are its time
+           time_of(('x' || left(replace(h.dropping_below::text, '-', ''), 12))::bit(48)::bigint)
+               at time zone 'UTC', 'YYYYMMDD')
+     order by 1
+     limit 1;
+    if day is null then
+        return null;
+    end if;
+    -- the day first, while nobody waits: DROP would wait for it with all days locked
+    execute format('lock table %I in access exclusive mode', day);
+    execute format('drop table %I', day);
+    return day;
+end
+$$;
+
+-- Deletes published batches older than the horizon, at most p_rows_max, oldest
+-- first in each partition. Returns how many.
+create function delete_batches_v1(p_topic text, p_claim_id uuid, p_fencing_token bigint, p_rows_max int) returns int
+language plpgsql
+set search_path from current
+as $$
+declare
+    deleted int;
+begin
+    perform hold_duty_v1(p_topic, p_claim_id, p_fencing_token);
+    delete from batches b using (
+        select old.topic, old.partition, old.batch_seq
+          from horizon h, partitions p
+         -- most partitions have nothing to delete: that costs one row
+         cross join lateral (
+                   select settled_at from batches
+                    where topic = p.topic and partition = p.partition and batch_seq <= p.published_seq
+                    order by batch_seq limit 1) oldest
+         cross join lateral (
+                   select topic, partition, batch_seq, settled_at from batches
+                    where oldest.settled_at < h.at
+                      and topic = p.topic and partition = p.partition and batch_seq <= p.published_seq
+                    order by batch_seq limit p_rows_max) old
+         where old.settled_at < h.at
+         limit p_rows_max) gone
+     where (b.topic, b.partition, b.batch_seq) = (gone.topic, gone.partition, gone.batch_seq);
+    get diagnostics deleted = row_count;
+    return deleted;
+end
 $$;

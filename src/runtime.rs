@@ -43,6 +43,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long an id is remembered: milliseconds.
     pub window_ms: i64,
+    /// How long the maintenance duty rests between two passes.
+    pub maintenance_interval: Duration,
 }
 
 impl Limits {
@@ -64,6 +66,7 @@ impl Limits {
             },
             drain_timeout: worker.drain_timeout,
             window_ms: config.deduplication.window_ms(),
+            maintenance_interval: worker.maintenance_interval,
         }
     }
 }

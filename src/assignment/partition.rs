@@ -15,6 +15,7 @@ use crate::fencing_token::FencingToken;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Look;
 use crate::kafka::{InspectError, Inspector};
+use crate::parked_keys::ParkedKeys;
 use crate::postgres::{Error, Refusal};
 use crate::record::TopicPartition;
 use crate::runtime::{Runtime, Topic};
@@ -288,7 +289,7 @@ impl Owner {
             source = %partition.source, token = %row.claimed.token(), next_offset = row.cursor.next_offset, "claimed"
         );
         partition.gauges.fencing_token(row.claimed.token().0);
-        partition.gauges.parked_keys(0);
+        partition.gauges.parked(&ParkedKeys::default());
         *lock(&partition.claimed) = Some(row.claimed.clone());
         self.waits = Box::new(backoff(CONFIRM_WAIT_MAX));
         self.claim = Some(claim);
@@ -319,12 +320,10 @@ impl Owner {
         }
     }
 
-    /// The owner of partition 0 of the first topic has the maintenance duty.
+    /// The owner of a partition 0 may have the maintenance duty; the database knows whose is first.
     fn maintenance(&self, partition: &Partition, claim: &Claim) -> Option<AbortOnDropHandle<()>> {
-        let first = partition.worker.topics.first()?;
-        let has_duty = partition.source.partition == 0 && first.name == partition.source.topic;
         let duty = crate::maintenance::run(partition.worker.clone(), claim.row.claimed.clone());
-        has_duty.then(|| AbortOnDropHandle::new(tokio::spawn(duty)))
+        (partition.source.partition == 0).then(|| AbortOnDropHandle::new(tokio::spawn(duty)))
     }
 
     async fn halt(&mut self, partition: &Partition, claimed: &Claimed, halt: &Halt) -> Event {

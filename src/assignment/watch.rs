@@ -13,6 +13,7 @@ use crate::horizon::{Horizon, Look};
 use crate::kafka::{InspectError, Inspector, LogEnd};
 use crate::record::TopicPartition;
 use crate::runtime::{Runtime, worker_time_ms};
+use crate::telemetry::metrics;
 
 /// Operators' changes reach a running owner within a second.
 const ROWS_EVERY: Duration = Duration::from_millis(400);
@@ -64,6 +65,7 @@ async fn watch_rows(worker: Arc<Runtime>, partitions: Partitions) {
 async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate::postgres::Result<()> {
     let horizon = worker.store.horizon().await?;
     worker.horizon.send_replace(Horizon(horizon.at_ms));
+    metrics::horizon_lag((horizon.database_time_ms - worker.limits.window_ms - horizon.at_ms).max(0));
     for row in worker.store.watch(&worker.owner).await? {
         let is = |p: &&Arc<Partition>| *p.source.topic == *row.topic && p.source.partition == row.partition;
         let Some(partition) = partitions.iter().find(is) else { continue };

@@ -3,6 +3,7 @@
 //! A verb parses, gathers (through `backend`) and prints; what it prints on stdout is its result and
 //! nothing else. Errors are `anyhow` here and become exit codes in `exit`, nowhere else.
 
+mod audit;
 mod backend;
 mod check;
 mod check_config;
@@ -82,6 +83,7 @@ enum Verb {
     DeadLetters(dead_letters::Args),
     Halt(halt::Args),
     Resume(resume::Args),
+    Audit(audit::Args),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -154,6 +156,7 @@ impl Cli {
             Verb::DeadLetters(args) => wait_for(dead_letters::run(args, output, &load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
+            Verb::Audit(args) => wait_for(audit::run(&args, output, &load()?)),
         }
     }
 }

@@ -40,6 +40,11 @@ pub struct Worker {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub timed_out_retry_max: Duration,
+    /// How often the maintenance duty makes days ahead, raises the horizon and drops what is
+    /// behind it, with its unit. One worker at a time has that duty.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub maintenance_interval: Duration,
     /// Commands that wait behind one parked key at most; at one more the partition halts,
     /// parked-limit.
     pub waiting_per_key_max: NonZeroU64,
@@ -66,6 +71,7 @@ impl Default for Worker {
             unpublished_bytes_max: const { NonZeroUsize::new(32 * MEBIBYTE).unwrap() },
             database_backoff_max: Duration::from_secs(5),
             timed_out_retry_max: Duration::from_secs(30),
+            maintenance_interval: Duration::from_secs(30),
             waiting_per_key_max: const { NonZeroU64::new(10_000).unwrap() },
             waiting_max: const { NonZeroU64::new(100_000).unwrap() },
             dead_letter_flood_records: const { NonZeroU64::new(1_000).unwrap() },
@@ -91,6 +97,7 @@ impl Worker {
             ("worker.drain_timeout", self.drain_timeout),
             ("worker.database_backoff_max", self.database_backoff_max),
             ("worker.timed_out_retry_max", self.timed_out_retry_max),
+            ("worker.maintenance_interval", self.maintenance_interval),
         ]
         .into_iter()
         .try_for_each(|(key, value)| duration::within(key, value, DURATION_MIN, TIMEOUT_MAX))

@@ -42,6 +42,9 @@ pub enum Refusal {
     /// A command's key is parked: the writer does not know what the database does, it claims again.
     #[error("a command of a parked key does not run")]
     Parked,
+    /// The maintenance duty belongs to the owner of another topic.
+    #[error("{0}")]
+    DutyElsewhere(String),
     /// The idempotency table has no partition for an id's day: make it.
     #[error("the idempotency table has no partition for the day of an id")]
     DayMissing,
@@ -157,11 +160,13 @@ fn describe(error: &PgDatabaseError) -> String {
 /// `None`: the database is unavailable.
 fn classify(code: &str, table: Option<&str>, message: String) -> Option<Refusal> {
     Some(match code {
+        "SW001" => Refusal::Fenced,
         "SW002" => Refusal::Conflict,
         "SW004" => Refusal::WrongHome(message),
         "SW005" => Refusal::BelowHorizon,
         "SW006" => Refusal::AnotherGroup(message),
         "SW011" => Refusal::Parked,
+        "SW020" => Refusal::DutyElsewhere(message),
         // a command that has to be undone by itself, and one whose outcome is too large
         "SW008" | "SW010" => Refusal::Data(message),
         "23505" if table.is_some_and(|t| t.starts_with("processed_")) => Refusal::Duplicate,

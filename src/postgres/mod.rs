@@ -1,6 +1,7 @@
 //! The Postgres adapter: the only place with SQL. One function per statement,
 //! named as what it does.
 
+mod audit;
 mod catalog;
 mod claim;
 mod connect;
@@ -25,6 +26,7 @@ mod statements;
 mod trial;
 mod watch;
 
+pub use audit::{AuditFilter, Audited};
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
@@ -37,7 +39,7 @@ pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use plan::Operation;
-pub use prune::HorizonRow;
+pub use prune::{HorizonRow, LogTime};
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};

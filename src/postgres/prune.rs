@@ -1,9 +1,15 @@
 //! The horizon and the day partitions, for the maintenance duty. Every change is
-//! fenced by the duty's claim: its row is locked in the same transaction.
+//! one call, fenced by the duty's claim in the call itself (`hold_duty_v1`). A call
+//! is refused with [`Refusal::Fenced`](super::Refusal::Fenced) if the claim is stale,
+//! with [`Refusal::DutyElsewhere`](super::Refusal::DutyElsewhere) if another topic has
+//! the duty, and then changes nothing.
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryScalar;
+use sqlx::{Decode, FromRow, Postgres, Type};
+use uuid::Uuid;
 
-use super::{Refusal, Result, Store};
+use super::{Result, Store};
 use crate::steps::fence::Claimed;
 
 /// The horizon's row, with the database's clock. Times in milliseconds since 1970.
@@ -11,11 +17,36 @@ use crate::steps::fence::Claimed;
 pub struct HorizonRow {
     /// Where the horizon stands.
     pub at_ms: i64,
+    /// The smallest id of that time.
+    pub floor_id: Uuid,
     /// The database's clock.
     pub database_time_ms: i64,
     /// The raised horizon waits to be seen by a later transaction, and nothing
     /// that was seen before it still waits for older transactions to end.
     pub unseen: bool,
+}
+
+/// How far a partition's log is known to be settled and published.
+#[derive(Clone, Debug, FromRow)]
+pub struct LogTime {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// How many partitions the topic had at the last claim.
+    pub partition_count: i32,
+    /// Everything that the log held at this time, milliseconds since 1970; `None`: nobody
+    /// has looked yet.
+    pub time_ms: Option<i64>,
+}
+
+/// A call of a function of the duty, whose first arguments are its claim.
+fn call<'q, T>(sql: &'static str, duty: &'q Claimed) -> QueryScalar<'q, Postgres, T, PgArguments>
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+    T: Type<Postgres> + for<'r> Decode<'r, Postgres>,
+{
+    sqlx::query_scalar(sql).bind(&*duty.source().topic).bind(duty.claim_id().0).bind(duty.token().0)
 }
 
 impl Store {
@@ -25,7 +56,7 @@ impl Store {
     /// If the database cannot be reached.
     pub async fn horizon(&self) -> Result<HorizonRow> {
         Ok(sqlx::query_as(
-            "select (extract(epoch from at) * 1000)::bigint as at_ms,
+            "select (extract(epoch from at) * 1000)::bigint as at_ms, floor_id,
                     (extract(epoch from clock_timestamp()) * 1000)::bigint as database_time_ms,
                     dropping_below is distinct from floor_id
                         and coalesce(drop_after <= pg_snapshot_xmin(pg_current_snapshot()), true) as unseen
@@ -35,134 +66,77 @@ impl Store {
         .await?)
     }
 
-    /// Topic and log time of every partition that has a row, milliseconds since
-    /// 1970.
+    /// The log time of every partition that has a row, of all topics in the schema.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn log_times(&self) -> Result<Vec<(String, Option<i64>)>> {
-        Ok(sqlx::query_as("select topic, (extract(epoch from log_time) * 1000)::bigint from partitions")
-            .fetch_all(&self.pool)
-            .await?)
+    pub async fn log_times(&self) -> Result<Vec<LogTime>> {
+        Ok(sqlx::query_as(
+            "select topic, partition, partition_count, (extract(epoch from log_time) * 1000)::bigint as time_ms
+               from partitions",
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// Makes the days from today to `days_ahead` that are missing.
+    ///
+    /// # Errors
+    /// If the duty is not had, or the database cannot be reached.
+    pub async fn make_days(&self, duty: &Claimed, days_ahead: i32) -> Result<i32> {
+        Ok(call("select make_days_v1($1, $2, $3, $4)", duty).bind(days_ahead).fetch_one(&self.pool).await?)
     }
 
     /// Raises the horizon. It never falls.
     ///
     /// # Errors
-    /// If the database cannot be reached. False: the claim is stale.
-    pub async fn raise_horizon(&self, duty: &Claimed, to_ms: i64) -> Result<bool> {
-        let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query("update horizon set at = time_of($1), floor_id = uuid_floor(time_of($1)) where at < time_of($1)")
-            .bind(to_ms)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(true)
+    /// If the duty is not had, or the database cannot be reached.
+    pub async fn raise_horizon(&self, duty: &Claimed, to_ms: i64) -> Result<()> {
+        let raise = "select true from raise_horizon_v1($1, $2, $3, $4)";
+        call::<bool>(raise, duty).bind(to_ms).fetch_one(&self.pool).await?;
+        Ok(())
     }
 
-    /// Notes, in a transaction that sees the raised horizon, which transactions
-    /// may not have seen it: those older than this one.
-    ///
-    /// Told apart by this transaction's own id. (A snapshot's xmax would not do:
-    /// it is the first id not yet *completed*, so a batch may be older than the
-    /// raise, still run, and lie above it.) A batch takes its id before it reads
-    /// the horizon, so each that read the older one has a smaller id.
+    /// Notes which transactions may not have seen this horizon, so that nothing
+    /// below it is dropped while they run.
     ///
     /// # Errors
-    /// If the database cannot be reached. False: the claim is stale.
-    pub async fn see_horizon(&self, duty: &Claimed) -> Result<bool> {
-        let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query("update horizon set dropping_below = floor_id, drop_after = pg_current_xact_id()")
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(true)
+    /// If the duty is not had, or the database cannot be reached.
+    pub async fn see_horizon(&self, duty: &Claimed, seen: &HorizonRow) -> Result<()> {
+        let see = "select true from see_horizon_v1($1, $2, $3, $4)";
+        call::<bool>(see, duty).bind(seen.floor_id).fetch_one(&self.pool).await?;
+        Ok(())
     }
 
-    /// The days that may be dropped, oldest first: those that lie as a whole below
-    /// a horizon that was seen, and that no running transaction is older than. (The
-    /// horizon itself may be higher by now: that proves nothing yet.)
+    /// Drops the oldest day below the horizon that nobody can need any more. It
+    /// needs the tables' locks for an instant and gives up after 50 ms, so that no
+    /// writer waits longer on it: try again later. Returns its table; `None`: there
+    /// is no such day.
     ///
     /// # Errors
-    /// If the database cannot be reached.
-    pub async fn droppable_days(&self) -> Result<Vec<String>> {
-        let rows: Vec<(String,)> = sqlx::query_as(
-            "select c.relname
-               from horizon h, pg_inherits i join pg_class c on c.oid = i.inhrelid
-              where h.drop_after <= pg_snapshot_xmin(pg_current_snapshot())
-                and i.inhparent = 'processed_timed'::regclass
-                and c.relname < 'processed_' || to_char(
-                    -- the first 48 bits of an id are its time
-                    time_of(('x' || left(replace(h.dropping_below::text, '-', ''), 12))::bit(48)::bigint)
-                        at time zone 'UTC', 'YYYYMMDD')
-              order by 1",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(|(name,)| name).collect())
+    /// [`Refusal::TimedOut`](super::Refusal::TimedOut) if a lock was not had; if the duty is
+    /// not had, or the database cannot be reached.
+    pub async fn drop_day(&self, duty: &Claimed) -> Result<Option<String>> {
+        Ok(call("select drop_day_v1($1, $2, $3)", duty).fetch_one(&self.pool).await?)
     }
 
-    /// Drops a day. It needs the table's lock for an instant and gives up after
-    /// 50 ms, so that no writer waits longer on it: try again later.
+    /// Deletes published batches older than the horizon, at most `rows_max`. Returns
+    /// how many.
     ///
     /// # Errors
-    /// [`Refusal::TimedOut`] if the lock was not had. False: the claim is stale.
-    pub async fn drop_day(&self, duty: &Claimed, name: &str) -> Result<bool> {
-        if !name.strip_prefix("processed_").is_some_and(|day| day.bytes().all(|b| b.is_ascii_digit())) {
-            return Err(Refusal::Broken(format!("{name} is no day of processed_timed")).into());
-        }
-        let Some(mut transaction) = self.fenced(duty).await? else { return Ok(false) };
-        sqlx::query("set local lock_timeout = '50ms'").execute(&mut *transaction).await?;
-        // the name is checked above
-        sqlx::query(AssertSqlSafe(format!("drop table {name}"))).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(true)
+    /// If the duty is not had, or the database cannot be reached.
+    pub async fn delete_batches(&self, duty: &Claimed, rows_max: i32) -> Result<i32> {
+        Ok(call("select delete_batches_v1($1, $2, $3, $4)", duty).bind(rows_max).fetch_one(&self.pool).await?)
     }
 
-    /// Makes the day of this time (milliseconds since 1970), if it is missing.
+    /// Makes the day of this time (milliseconds since 1970), if it is missing. Not
+    /// the duty's and not fenced: any writer makes the day that it needs, and a day
+    /// below the horizon takes nothing, as ids of that time are refused.
     ///
     /// # Errors
     /// If the database cannot be reached or refuses.
     pub async fn make_day(&self, at_ms: i64) -> Result<bool> {
         let (made,) = sqlx::query_as("select make_day_v1(time_of($1))").bind(at_ms).fetch_one(&self.pool).await?;
         Ok(made)
-    }
-
-    /// Deletes published batches older than the horizon, at most `rows_max` of
-    /// each partition. Returns how many.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn delete_old_batches(&self, rows_max: i64) -> Result<u64> {
-        let deleted = sqlx::query(
-            "delete from batches b using (
-                 select old.topic, old.partition, old.batch_seq from partitions p, lateral (
-                     select topic, partition, batch_seq, settled_at from batches
-                      where topic = p.topic and partition = p.partition and batch_seq <= p.published_seq
-                      order by batch_seq limit $1) old
-                  where old.settled_at < (select at from horizon)) gone
-              where (b.topic, b.partition, b.batch_seq) = (gone.topic, gone.partition, gone.batch_seq)",
-        )
-        .bind(rows_max)
-        .execute(&self.pool)
-        .await?;
-        Ok(deleted.rows_affected())
-    }
-
-    /// A transaction in which the duty's claim is proven to stand until it ends.
-    async fn fenced(&self, duty: &Claimed) -> Result<Option<Transaction<'static, Postgres>>> {
-        let mut transaction = self.pool.begin().await?;
-        let connection: &mut PgConnection = &mut transaction;
-        let stands = sqlx::query(
-            "select from partitions where topic = $1 and partition = $2 and claim_id = $3 and fencing_token = $4
-                and halted_code is null for share",
-        )
-        .bind(&*duty.source().topic)
-        .bind(duty.source().partition)
-        .bind(duty.claim_id().0)
-        .bind(duty.token().0)
-        .fetch_optional(connection)
-        .await?;
-        Ok(stands.map(|_| transaction))
     }
 }

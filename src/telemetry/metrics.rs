@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::partition_state::PartitionState;
+use crate::parked_keys::ParkedKeys;
 
 /// Settled deliveries. Labels: topic, `command_type` (`unknown` for an unknown type), outcome.
 pub const COMMANDS_TOTAL: &str = "solewriter_commands_total";
@@ -33,6 +34,12 @@ pub const REBALANCES_TOTAL: &str = "solewriter_rebalances_total";
 pub const UNPUBLISHED_OUTCOMES: &str = "solewriter_unpublished_outcomes";
 /// Keys that wait behind a dead letter. Labels: topic, partition.
 pub const PARKED_KEYS: &str = "solewriter_parked_keys";
+/// Commands that wait behind parked keys. Labels: topic, partition.
+pub const WAITING_COMMANDS: &str = "solewriter_waiting_commands";
+/// Seconds by which the horizon is older than the window demands, as this process has last read it.
+pub const HORIZON_LAG_SECONDS: &str = "solewriter_horizon_lag_seconds";
+/// Passes of the maintenance duty that this process has made from end to end.
+pub const MAINTENANCE_PASSES_TOTAL: &str = "solewriter_maintenance_passes_total";
 /// 1. Label: version.
 pub const BUILD_INFO: &str = "solewriter_build_info";
 
@@ -103,6 +110,16 @@ pub fn rebalanced() {
     counter!(REBALANCES_TOTAL).increment(1);
 }
 
+/// By how many milliseconds the horizon is older than the window demands.
+pub fn horizon_lag(milliseconds: i64) {
+    gauge!(HORIZON_LAG_SECONDS).set(milliseconds as f64 / 1000.0);
+}
+
+/// Counts a pass of the maintenance duty.
+pub fn maintenance_pass() {
+    counter!(MAINTENANCE_PASSES_TOTAL).increment(1);
+}
+
 /// The gauges of one partition; its writer owns it.
 #[derive(Clone, Debug)]
 pub struct Partition {
@@ -138,9 +155,10 @@ impl Partition {
         self.set(UNPUBLISHED_OUTCOMES, outcomes as f64);
     }
 
-    /// Keys that wait behind a dead letter.
-    pub fn parked_keys(&self, keys: usize) {
-        self.set(PARKED_KEYS, keys as f64);
+    /// Keys that wait behind a dead letter, and the commands that wait with them.
+    pub fn parked(&self, keys: &ParkedKeys) {
+        self.set(PARKED_KEYS, keys.len() as f64);
+        self.set(WAITING_COMMANDS, keys.waiting_in_all() as f64);
     }
 
     /// Back to nothing when the partition is given up: another process reports it from now on, and
@@ -150,7 +168,7 @@ impl Partition {
         self.only_state(None);
         self.fencing_token(0);
         self.unpublished_outcomes(0);
-        self.parked_keys(0);
+        self.parked(&ParkedKeys::default());
     }
 
     fn only_state(&self, now: Option<PartitionState>) {
@@ -178,6 +196,7 @@ pub fn describe() {
     describe_gauges();
     counter!(FENCED_TOTAL).increment(0);
     counter!(REBALANCES_TOTAL).increment(0);
+    counter!(MAINTENANCE_PASSES_TOTAL).increment(0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -186,6 +205,7 @@ fn describe_counters() {
     describe_counter!(FENCED_TOTAL, "writes refused because the fencing token was stale");
     describe_counter!(CLAIMS_TOTAL, "claims of a partition, by reason");
     describe_counter!(REBALANCES_TOTAL, "rebalances that this process took part in");
+    describe_counter!(MAINTENANCE_PASSES_TOTAL, "passes of the maintenance duty that this process has made");
 }
 
 fn describe_histograms() {
@@ -201,5 +221,7 @@ fn describe_gauges() {
     describe_gauge!(FENCING_TOKEN, "the token that this process holds, 0 when it holds none");
     describe_gauge!(UNPUBLISHED_OUTCOMES, Unit::Count, "outcomes committed and not yet on their topic");
     describe_gauge!(PARKED_KEYS, Unit::Count, "keys that wait behind a dead letter");
+    describe_gauge!(WAITING_COMMANDS, Unit::Count, "commands that wait behind parked keys");
+    describe_gauge!(HORIZON_LAG_SECONDS, Unit::Seconds, "by how much the horizon is older than the window demands");
     describe_gauge!(BUILD_INFO, "1, labelled with the version");
 }

@@ -144,7 +144,7 @@ impl<'p> Writer<'p> {
         let worker = &partition.worker;
         let commands_max = worker.limits.batch_commands_max.get();
         let published = claim.row.published;
-        partition.gauges.parked_keys(claim.row.parked.len());
+        partition.gauges.parked(&claim.row.parked);
         // first what was requested while nobody owned it: it may make room
         partition.letters_requested(true);
         let publisher = Publisher::start(partition, claim.row.claimed.clone(), published);

@@ -1,12 +1,14 @@
 //! The promises, each kept or broken on a real Kafka and a real Postgres. Run them with `./dev
 //! test`.
 
+mod audit;
 mod cost_stays_flat;
 mod dead_letter_topic;
 mod dead_letters_keep_everything;
 mod demo;
 mod errors_name_the_cure;
 mod halts_are_explicit;
+mod maintenance_duty;
 mod no_stale_decision;
 mod nothing_lost;
 mod one_effect;

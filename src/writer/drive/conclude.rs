@@ -58,7 +58,7 @@ impl Writer<'_> {
             self.careful_batches = self.careful_batches.saturating_sub(1);
         }
         self.parked = decision.parked.clone();
-        self.partition.gauges.parked_keys(self.parked.len());
+        self.partition.gauges.parked(&self.parked);
         match &decision.settles {
             Settles::Log { .. } => self.flood.settled(&decision).map_err(Ended::Halted),
             Settles::Letters(changes) => self.refuse(&changes.refused).await,

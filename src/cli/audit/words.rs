@@ -1,0 +1,117 @@
+//! What an action was, in a line.
+
+use serde_json::{Map, Value};
+
+use super::Requests;
+
+/// The detail of an action, and what became of its requests.
+pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>) -> String {
+    let none = Map::new();
+    let detail = detail.as_object().unwrap_or(&none);
+    let said = match action {
+        "halt" => vec!["halted on purpose".to_owned()],
+        "resume" => resume(detail),
+        "redrive" => letters("to be run again", detail),
+        "discard" => letters("to be given up", detail),
+        // an action of a newer version, or one that says all by itself
+        _ => detail.iter().map(|(name, value)| format!("{}: {}", name.replace('_', " "), plain(value))).collect(),
+    };
+    let said = said.join(", ");
+    match requests {
+        Some(requests) => format!("{said}; {}", became(requests)),
+        None => said,
+    }
+}
+
+fn resume(detail: &Map<String, Value>) -> Vec<String> {
+    let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or("?");
+    let mut said = vec![format!("lifted the halt {}", text("code"))];
+    if text("choice") != "plain" {
+        said.push(format!("--{}", text("choice")));
+    }
+    if let Some(offset) = number(detail, "next_offset") {
+        said.push(format!("went on at offset {offset}"));
+    }
+    if let Some(moved @ 1..) = number(detail, "entities_moved") {
+        said.push(format!("{} brought home", counted(moved, "entity", "entities")));
+    }
+    said
+}
+
+fn letters(what: &str, detail: &Map<String, Value>) -> Vec<String> {
+    let keys = number(detail, "keys").unwrap_or(0);
+    let single = number(detail, "requests").unwrap_or(0) - keys;
+    let meant = [(keys, "parked key", "parked keys"), (single, "letter", "letters")];
+    let meant = meant.iter().filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(*count, one, many));
+    let mut said = vec![format!("{} {what}", meant.collect::<Vec<_>>().join(" and "))];
+    if let Some(edited @ 1..) = number(detail, "edited") {
+        said.push(format!("{edited} with a corrected value"));
+    }
+    if detail.get("accept_expired") == Some(&Value::Bool(true)) {
+        said.push("ids below the horizon accepted".to_owned());
+    }
+    said
+}
+
+fn became(requests: &Requests) -> String {
+    let parts = [(requests.done, "done"), (requests.open, "open"), (requests.refused, "refused")];
+    let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let parts = parts.collect::<Vec<_>>().join(", ");
+    match &requests.why {
+        Some(why) if requests.refused > 1 => format!("{parts}, one because: {why}"),
+        Some(why) => format!("{parts}: {why}"),
+        None => parts,
+    }
+}
+
+fn number(detail: &Map<String, Value>, name: &str) -> Option<i64> {
+    detail.get(name).and_then(Value::as_i64)
+}
+
+fn counted(count: i64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_resume_says_which_halt_and_which_choice() {
+        let plain = json!({"code": "operator", "choice": "plain", "next_offset": null, "entities_moved": 0});
+        assert_eq!(summary("resume", &plain, None), "lifted the halt operator");
+        let moved = json!({"code": "partitions-changed", "choice": "accept-partitions", "entities_moved": 3});
+        assert_eq!(
+            summary("resume", &moved, None),
+            "lifted the halt partitions-changed, --accept-partitions, 3 entities brought home"
+        );
+        let skipped = json!({"code": "log-truncated", "choice": "skip-to", "next_offset": 8_500});
+        assert_eq!(
+            summary("resume", &skipped, None),
+            "lifted the halt log-truncated, --skip-to, went on at offset 8500"
+        );
+    }
+
+    #[test]
+    fn a_redrive_says_what_became_of_it() {
+        let detail = json!({"requests": 5, "keys": 2, "edited": 1, "accept_expired": true, "first_request_id": 7});
+        let requests = Requests { requested: 5, open: 1, done: 2, refused: 2, why: Some("too old".to_owned()) };
+        assert_eq!(
+            summary("redrive", &detail, Some(&requests)),
+            "2 parked keys and 3 letters to be run again, 1 with a corrected value, ids below the horizon accepted; \
+             2 done, 1 open, 2 refused, one because: too old"
+        );
+    }
+
+    #[test]
+    fn an_action_of_a_newer_version_shows_its_detail() {
+        assert_eq!(summary("mend", &json!({"rows_moved": 3, "to": "b"}), None), "rows moved: 3, to: b");
+        assert_eq!(summary("mend", &json!({}), None), "");
+    }
+}
