@@ -24,6 +24,7 @@ mod new;
 mod operator;
 mod output;
 mod publish;
+mod repartition;
 mod resume;
 mod run;
 mod signals;
@@ -82,6 +83,7 @@ enum Verb {
     DeadLetters(dead_letters::Args),
     Halt(halt::Args),
     Resume(resume::Args),
+    Repartition(repartition::Args),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -154,6 +156,7 @@ impl Cli {
             Verb::DeadLetters(args) => wait_for(dead_letters::run(args, output, &load()?)),
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
+            Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
         }
     }
 }
