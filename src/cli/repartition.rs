@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use self::homes::{Moves, Proof};
 pub(super) use self::homes::refuse_misplaced;
+use self::homes::{Moves, Proof};
 use self::look::Look;
 use self::report::Report;
 use super::exit::{Exit, Problem};
@@ -70,7 +70,8 @@ struct Run<'a> {
 }
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
-    let run = Run { config, args, store: backend::fitting_store(config).await?, inspector: backend::inspector(config)? };
+    let run =
+        Run { config, args, store: backend::fitting_store(config).await?, inspector: backend::inspector(config)? };
     let mut look = run.look().await?;
     let layout = run.layout(&look)?;
     let moves = Moves::count(&run.store, &layout).await?;
@@ -181,7 +182,8 @@ impl<'a> Run<'a> {
             }
             anyhow::Ok(())
         };
-        let late = || Problem::unreachable("the broker does not tell of the new partitions; type the same command again");
+        let late =
+            || Problem::unreachable("the broker does not tell of the new partitions; type the same command again");
         tokio::time::timeout(GROW_TIMEOUT, seen).await.map_err(|_| late())?
     }
 

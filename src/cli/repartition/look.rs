@@ -62,7 +62,8 @@ impl Look {
         });
         let (topic_id, partitions) = looked.await?;
         let partitions = partitions.map_err(|error| Problem::unreachable(format!("{topic}: {error}")))?;
-        let recreated = |seen: &Seen| seen.row.topic_id.is_some() && topic_id.is_some() && seen.row.topic_id != topic_id;
+        let recreated =
+            |seen: &Seen| seen.row.topic_id.is_some() && topic_id.is_some() && seen.row.topic_id != topic_id;
         if partitions.iter().any(recreated) {
             bail!(
                 "{topic} was deleted and created again: a running worker halts it; then type: solewriter resume \

@@ -92,7 +92,9 @@ impl Report {
 
     pub(super) fn preview(&self) -> String {
         match self.has_something_to_do() {
-            true => self.text() + "nothing is changed: stop the producers, then add --execute and --reason '…' to do it\n",
+            true => {
+                self.text() + "nothing is changed: stop the producers, then add --execute and --reason '…' to do it\n"
+            }
             false => self.text() + "nothing to do\n",
         }
     }
@@ -101,7 +103,8 @@ impl Report {
         let mut placed: Vec<i32> = self.partitions.iter().map(|partition| partition.placed_for).collect();
         placed.sort_unstable();
         placed.dedup();
-        let placed: Vec<String> = placed.into_iter().filter(|count| *count > 0).map(|count| count.to_string()).collect();
+        let placed: Vec<String> =
+            placed.into_iter().filter(|count| *count > 0).map(|count| count.to_string()).collect();
         let mut text = format!(
             "{} has {} partitions, its keys were placed for {}; wanted: {}\n",
             self.topic,
