@@ -10,7 +10,7 @@ mod look;
 mod report;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
@@ -191,9 +191,17 @@ impl<'a> Run<'a> {
     async fn begins(&self, look: &Look, layout: &Layout<'_>) -> anyhow::Result<Vec<(i32, i64)>> {
         let known = |partition: &i32| look.partitions.iter().any(|seen| seen.row.partition == *partition);
         let mut begins = Vec::new();
+        let deadline = Instant::now() + GROW_TIMEOUT;
         for partition in (0..layout.partition_count).filter(|partition| !known(partition)) {
             let source = TopicPartition::new(layout.topic, partition);
-            begins.push((partition, backend::log_end(&self.inspector, &source).await?.low));
+            let end = loop {
+                // a client that has seen the topic before may not know the partition for half a minute
+                match backend::log_end(&backend::inspector(self.config)?, &source).await {
+                    Err(_) if Instant::now() < deadline => tokio::time::sleep(ASK_EVERY).await,
+                    end => break end?,
+                }
+            };
+            begins.push((partition, end.low));
         }
         Ok(begins)
     }

@@ -1,7 +1,9 @@
 //! What has a home, that is the partition that its key lives on: entities, dead letters that can
 //! still run, parked keys. Read and moved in pages, by primary key.
 
-use sqlx::{FromRow, PgConnection, PgExecutor};
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow, PgExecutor};
 
 use super::operate::HOMES_PAGE;
 use super::{Layout, Result, Store};
@@ -11,7 +13,8 @@ use super::{Layout, Result, Store};
 pub enum Homed {
     /// Entities.
     Entities,
-    /// Dead letters that can still run, or be given up.
+    /// Dead letters that can still run, or be given up. One that is misrouted stays where it was found:
+    /// only produced anew it gets to the partition of its key.
     Letters,
     /// Parked keys.
     ParkedKeys,
@@ -44,6 +47,7 @@ impl Homed {
                 "select dead_letter_id as at, entity_id, home from dead_letters
                   where topic = $1 and $2::text is not null and dead_letter_id > $3 and $4::text is not null
                     and entity_id is not null and state in ('dead', 'parked', 'waiting')
+                    and code <> 'misrouted'
                   order by dead_letter_id limit $5"
             }
             Self::ParkedKeys => {
@@ -54,29 +58,26 @@ impl Homed {
         }
     }
 
-    /// Gives rows their new homes.
+    /// Gives rows of a page one new home. Each is found by its key, whatever the statistics say.
     fn moves(self) -> &'static str {
         match self {
             Self::Entities => {
-                "update entities e set partition = m.home
-                   from unnest($3::bigint[], $4::text[], $5::int[]) as m (at, entity_id, home)
-                  where e.topic = $1 and e.entity_type = $2 and e.entity_id = m.entity_id"
+                "update entities set partition = $3
+                  where topic = $1 and entity_type = $2 and $4::bigint[] is not null and entity_id = any ($5)"
             }
             Self::Letters => {
-                "update dead_letters d set home = m.home
-                   from unnest($3::bigint[], $4::text[], $5::int[]) as m (at, entity_id, home)
-                  where d.topic = $1 and $2::text is not null and d.dead_letter_id = m.at"
+                "update dead_letters set home = $3
+                  where topic = $1 and $2::text is not null and dead_letter_id = any ($4) and $5::text[] is not null"
             }
             Self::ParkedKeys => {
                 "with left_behind as (
-                     delete from parked_keys k
-                      using unnest($3::bigint[], $4::text[], $5::int[]) as m (at, entity_id, home)
-                      where k.topic = $1 and $2::text is not null
-                        and k.partition = m.at and k.entity_id = m.entity_id
-                     returning k.entity_id, m.home, k.waiting, k.since
+                     delete from parked_keys
+                      where topic = $1 and $2::text is not null and partition <> $3
+                        and $4::bigint[] is not null and entity_id = any ($5)
+                     returning entity_id, waiting, since
                  )
                  insert into parked_keys as k (topic, partition, entity_id, waiting, since)
-                 select $1, home, entity_id, waiting, since from left_behind
+                 select $1, $3, entity_id, sum(waiting), min(since) from left_behind group by entity_id
                      on conflict (topic, partition, entity_id)
                      do update set waiting = k.waiting + excluded.waiting, since = least(k.since, excluded.since)"
             }
@@ -109,11 +110,24 @@ impl Store {
             return Ok(None);
         }
         let rows = page(&mut *transaction, kind, layout, after).await?;
-        let moving: Vec<&HomedRow> = rows.iter().filter(|row| layout.home(&row.entity_id) != row.home).collect();
-        if !moving.is_empty() {
-            moved(&mut transaction, kind, layout, &moving).await?;
-            transaction.commit().await?;
+        let mut moving: BTreeMap<i32, Vec<&HomedRow>> = BTreeMap::new();
+        for row in &rows {
+            let home = layout.home(&row.entity_id);
+            if home != row.home {
+                moving.entry(home).or_default().push(row);
+            }
         }
+        for (home, rows) in moving {
+            sqlx::query(kind.moves())
+                .bind(layout.topic)
+                .bind(layout.entity_type)
+                .bind(home)
+                .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+                .bind(rows.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
         Ok(Some(rows))
     }
 
@@ -153,20 +167,4 @@ async fn page<'e>(
         .bind(HOMES_PAGE)
         .fetch_all(executor)
         .await?)
-}
-
-async fn moved(transaction: &mut PgConnection, kind: Homed, layout: &Layout<'_>, rows: &[&HomedRow]) -> Result<()> {
-    // each row is looked up by itself: another plan would read the whole table for each page
-    sqlx::query("select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)")
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query(kind.moves())
-        .bind(layout.topic)
-        .bind(layout.entity_type)
-        .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| layout.home(&row.entity_id)).collect::<Vec<_>>())
-        .execute(&mut *transaction)
-        .await?;
-    Ok(())
 }

@@ -168,7 +168,7 @@ impl Proof {
 struct Progress {
     doing: &'static str,
     bar: ProgressBar,
-    said: Option<Instant>,
+    said: Instant,
 }
 
 impl Progress {
@@ -178,17 +178,16 @@ impl Progress {
         let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} rows, {elapsed}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(doing);
-        Self { doing, bar, said: None }
+        Self { doing, bar, said: Instant::now() }
     }
 
     fn add(&mut self, rows: usize) {
         self.bar.inc(rows as u64);
-        let is_due = self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY);
-        if is_due && !std::io::stderr().is_terminal() {
+        if self.said.elapsed() >= LINE_EVERY && !std::io::stderr().is_terminal() {
             let (doing, done, of) = (self.doing, self.bar.position(), self.bar.length().unwrap_or(0));
             // stderr may be closed
             let _ = writeln!(std::io::stderr(), "{doing} {done} of {of} rows");
-            self.said = Some(Instant::now());
+            self.said = Instant::now();
         }
     }
 }
