@@ -31,6 +31,10 @@ create table partitions (
     -- at each claim (null until a record is settled)
     topic_id                text,
     partition_count         int         not null,
+    -- what `repartition` does with a topic that has another count. draining: records that were
+    -- placed for this row's count are settled under it. moving: they are, and homes change; no
+    -- longer set if somebody has resumed the partition meanwhile
+    repartitioning          text        check (repartitioning in ('draining', 'moving')),
     last_offset             bigint,
     last_timestamp          bigint,
     last_checksum           bigint,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::record::TopicPartition;
+
 /// Why a partition halted. The names are part of the public interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -55,11 +57,14 @@ impl HaltCode {
 
     /// The command that resolves such a halt, with the explicit choice that it
     /// takes.
-    pub fn resolve(self, at: &impl fmt::Display) -> String {
+    pub fn resolve(self, at: &TopicPartition) -> String {
         let choice = match self {
             Self::LogTruncated | Self::CursorBeyondEnd => "--skip-to earliest",
             Self::LogRecreated => "--accept-new-log",
-            Self::PartitionsChanged => "--accept-partitions",
+            // homes move from all partitions at once
+            Self::PartitionsChanged => {
+                return format!("solewriter repartition {} --drain --execute --reason …", at.topic);
+            }
             Self::DatabaseBehind => "--accept-database",
             Self::BacklogOlderThanHorizon => "--accept-expired",
             Self::DeadLetterFlood | Self::ParkedLimit | Self::HandlerFailed | Self::Operator => {

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::partition::{AskError, Partition, crash_loop};
-use super::verify::{LogFacts, verify};
+use super::verify::{LogFacts, layout_changed, verify};
 use crate::config::Start;
 use crate::cursor::LastSettled;
 use crate::fencing_token::{ClaimId, FencingToken};
@@ -110,8 +110,20 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
 
 /// Where a partition without a row begins, and whether somebody has to decide first.
 async fn begin(partition: &Partition, log: &LogBefore) -> Result<Beginning, AskError> {
+    if let Some(halt) = added(partition, log).await? {
+        // whatever `start` says of a topic: its keys' earlier commands are on other partitions
+        return Ok(Beginning { offset: log.end.low, halt: Some(halt) });
+    }
     let offset = start_offset(partition, log.end).await?;
     Ok(Beginning { offset, halt: first_claim(partition, offset, log).await? })
+}
+
+/// A partition that was added to its topic: commands of its keys may wait on the partitions that they
+/// lived on before, so it does not begin until `repartition` has moved them.
+async fn added(partition: &Partition, log: &LogBefore) -> Result<Option<Halt>, AskError> {
+    let topic = &partition.source.topic;
+    let placed_for = partition.worker.store.other_layout(topic, log.partition_count).await?;
+    Ok(placed_for.map(|placed_for| layout_changed(placed_for, log.partition_count)))
 }
 
 async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, AskError> {

@@ -34,4 +34,4 @@ pub use claim::Claim;
 pub use group::run;
 pub use lifecycle::{Event, State, next};
 pub use partition::Partition;
-pub use verify::{LogFacts, verify};
+pub use verify::{LogFacts, layout_changed, verify};

@@ -208,6 +208,9 @@ pub(super) async fn resume(
                 }
                 let action = OperatorAction { source: &source, actor: &actor, reason };
                 let layout = layout(config, &inspector, &source).await?;
+                if resume == Resume::AcceptPartitions {
+                    super::repartition::refuse_misplaced(&store, &layout).await?;
+                }
                 match store.operator_resume(&action, code, resume, &layout).await? {
                     true => (true, format!("resumed: {resume} resolves {code}")),
                     false => (false, "was changed meanwhile: look again".to_owned()),
@@ -230,7 +233,7 @@ async fn layout<'c>(
     let (inspector, name) = (inspector.clone(), topic.name.clone());
     let asked = tokio::task::spawn_blocking(move || inspector.partition_count(&name)).await?;
     let partition_count = asked.map_err(|error| Problem::unreachable(format!("{source}: {error}")))?;
-    Ok(Layout { entity_type: &topic.entity, partitioner: topic.partitioner, partition_count })
+    Ok(Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count })
 }
 
 fn unanswered(code: &str, source: &TopicPartition) -> Problem {
@@ -302,7 +305,7 @@ pub(super) fn inspector(config: &Config) -> anyhow::Result<Arc<Inspector>> {
     Ok(Arc::new(Inspector::new(&client, ASK_TIMEOUT)?))
 }
 
-async fn log_end(inspector: &Arc<Inspector>, source: &TopicPartition) -> anyhow::Result<LogEnd> {
+pub(super) async fn log_end(inspector: &Arc<Inspector>, source: &TopicPartition) -> anyhow::Result<LogEnd> {
     let (inspector, asked) = (inspector.clone(), source.clone());
     let end = tokio::task::spawn_blocking(move || inspector.log_end(&asked)).await?;
     end.map_err(|error| Problem::unreachable(format!("{source}: {error}")).into())

@@ -131,7 +131,7 @@ fn moved(topic: &str, partitions: i32, placed_for: i32) -> Option<Check> {
         Check::failed(
             format!("partitions of {topic}"),
             format!("there are {partitions}, its keys were placed for {placed_for}"),
-            &format!("start the worker, which halts; then: solewriter resume {topic} --accept-partitions --reason …"),
+            &format!("stop the producers; then look what moves: solewriter repartition {topic}"),
         )
     })
 }

@@ -49,6 +49,10 @@ impl Problem {
         Self { exit: Exit::Unreachable, message: message.into() }
     }
 
+    pub(super) fn difference(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Difference, message: message.into() }
+    }
+
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
     }

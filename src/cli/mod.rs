@@ -25,6 +25,7 @@ mod new;
 mod operator;
 mod output;
 mod publish;
+mod repartition;
 mod resume;
 mod run;
 mod signals;
@@ -84,6 +85,7 @@ enum Verb {
     Halt(halt::Args),
     Resume(resume::Args),
     Audit(audit::Args),
+    Repartition(repartition::Args),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -157,6 +159,7 @@ impl Cli {
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
             Verb::Audit(args) => wait_for(audit::run(&args, output, &load()?)),
+            Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
         }
     }
 }

@@ -35,7 +35,8 @@ pub(super) struct Choices {
     /// The topic was recreated, truncated or restored: what it holds now is the log
     #[arg(long)]
     pub(super) accept_new_log: bool,
-    /// The partition count has changed: keys that moved are settled where they are now
+    /// The partition count has changed, and nothing lives on a partition that its key has left: else
+    /// type `solewriter repartition`
     #[arg(long)]
     pub(super) accept_partitions: bool,
     /// The database was restored: what it holds now is the truth, and commands run again

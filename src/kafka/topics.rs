@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -26,6 +26,21 @@ pub enum TopicError {
         /// Where.
         bootstrap_servers: String,
         /// As many as the command topic has.
+        partitions: i32,
+    },
+    /// The broker refused to add partitions.
+    #[error(
+        "the broker refuses to give topic {topic} {partitions} partitions ({code}); type: kafka-topics.sh \
+         --bootstrap-server {bootstrap_servers} --alter --topic {topic} --partitions {partitions}"
+    )]
+    NotGrown {
+        /// The topic.
+        topic: String,
+        /// Why.
+        code: RDKafkaErrorCode,
+        /// Where.
+        bootstrap_servers: String,
+        /// In all.
         partitions: i32,
     },
     /// The broker does not answer.
@@ -107,6 +122,21 @@ impl Topics {
     /// A topic's setting, if the broker tells it.
     pub async fn setting(&self, topic: &str, name: &str) -> Option<String> {
         self.settings(topic).await.remove(name)
+    }
+
+    /// Adds partitions to a topic until it has so many in all.
+    ///
+    /// # Errors
+    /// [`TopicError::NotGrown`], with the command to type.
+    pub async fn grow(&self, topic: &str, partitions: i32) -> Result<(), TopicError> {
+        let wanted = NewPartitions::new(topic, usize::try_from(partitions).unwrap_or(0));
+        for result in self.admin.create_partitions([&wanted], &self.options).await? {
+            if let Err((_, code)) = result {
+                let (topic, bootstrap_servers) = (topic.to_owned(), self.bootstrap_servers.clone());
+                return Err(TopicError::NotGrown { topic, code, bootstrap_servers, partitions });
+            }
+        }
+        Ok(())
     }
 
     /// A topic's settings, as far as the broker tells them.

@@ -65,8 +65,8 @@ const AUDIT: &str = "
       left join (select at, actor, action, topic, partition, count(*) as requested,
                         count(*) filter (where state = 'open') as open,
                         count(*) filter (where state = 'done') as done,
-                        count(*) filter (where state = 'refused') as refused,
-                        min(detail) filter (where state = 'refused') as why
+                        count(*) filter (where state in ('refused', 'withdrawn')) as refused,
+                        min(detail) filter (where state in ('refused', 'withdrawn')) as why
                    from requests where $5::bigint is null or at >= time_of($5)
                   group by 1, 2, 3, 4, 5) r
         on (r.at, r.actor, r.action, r.topic, r.partition) = (a.at, a.actor, a.action, a.topic, a.partition)

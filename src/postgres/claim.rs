@@ -54,6 +54,8 @@ pub struct Row {
     pub topic_id: Option<String>,
     /// The partition count likewise.
     pub partition_count: i32,
+    /// Records that were placed for that count are to be settled, although the topic has another.
+    pub draining: bool,
     /// The record before the cursor.
     pub last: Option<LastSettled>,
     /// The halt that is in force: code and detail.
@@ -76,6 +78,7 @@ struct ClaimedRow {
     published_offset: i64,
     topic_id: Option<String>,
     partition_count: i32,
+    repartitioning: Option<String>,
     last_offset: Option<i64>,
     last_timestamp: Option<i64>,
     last_checksum: Option<i64>,
@@ -94,6 +97,7 @@ impl ClaimedRow {
             published: Published { batch_seq: self.published_seq, next_offset: self.published_offset },
             topic_id: self.topic_id,
             partition_count: self.partition_count,
+            draining: self.repartitioning.as_deref() == Some("draining"),
             last: last.map(|((offset, timestamp_ms), checksum)| LastSettled {
                 offset,
                 timestamp_ms,
@@ -148,6 +152,17 @@ impl Store {
         let parked = parked_keys(&mut *transaction, request.source).await?;
         transaction.commit().await?;
         Ok(Some(row.into_row(request.source.clone(), request.claim_id, parked)))
+    }
+
+    /// Another partition count that rows of this topic were placed for, if there is one.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn other_layout(&self, topic: &str, partition_count: i32) -> Result<Option<i32>> {
+        // 0: an operator has accepted whatever the next claim finds
+        let other = "select partition_count from partitions
+                      where topic = $1 and partition_count not in (0, $2) order by partition limit 1";
+        Ok(sqlx::query_scalar(other).bind(topic).bind(partition_count).fetch_optional(&self.pool).await?)
     }
 
     /// The parked keys of a partition.

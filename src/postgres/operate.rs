@@ -73,17 +73,26 @@ impl Resume {
 }
 
 /// Which entities are read at a time while their homes are looked over.
-const HOMES_PAGE: i64 = 10_000;
+pub(super) const HOMES_PAGE: i64 = 10_000;
 
 /// How keys are placed now, for the choices that accept another layout.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {
+    /// The topic.
+    pub topic: &'a str,
     /// The topic's entity type.
     pub entity_type: &'a str,
     /// How its producers choose partitions.
     pub partitioner: Partitioner,
     /// Its partition count as it is now.
     pub partition_count: i32,
+}
+
+impl Layout<'_> {
+    /// The partition that a key lives on.
+    pub fn home(&self, entity_id: &str) -> i32 {
+        self.partitioner.partition(entity_id.as_bytes(), self.partition_count)
+    }
 }
 
 /// Who acts, and why.
@@ -153,7 +162,10 @@ impl Store {
                     last_offset = case when $4 is null and $5 <> 'accept-database' then last_offset end,
                     topic_id = case when $5 <> 'accept-new-log' then topic_id end,
                     partition_count = case when $5 in ('accept-partitions', 'accept-new-log') then 0
-                                           else partition_count end
+                                           else partition_count end,
+                    -- whoever is moving homes finds that it has to look again
+                    repartitioning = case when $5 not in ('accept-partitions', 'accept-new-log')
+                                          then nullif(repartitioning, 'moving') end
               where topic = $1 and partition = $2 and halted_code = $3",
         )
         .bind(&*action.source.topic)
@@ -203,8 +215,7 @@ async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout:
         .await?;
         let Some(last) = elsewhere.last() else { return Ok(moved) };
         after.clone_from(last);
-        let belongs =
-            |id: &&String| layout.partitioner.partition(id.as_bytes(), layout.partition_count) == to.partition;
+        let belongs = |id: &&String| layout.home(id) == to.partition;
         let belonging: Vec<&String> = elsewhere.iter().filter(belongs).collect();
         let update = "update entities set partition = $1 where entity_type = $2 and entity_id = any ($3)";
         let updated = sqlx::query(update).bind(to.partition).bind(layout.entity_type).bind(&belonging);

@@ -68,20 +68,30 @@ impl LetterRow {
 /// Requests that are looked at in one go, whether they are done.
 const ENDED_MAX: i64 = 5_000;
 
-/// Ends the requests of which no letter is left.
+/// Ends the requests of which no letter is left here.
 const END: &str = "
-    update requests r set state = 'done', ended_at = now()
-     where r.request_id in (select request_id from requests
-                             where topic = $1 and partition = $2 and state = 'open'
-                             order by entity_id is not null, request_id limit $5)
+    update requests r
+       set ended_at = now(), state = case when moved then 'refused' else 'done' end,
+           detail = case when moved then 'the topic was repartitioned, the letter lives elsewhere now: request it again' end
+      from (select request_id,
+                   exists (select from dead_letters d
+                            where asked.entity_id is null and d.dead_letter_id = asked.dead_letter_id
+                              and d.state in ('dead', 'parked', 'waiting'))
+                   or exists (select from dead_letters d
+                               where d.topic = $1 and d.entity_id = asked.entity_id
+                                 and d.home = any (array(select partition from partitions where topic = $1))
+                                 and d.state in ('parked', 'waiting')) as moved
+              from (select * from requests where topic = $1 and partition = $2 and state = 'open'
+                     order by entity_id is not null, request_id limit $5) asked
+             where not exists (select from dead_letters d
+                                where asked.entity_id is null and d.dead_letter_id = asked.dead_letter_id
+                                  and d.home = $2 and d.state in ('dead', 'parked', 'waiting'))
+               and not exists (select from dead_letters d
+                                where d.topic = $1 and d.home = $2 and d.entity_id = asked.entity_id
+                                  and d.state in ('parked', 'waiting'))) ended
+     where r.request_id = ended.request_id and r.state = 'open'
        and exists (select from partitions p where p.topic = $1 and p.partition = $2
-                      and p.claim_id = $3 and p.fencing_token = $4)
-       and not exists (select from dead_letters d
-                        where d.dead_letter_id = r.dead_letter_id and r.entity_id is null
-                          and d.state in ('dead', 'parked', 'waiting'))
-       and not exists (select from dead_letters d
-                        where d.topic = $1 and d.home = $2 and d.entity_id = r.entity_id
-                          and d.state in ('parked', 'waiting'))";
+                      and p.claim_id = $3 and p.fencing_token = $4)";
 
 /// Letters by number, those first of which something was requested one by one: of a letter that is
 /// requested twice the narrower request counts, then the newer. What is read of them is chosen before
@@ -95,7 +105,7 @@ const REQUESTED: &str = "
         select distinct on (d.dead_letter_id) d.dead_letter_id, d.bytes, asked.request_id
           from asked cross join lateral (
                (select d.dead_letter_id, coalesce(octet_length(d.value), 0)::bigint as bytes from dead_letters d
-                 where asked.entity_id is null and d.dead_letter_id = asked.dead_letter_id
+                 where asked.entity_id is null and d.dead_letter_id = asked.dead_letter_id and d.home = $2
                    and d.state in ('dead', 'parked', 'waiting'))
                union all
                (select d.dead_letter_id, coalesce(octet_length(d.value), 0)::bigint from dead_letters d

@@ -85,10 +85,10 @@ impl Batch {
         self.ids().any(|id| called.contains(id))
     }
 
-    /// Whether the partition count should be asked again before these records
-    /// are called misrouted.
-    pub fn has_misrouted(&self) -> bool {
-        self.items.iter().any(|item| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted))
+    /// The first record that is on another partition than its key, as far as the partition count is
+    /// known: it should be asked again before that is believed.
+    pub fn first_misrouted(&self) -> Option<usize> {
+        self.items.iter().position(|item| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted))
     }
 }
 

@@ -5,6 +5,7 @@
 //! thrown away and decided again.
 
 mod conclude;
+mod layout;
 mod letters;
 mod progress;
 mod reads;
@@ -86,6 +87,8 @@ pub struct Writer<'p> {
     recent: RecentIds,
     clock: DatabaseClock,
     again: Again,
+    /// It halts when what it has received is settled.
+    halts: Option<Halt>,
     batch_size: BatchSize,
     /// The keys that are parked once what is durable counts.
     parked: ParkedKeys,
@@ -160,6 +163,7 @@ impl<'p> Writer<'p> {
             recent: RecentIds::default(),
             clock: DatabaseClock::read(claim.database_time_ms),
             again: Again::default(),
+            halts: None,
             batch_size: BatchSize::new(if claim.careful { 1 } else { commands_max }, commands_max),
             parked: claim.row.parked.clone(),
             flood: Flood::new(worker.limits.flood),
@@ -234,6 +238,11 @@ impl<'p> Writer<'p> {
         {
             return Ok(Some(batch));
         }
+        if in_flight.is_none()
+            && let Some(halt) = self.halts.take()
+        {
+            return Err(self.halted_at_last(halt).await);
+        }
         // in turns with what comes from the log, if anything does
         let letters_next = self.partition.are_letters_requested() && (self.letters_next || self.records.is_empty());
         if letters_next && in_flight.is_none() {
@@ -241,7 +250,7 @@ impl<'p> Writer<'p> {
             return self.requested_letters().await;
         }
         let worker = &self.partition.worker;
-        let may_receive = self.again.is_empty() && !letters_next;
+        let may_receive = self.again.is_empty() && !letters_next && self.halts.is_none();
         tokio::select! {
             biased;
             () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
@@ -273,29 +282,18 @@ impl<'p> Writer<'p> {
         self.letters_next = true;
         let Some(last) = self.received.last() else { return Ok(None) };
         self.expected_offset = last.offset + 1;
-        let batch = Batch::receive(&mut self.received, &self.rules);
-        if batch.has_misrouted() {
-            self.check_partition_count().await?;
+        let mut batch = Batch::receive(&mut self.received, &self.rules);
+        if let Some(n) = batch.first_misrouted() {
+            self.check_layout(&mut batch, n).await?;
+        }
+        if batch.items.is_empty() {
+            return Ok(None);
         }
         if batch.is_mixed() {
             self.again.push_back(batch);
             return Ok(None);
         }
         Ok(Some(batch))
-    }
-
-    /// Metadata can be minutes old: before a record is called misrouted, the
-    /// partition count is asked afresh.
-    async fn check_partition_count(&mut self) -> Step<()> {
-        let expected = self.rules.partition_count;
-        let found = self.partition.partition_count_now(&self.stop.revoked).await.ok_or(Ended::Stopped)?;
-        if found == expected {
-            return Ok(());
-        }
-        let detail = format!(
-            "the topic has {found} partitions, its keys were placed for {expected}: one entity may be on two of them"
-        );
-        Err(Ended::Halted(Halt::new(HaltCode::PartitionsChanged, detail)))
     }
 
     /// Steps 3 to 5. `None`: it can be decided only after the batch before.

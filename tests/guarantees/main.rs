@@ -19,6 +19,7 @@ mod parked_keys;
 mod publishing;
 mod publishing_and_asking;
 mod redriving;
+mod repartitioning;
 mod secured;
 mod sql_constraints;
 mod sql_examples;

@@ -40,13 +40,13 @@ into = "note"
 otherwise = { reject = "never" }
 "#;
 
-async fn things(name: &str, partitions: i32) -> (Scratch, Bank) {
+pub(crate) async fn things(name: &str, partitions: i32) -> (Scratch, Bank) {
     let (files, bank) = project(name, "thing", partitions, TABLES, COMMANDS).await;
     bank.database.execute("insert into poison values ('bad')").await;
     (files, bank)
 }
 
-fn note(key: &str, word: &str) -> Record {
+pub(crate) fn note(key: &str, word: &str) -> Record {
     Record::command("thing.note", key, &json!({ "word": word }))
 }
 
@@ -65,7 +65,7 @@ fn act(bank: &Bank, verb: &str, more: &[&str]) -> (Said, Value) {
     (said, report)
 }
 
-async fn letters(bank: &Bank, state: &str) -> i64 {
+pub(crate) async fn letters(bank: &Bank, state: &str) -> i64 {
     bank.database.count(&format!("dead_letters where state = '{state}'")).await
 }
 

@@ -13,6 +13,10 @@ pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>)
         "resume" => resume(detail),
         "redrive" => letters("to be run again", detail),
         "discard" => letters("to be given up", detail),
+        "reproduced" => letters("produced again", detail),
+        "withdraw" => {
+            vec![counted(number(detail, "requests").unwrap_or(0), "request taken back", "requests taken back")]
+        }
         // an action of a newer version, or one that says all by itself
         _ => detail.iter().map(|(name, value)| format!("{}: {}", name.replace('_', " "), plain(value))).collect(),
     };

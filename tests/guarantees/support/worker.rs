@@ -44,11 +44,18 @@ pub struct Said {
 impl Worker {
     /// Starts a worker; `wait_ready` tells when it works.
     pub fn start(options: &WorkerOptions) -> Self {
+        Self::start_verb(options, &["run"])
+    }
+
+    /// Starts another verb, which can be killed like a worker.
+    pub fn start_verb(options: &WorkerOptions, arguments: &[&str]) -> Self {
         let scratch = Scratch::new("worker");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = write_config(options, address, scratch.path());
         let log = scratch.path().join("worker.log");
-        let command = [options.program.clone(), "run".into(), "--config".into(), config];
+        let mut command = vec![options.program.clone()];
+        command.extend(arguments.iter().map(PathBuf::from));
+        command.extend(["--config".into(), config]);
         let program = Program { stdout: log.clone(), stderr: log, ..bank_program(&command, options) };
         let process = program.spawn().expect("run the bank");
         Self { process, address, options: options.clone(), scratch }
