@@ -31,7 +31,7 @@ pub use connect::ConnectError;
 pub use error::{Error, Refusal, Refused};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};
 pub use letters::{LetterFilter, LetterRequest, RawLetter, RequestsEnded};
-pub use lookup::{CommandTypeRow, StoredEntity};
+pub use lookup::{CommandTypeRow, Known, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;

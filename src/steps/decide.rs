@@ -298,7 +298,13 @@ impl Decision {
             }
             OnFailure::HaltPartition => {
                 let at = format_args!("{}:{}", rules.source, command.record.offset);
-                let detail = format!("the command at {at} failed, {}: {}", letter.code, letter.detail);
+                let detail = format!(
+                    "the command at {at} failed, {}: {}; on_failure is halt-partition, so nothing behind it runs: mend the \
+                     cause, and it runs again when the partition is resumed, or give it up with --skip-to {}",
+                    letter.code,
+                    letter.detail,
+                    command.record.offset + 1
+                );
                 return Err(Halt::new(HaltCode::HandlerFailed, detail));
             }
         }
@@ -310,7 +316,11 @@ impl Decision {
         let key = command.entity_id();
         let limit = |what: &str, count: u64| {
             let detail = format!(
-                "{count} commands wait {what}, no more may: redrive or discard them, see solewriter dead-letters list"
+                "{count} commands wait {what}, no more may, so nothing of the partition is settled: first mend what failed \
+                 (solewriter dead-letters list --topic {} --partition {} --state parked), then redrive or discard: \
+                 solewriter dead-letters redrive --topic {0} --partition {1} --reason … --execute; that is done when the \
+                 partition is resumed",
+                rules.source.topic, rules.source.partition
             );
             Err(Halt::new(HaltCode::ParkedLimit, detail))
         };
