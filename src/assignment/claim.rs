@@ -151,7 +151,7 @@ async fn first_claim(
     if let Some(committed) = log.committed {
         return Ok(Some(never_heard(&format!("the consumer group has committed offset {committed}"), committed)));
     }
-    if let Some(outcome) = testimony::forgotten(partition, next_offset, 0, outcomes).await? {
+    if let Some(outcome) = testimony::forgotten(partition, next_offset..log.end.high, outcomes).await? {
         let witness =
             format!("{} holds the outcome of offset {}", partition.topic.publish_to.outcomes.0, outcome.offset);
         return Ok(Some(never_heard(&witness, outcome.offset + 1)));
@@ -215,11 +215,12 @@ async fn prove(
         return Ok(Err(functions_changed(&absent)));
     }
     let (last, next_offset) = (row.last, row.cursor.next_offset);
+    let unsettled = next_offset.max(row.accepted_offset)..before.end.high;
     let facts = partition.ask(move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
     if let Err(halt) = verify(row, &facts) {
         return Ok(Err(halt));
     }
-    let forgotten = testimony::forgotten(partition, next_offset, row.accepted_offset, outcomes).await?;
+    let forgotten = testimony::forgotten(partition, unsettled, outcomes).await?;
     Ok(match forgotten {
         Some(outcome) => Err(behind_outcomes(row, &partition.topic.publish_to.outcomes.0, outcome)),
         None => Ok(()),

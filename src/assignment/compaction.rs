@@ -1,7 +1,6 @@
 //! Whether a command topic is compacted. Compaction keeps the newest record of a
 //! key and removes the older ones, settled or not, and the log looks whole.
 
-use crate::kafka::InspectError;
 use crate::runtime::{Runtime, Topic};
 
 /// A cleanup policy that loses commands.
@@ -22,8 +21,6 @@ pub(super) async fn of(worker: &Runtime, topic: &Topic) -> Option<Compaction> {
             policy: policy.to_owned(),
             cure: asked.how_to_alter(&topic.name, "cleanup.policy=delete"),
         }),
-        // its partitions say so
-        Err(InspectError::NoTopic) => None,
         Err(error) => {
             topic.unknown_policy.call_once(|| {
                 tracing::warn!(

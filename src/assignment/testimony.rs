@@ -2,13 +2,15 @@
 //! is durable: one that the database does not hold shows that it went back in
 //! time, also where the group's offsets are gone or are behind themselves.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::partition::{AskError, Partition};
 use super::verify::{Testimony, suspects};
 use crate::horizon::Horizon;
-use crate::kafka::{InspectError, Inspector};
+use crate::kafka::{InspectError, Inspector, RecordAt};
 use crate::record::{Record, TopicPartition};
 
 /// So many of the last outcomes are read. A database that lost commits lost the
@@ -57,24 +59,42 @@ fn testimony(source: &TopicPartition, record: &Record) -> Option<Testimony> {
     is_its_own.then_some(Testimony { command_id: said.command_id, offset: said.offset })
 }
 
-/// The outcome of the highest offset that a database whose cursor is
-/// `next_offset` does not hold and should, or will once more.
+/// The outcome of the highest of these offsets that the database does not hold,
+/// and should. The offsets are those from the cursor, or from what an operator has
+/// accepted as lost, to the log's end.
 pub(super) async fn forgotten(
     partition: &Partition,
-    next_offset: i64,
-    accepted_offset: i64,
+    offsets: Range<i64>,
     outcomes: &[Testimony],
 ) -> Result<Option<Testimony>, AskError> {
-    let from = next_offset.max(accepted_offset);
-    if outcomes.iter().all(|outcome| outcome.offset < from) {
+    if !outcomes.iter().any(|outcome| offsets.contains(&outcome.offset)) {
         return Ok(None);
     }
     let store = &partition.worker.store;
     let horizon = Horizon(store.horizon().await?.at_ms);
-    let suspects = suspects(from, horizon, outcomes);
+    let suspects = suspects(&offsets, horizon, outcomes);
     let (ids, offsets): (Vec<Uuid>, Vec<i64>) = suspects.iter().map(|s| (s.command_id, s.offset)).unzip();
     let known = store.known(&partition.source, &ids, &offsets).await?;
-    Ok(super::verify::forgotten(&suspects, &known))
+    match super::verify::forgotten(&suspects, &known) {
+        Some(outcome) if is_of_this_log(partition, outcome).await? => Ok(Some(outcome)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether the record that an outcome speaks of is in the log. A topic that was
+/// created again has another there, while its outcomes topic still speaks of the
+/// old one.
+async fn is_of_this_log(partition: &Partition, outcome: Testimony) -> Result<bool, AskError> {
+    let found = partition.ask(move |inspector, source| inspector.record_at(source, outcome.offset)).await?;
+    Ok(match found {
+        // in structured mode the id is in the value: it may well be this one
+        RecordAt::Found(record) => record.header("ce_id").is_none_or(|id| is_id(id, outcome.command_id)),
+        RecordAt::Missing => false,
+    })
+}
+
+fn is_id(text: &[u8], id: Uuid) -> bool {
+    Uuid::try_parse_ascii(text).is_ok_and(|found| found == id)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Whether a log is the one that a cursor belongs to. Decided from values, at
 //! every claim, before the first commit.
 
+use std::ops::Range;
+
 use uuid::Uuid;
 
 use super::compaction::Compaction;
@@ -145,11 +147,10 @@ fn not_behind_group(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     }
 }
 
-/// The outcomes of offsets `from` and above. Below the horizon a database has
-/// forgotten by right: after a new log was accepted, the old one's outcomes are
-/// still on the topic.
-pub fn suspects(from: i64, horizon: Horizon, outcomes: &[Testimony]) -> Vec<Testimony> {
-    let testifies = |outcome: &&Testimony| outcome.offset >= from && !horizon.is_below(&outcome.command_id);
+/// The outcomes of these offsets. Below the horizon a database has forgotten by
+/// right.
+pub fn suspects(offsets: &Range<i64>, horizon: Horizon, outcomes: &[Testimony]) -> Vec<Testimony> {
+    let testifies = |outcome: &&Testimony| offsets.contains(&outcome.offset) && !horizon.is_below(&outcome.command_id);
     outcomes.iter().filter(testifies).copied().collect()
 }
 
@@ -249,9 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_at_or_above_the_cursor_testify_unless_they_are_older_than_the_horizon() {
-        let outcomes = [outcome(99, 10), outcome(100, 10), outcome(101, 4), outcome(102, 10)];
-        let suspects = suspects(100, Horizon(5), &outcomes);
+    fn outcomes_from_the_cursor_to_the_logs_end_testify_unless_they_are_older_than_the_horizon() {
+        let outcomes = [outcome(99, 10), outcome(100, 10), outcome(101, 4), outcome(102, 10), outcome(103, 10)];
+        let suspects = suspects(&(100..103), Horizon(5), &outcomes);
         assert_eq!(suspects, [outcome(100, 10), outcome(102, 10)]);
     }
 

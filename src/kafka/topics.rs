@@ -143,12 +143,18 @@ impl Topics {
     /// A topic's settings.
     ///
     /// # Errors
-    /// If the broker does not tell them: this user may not ask (`DescribeConfigs`), there is no such
-    /// topic, or nobody answers.
+    /// [`InspectError::Denied`] if the broker does not tell them: this user may not ask
+    /// (`DescribeConfigs`), or there is no such topic. If nobody answers.
     pub async fn settings(&self, topic: &str) -> Result<Settings, InspectError> {
         let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await?;
-        let resource = described.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let entries = resource.map_err(|code| InspectError::of(code, KafkaError::AdminOp))?.entries.into_iter();
-        Ok(Settings(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()))
+        let resource = described.into_iter().next().and_then(Result::ok);
+        let entries = resource.into_iter().flat_map(|resource| resource.entries);
+        let settings: HashMap<_, _> = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        if settings.is_empty() {
+            // rust-rdkafka 0.39 does not look at the resource's own error; a topic that
+            // is told of has settings
+            return Err(InspectError::Denied(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed)));
+        }
+        Ok(Settings(settings))
     }
 }

@@ -86,6 +86,25 @@ async fn a_database_that_has_never_heard_of_the_partition_halts_on_the_word_of_i
     assert_eq!(worker.sigterm_and_wait().code(), Some(0));
 }
 
+/// The outcomes of a log that is gone say nothing of a new one.
+#[tokio::test]
+async fn a_new_log_beside_the_outcomes_of_an_old_one_is_new() {
+    let _turn = support::heavy();
+    let scene = Scene::prepare("reused").await;
+    scene.bank.database.execute(&format!("drop schema {} cascade", scene.bank.database.schema)).await;
+    let migrated = scene.bank.options.run_verb(&["migrate"]);
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let (cluster, topic) = (&scene.bank.cluster, &scene.bank.topic);
+    topics::delete(cluster, topic).await;
+    topics::create(cluster, topic, PARTITIONS, &[]).await;
+    scene.deposit(0, 50);
+    scene.deposit(1, 50);
+    let mut worker = scene.bank.worker();
+    scene.goes_on(0).await;
+    scene.goes_on(1).await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0));
+}
+
 /// The last commits had not reached the standby when the primary died.
 #[tokio::test]
 async fn a_failover_to_a_standby_that_lagged_halts_what_it_has_lost() {
