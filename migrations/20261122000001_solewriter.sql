@@ -45,6 +45,8 @@ create table partitions (
     halted_code             text,
     halted_detail           text,
     halted_at               timestamptz,
+    -- what to type
+    halted_resolve          text,
     -- the highest offset that a witness (a worker's memory, the group's
     -- committed offset) has reported settled when it halted, and the one that
     -- an operator has accepted as lost

@@ -90,7 +90,7 @@ create function claim_partition_v1(
     p_start_offset bigint, p_topic_id text, p_partition_count int,
     -- why a new row begins halted: in one commit with the row, or a crash between
     -- the two would forget it
-    p_halted_code text, p_halted_detail text, p_witnessed_offset bigint
+    p_halted_code text, p_halted_detail text, p_halted_resolve text, p_witnessed_offset bigint
 ) returns setof partitions
 language plpgsql
 set search_path from current
@@ -101,10 +101,10 @@ begin
     if p_start_offset is not null then
         insert into partitions (topic, partition, fencing_token, claim_id, owner, cluster_id,
                                 group_id, next_offset, published_offset, topic_id, partition_count,
-                                halted_code, halted_detail, halted_at, witnessed_offset)
+                                halted_code, halted_detail, halted_resolve, halted_at, witnessed_offset)
         values (p_topic, p_partition, 0, p_claim_id, p_owner, p_cluster_id,
                 p_group_id, p_start_offset, p_start_offset, p_topic_id, p_partition_count,
-                p_halted_code, p_halted_detail, case when p_halted_code is not null then now() end,
+                p_halted_code, p_halted_detail, p_halted_resolve, case when p_halted_code is not null then now() end,
                 p_witnessed_offset)
         on conflict do nothing;
     end if;
@@ -614,13 +614,13 @@ $$;
 -- claim is stale.
 create function halt_partition_v1(
     p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint,
-    p_code text, p_detail text, p_witnessed_token bigint, p_witnessed_offset bigint
+    p_code text, p_detail text, p_resolve text, p_witnessed_token bigint, p_witnessed_offset bigint
 ) returns bigint
 language sql
 set search_path from current
 as $$
     update partitions
-       set halted_code = p_code, halted_detail = p_detail, halted_at = now(),
+       set halted_code = p_code, halted_detail = p_detail, halted_resolve = p_resolve, halted_at = now(),
            fencing_token = greatest(fencing_token, p_witnessed_token + 1),
            witnessed_offset = greatest(witnessed_offset, p_witnessed_offset)
      where topic = p_topic and partition = p_partition

@@ -21,6 +21,8 @@ pub enum HaltCode {
     DatabaseBehind,
     /// The topic holds records older than the horizon that were never settled.
     BacklogOlderThanHorizon,
+    /// The topic is compacted: commands are removed before they are settled.
+    TopicCompacted,
     /// More dead letters in a row than a set ratio: rather a mistake than many.
     DeadLetterFlood,
     /// More commands wait behind parked keys than may.
@@ -32,13 +34,14 @@ pub enum HaltCode {
 }
 
 impl HaltCode {
-    const ALL: [(HaltCode, &'static str); 10] = [
+    const ALL: [(HaltCode, &'static str); 11] = [
         (HaltCode::LogTruncated, "log-truncated"),
         (HaltCode::LogRecreated, "log-recreated"),
         (HaltCode::CursorBeyondEnd, "cursor-beyond-end"),
         (HaltCode::PartitionsChanged, "partitions-changed"),
         (HaltCode::DatabaseBehind, "database-behind"),
         (HaltCode::BacklogOlderThanHorizon, "backlog-older-than-horizon"),
+        (HaltCode::TopicCompacted, "topic-compacted"),
         (HaltCode::DeadLetterFlood, "dead-letter-flood"),
         (HaltCode::ParkedLimit, "parked-limit"),
         (HaltCode::HandlerFailed, "handler-failed"),
@@ -67,12 +70,19 @@ impl HaltCode {
             }
             Self::DatabaseBehind => "--accept-database",
             Self::BacklogOlderThanHorizon => "--accept-expired",
+            Self::TopicCompacted => "--accept-compacted",
             Self::DeadLetterFlood | Self::ParkedLimit | Self::HandlerFailed | Self::Operator => {
                 return format!("solewriter resume {at} --reason …");
             }
         };
         format!("solewriter resume {at} {choice} --reason …")
     }
+}
+
+/// What resolves a halt whose code stands in the tables: also one that a newer
+/// version has recorded, as far as this one can say.
+pub fn resolve(code: &str, at: &TopicPartition) -> String {
+    HaltCode::parse(code).map_or_else(|| "upgrade solewriter".to_owned(), |code| code.resolve(at))
 }
 
 impl fmt::Display for HaltCode {

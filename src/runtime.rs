@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -12,7 +12,7 @@ use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::handlers::EntityHandlers;
 use crate::horizon::Horizon;
-use crate::kafka::{Budget, Consumer, Inspector, Producer};
+use crate::kafka::{Budget, Consumer, Inspector, Producer, Topics};
 use crate::postgres::Store;
 use crate::record::TopicPartition;
 use crate::steps::Parking;
@@ -91,6 +91,10 @@ pub struct Topic {
     pub publish_to: PublishTo,
     /// What the outcomes and events topics take: bytes.
     pub outcome_bytes_max: usize,
+    /// Said once: nobody tells whether it is compacted.
+    pub unknown_policy: Once,
+    /// Said once: its outcomes cannot be read.
+    pub unread_outcomes: Once,
 }
 
 impl Topic {
@@ -109,6 +113,8 @@ pub struct Runtime {
     pub consumer: Consumer,
     /// Looks at logs.
     pub inspector: Arc<Inspector>,
+    /// Asks for topics' settings; `None` where the cluster answers no such question.
+    pub settings: Option<Topics>,
     /// Publishes outcomes and events.
     pub producer: Arc<Producer>,
     /// Bytes in flight.
@@ -121,6 +127,8 @@ pub struct Runtime {
     pub limits: Limits,
     /// Differs for every running worker process.
     pub owner: String,
+    /// Where the brokers are.
+    pub bootstrap_servers: String,
     /// The Kafka cluster.
     pub cluster_id: String,
     /// The consumer group.

@@ -3,12 +3,14 @@
 
 use uuid::Uuid;
 
+use super::compaction::{self, Compaction};
 use super::partition::{AskError, Partition, crash_loop};
-use super::verify::{LogFacts, layout_changed, verify};
+use super::testimony;
+use super::verify::{LogFacts, Testimony, layout_changed, verify};
 use crate::config::Start;
 use crate::cursor::LastSettled;
 use crate::fencing_token::{ClaimId, FencingToken};
-use crate::halt::{Halt, HaltCode};
+use crate::halt::{Halt, HaltCode, resolve};
 use crate::horizon::Horizon;
 use crate::kafka::{InspectError, Inspector, LogEnd, RecordAt};
 use crate::postgres::{self, Beginning, ClaimRequest, Row};
@@ -45,14 +47,16 @@ pub(super) enum Claiming {
 pub(super) async fn claim(partition: &Partition) -> Result<Claiming, AskError> {
     // the witness before the claim: read after it, another owner's progress
     // would look like a database that went back
-    let before = partition.ask(LogBefore::look).await?;
-    let Some(row) = become_owner(partition, &before).await? else { return Ok(Claiming::Fenced) };
+    let (before, outcomes) = look(partition).await?;
+    let Some(row) = become_owner(partition, &before, &outcomes).await? else { return Ok(Claiming::Fenced) };
     partition.stands_at(row.cursor);
     if let Some((code, detail)) = &row.halted {
-        tracing::warn!(source = %partition.source, code, detail, "is halted: an operator decides");
+        partition.gauges.halted(Some(code));
+        let resolve = resolve(code, &partition.source);
+        tracing::warn!(source = %partition.source, code, detail, resolve, "is halted: an operator decides");
         return Ok(Claiming::Halted(row.claimed));
     }
-    if let Err(halt) = prove(partition, &row, before).await? {
+    if let Err(halt) = prove(partition, &row, before, &outcomes).await? {
         let held = record_halt(partition, &row.claimed, &halt).await?;
         return Ok(held.map_or(Claiming::Fenced, Claiming::Halted));
     }
@@ -68,6 +72,16 @@ struct LogBefore {
     topic_id: Option<String>,
     end: LogEnd,
     committed: Option<i64>,
+    compaction: Option<Compaction>,
+}
+
+/// All of it at once. The outcomes, too: what is published was durable before,
+/// so the claim that follows sees it.
+async fn look(partition: &Partition) -> Result<(LogBefore, Vec<Testimony>), AskError> {
+    let compaction = async { Ok(compaction::of(&partition.worker, &partition.topic).await) };
+    let (log, outcomes, compaction) =
+        tokio::try_join!(partition.ask(LogBefore::look), testimony::hear(partition), compaction)?;
+    Ok((LogBefore { compaction, ..log }, outcomes))
 }
 
 impl LogBefore {
@@ -77,12 +91,13 @@ impl LogBefore {
             topic_id: inspector.topic_id(&source.topic),
             end: inspector.log_end(source)?,
             committed: inspector.committed(source)?,
+            compaction: None,
         })
     }
 }
 
 /// The row with the new token. `None`: somebody else was faster.
-async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<Row>, AskError> {
+async fn become_owner(partition: &Partition, log: &LogBefore, outcomes: &[Testimony]) -> Result<Option<Row>, AskError> {
     let request = ClaimRequest {
         source: &partition.source,
         claim_id: ClaimId::random(),
@@ -97,7 +112,7 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
         return Ok(Some(row));
     }
     // judged before the row is made: a crash in between must not forget the halt
-    let beginning = begin(partition, log).await?;
+    let beginning = begin(partition, log, outcomes).await?;
     let row = partition.worker.store.claim(&ClaimRequest { beginning: Some(&beginning), ..request }).await?;
     if let (Some(halt), Some(row)) = (&beginning.halt, &row)
         && row.halted.is_some()
@@ -109,13 +124,13 @@ async fn become_owner(partition: &Partition, log: &LogBefore) -> Result<Option<R
 }
 
 /// Where a partition without a row begins, and whether somebody has to decide first.
-async fn begin(partition: &Partition, log: &LogBefore) -> Result<Beginning, AskError> {
+async fn begin(partition: &Partition, log: &LogBefore, outcomes: &[Testimony]) -> Result<Beginning, AskError> {
     if let Some(halt) = added(partition, log).await? {
         // whatever `start` says of a topic: its keys' earlier commands are on other partitions
         return Ok(Beginning { offset: log.end.low, halt: Some(halt) });
     }
     let offset = start_offset(partition, log.end).await?;
-    Ok(Beginning { offset, halt: first_claim(partition, offset, log).await? })
+    Ok(Beginning { offset, halt: first_claim(partition, offset, log, outcomes).await? })
 }
 
 /// A partition that was added to its topic: commands of its keys may wait on the partitions that they
@@ -139,14 +154,19 @@ async fn start_offset(partition: &Partition, end: LogEnd) -> Result<i64, AskErro
 
 /// A partition without a row: either it is new, or the database went back to a
 /// time before it, or its backlog is older than anything that is remembered.
-async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -> Result<Option<Halt>, AskError> {
+async fn first_claim(
+    partition: &Partition,
+    next_offset: i64,
+    log: &LogBefore,
+    outcomes: &[Testimony],
+) -> Result<Option<Halt>, AskError> {
     if let Some(committed) = log.committed {
-        let detail = format!(
-            "the consumer group has committed offset {committed}, the database has never heard of this partition: \
-             it went back in time, or is another database"
-        );
-        let witnessed = Some((0, committed));
-        return Ok(Some(Halt { code: HaltCode::DatabaseBehind, detail, witnessed }));
+        return Ok(Some(never_heard(&format!("the consumer group has committed offset {committed}"), committed)));
+    }
+    if let Some(outcome) = testimony::forgotten(partition, next_offset..log.end.high, outcomes).await? {
+        let witness =
+            format!("{} holds the outcome of offset {}", partition.topic.publish_to.outcomes.0, outcome.offset);
+        return Ok(Some(never_heard(&witness, outcome.offset + 1)));
     }
     if next_offset >= log.end.high {
         return Ok(None);
@@ -161,6 +181,14 @@ async fn first_claim(partition: &Partition, next_offset: i64, log: &LogBefore) -
     })
 }
 
+fn never_heard(witness: &str, settled_offset: i64) -> Halt {
+    let detail = format!(
+        "{witness}, and the database has never heard of this partition: it went back in time, or it is not the one that \
+         settled this topic; commands would run again, and outcomes that differ from the published ones would follow them"
+    );
+    Halt { code: HaltCode::DatabaseBehind, detail, witnessed: Some((0, settled_offset)) }
+}
+
 /// Whether a record belongs to a backlog older than the horizon: by its own time
 /// and by its id's. One alone is a producer's clock, not a backlog.
 fn is_older(record: &Record, horizon: Horizon) -> bool {
@@ -170,7 +198,8 @@ fn is_older(record: &Record, horizon: Horizon) -> bool {
 
 fn older_than_horizon(record: &Record, horizon_ms: i64) -> Halt {
     let detail = format!(
-        "the backlog begins at offset {} of {}, before the horizon {}: commands older than that would be refused as expired",
+        "the backlog begins at offset {} of {}, before the horizon {}: an id older than that may have \
+         been settled and forgotten, so its command would be refused as expired",
         record.offset,
         crate::outcome::rfc3339(record.time_ms()),
         crate::outcome::rfc3339(horizon_ms)
@@ -179,13 +208,18 @@ fn older_than_horizon(record: &Record, horizon_ms: i64) -> Halt {
 }
 
 /// Proves that going on is correct, or finds the reason why it cannot be.
-async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Result<(), Halt>, AskError> {
+async fn prove(
+    partition: &Partition,
+    row: &Row,
+    before: LogBefore,
+    outcomes: &[Testimony],
+) -> Result<Result<(), Halt>, AskError> {
     let token_before = FencingToken(row.claimed.token().0 - 1);
     if let Err(halt) = check_not_behind(partition.witness(), token_before, row.cursor, row.accepted_offset) {
         return Ok(Err(halt));
     }
     if row.claims_without_progress >= CLAIMS_WITHOUT_PROGRESS_MAX {
-        return Ok(Err(crash_loop(row.claims_without_progress)));
+        return Ok(Err(crash_loop(row.claims_without_progress, row.cursor.next_offset)));
     }
     let functions = &partition.topic.handlers.in_database.functions;
     let absent = partition.worker.store.absent_functions(functions).await?;
@@ -193,14 +227,33 @@ async fn prove(partition: &Partition, row: &Row, before: LogBefore) -> Result<Re
         return Ok(Err(functions_changed(&absent)));
     }
     let (last, next_offset) = (row.last, row.cursor.next_offset);
+    let unsettled = next_offset.max(row.accepted_offset)..before.end.high;
     let facts = partition.ask(move |inspector, source| facts(inspector, source, before, last, next_offset)).await?;
-    Ok(verify(row, &facts))
+    if let Err(halt) = verify(row, &facts) {
+        return Ok(Err(halt));
+    }
+    let forgotten = testimony::forgotten(partition, unsettled, outcomes).await?;
+    Ok(match forgotten {
+        Some(outcome) => Err(behind_outcomes(row, &partition.topic.publish_to.outcomes.0, outcome)),
+        None => Ok(()),
+    })
+}
+
+fn behind_outcomes(row: &Row, topic: &str, Testimony { command_id, offset }: Testimony) -> Halt {
+    let next = row.cursor.next_offset;
+    let detail = format!(
+        "{topic} holds the outcome of offset {offset} (command {command_id}), the database does not, and its cursor is \
+         {next}: the database went back in time (restored, or failed over to a replica that had lost commits); \
+         outcomes of records {next} to {offset} are published and forgotten"
+    );
+    Halt { code: HaltCode::DatabaseBehind, detail, witnessed: Some((row.claimed.token().0, offset + 1)) }
 }
 
 /// Nobody runs what he does not know.
 fn functions_changed(absent: &[String]) -> Halt {
     let detail = format!(
-        "functions of commands in SQL are gone, or somebody has changed them ({}); type: solewriter migrate",
+        "functions of commands in SQL are gone, or somebody has changed them ({}), and nobody runs what he does not know; first \
+         type: solewriter migrate",
         absent.join(", ")
     );
     Halt::new(HaltCode::HandlerFailed, detail)
@@ -233,6 +286,7 @@ fn facts(
         end,
         committed: before.committed,
         last,
+        compaction: before.compaction,
     })
 }
 
@@ -255,6 +309,7 @@ pub(super) async fn record_halt(
 }
 
 fn say_halted(partition: &Partition, halt: &Halt) {
+    partition.gauges.halted(Some(halt.code.as_str()));
     let resolve = halt.code.resolve(&partition.source);
     tracing::error!(source = %partition.source, code = %halt.code, detail = halt.detail, resolve, "halted");
 }

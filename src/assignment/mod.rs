@@ -24,14 +24,17 @@
 //! events leaves a partition without a writer.
 
 mod claim;
+mod compaction;
 mod group;
 mod lifecycle;
 mod partition;
+mod testimony;
 mod verify;
 mod watch;
 
 pub use claim::Claim;
+pub use compaction::Compaction;
 pub use group::run;
 pub use lifecycle::{Event, State, next};
 pub use partition::Partition;
-pub use verify::{LogFacts, layout_changed, verify};
+pub use verify::{LogFacts, Testimony, forgotten, layout_changed, suspects, verify};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -255,6 +255,7 @@ impl Owner {
     }
 
     async fn claim(&mut self, partition: &Partition) -> Event {
+        let started = Instant::now();
         let claiming = claim::claim(partition);
         let claimed = tokio::select! {
             biased;
@@ -265,7 +266,7 @@ impl Owner {
         metrics::claimed(self.reason);
         self.reason = "retried";
         match claimed {
-            Ok(Claiming::Claimed(claim)) => self.claimed(partition, *claim),
+            Ok(Claiming::Claimed(claim)) => self.claimed(partition, *claim, started.elapsed()),
             Ok(Claiming::Halted(claimed)) => {
                 *lock(&partition.claimed) = Some(claimed);
                 Event::Halted
@@ -283,11 +284,12 @@ impl Owner {
         }
     }
 
-    fn claimed(&mut self, partition: &Partition, claim: Claim) -> Event {
+    fn claimed(&mut self, partition: &Partition, claim: Claim, took: Duration) -> Event {
         let row = &claim.row;
         tracing::info!(
-            source = %partition.source, token = %row.claimed.token(), next_offset = row.cursor.next_offset, "claimed"
+            source = %partition.source, token = %row.claimed.token(), next_offset = row.cursor.next_offset, ?took, "claimed"
         );
+        partition.gauges.halted(None);
         partition.gauges.fencing_token(row.claimed.token().0);
         partition.gauges.parked(&ParkedKeys::default());
         *lock(&partition.claimed) = Some(row.claimed.clone());
@@ -397,9 +399,11 @@ impl Owner {
 }
 
 /// A halt for a process that has died several times over the same records.
-pub(super) fn crash_loop(claims: i32) -> Halt {
+pub(super) fn crash_loop(claims: i32, next_offset: i64) -> Halt {
     let detail = format!(
-        "{claims} claims in a row have not settled one record: a handler may end the process (stack overflow, out of memory) or never return"
+        "{claims} claims in a row have not settled one record: the handler of the one at offset {next_offset} may end the \
+         process (stack overflow, out of memory) or never return; mend it and resume, or give that record up with --skip-to {}",
+        next_offset + 1
     );
     Halt::new(HaltCode::HandlerFailed, detail)
 }

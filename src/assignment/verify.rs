@@ -1,10 +1,16 @@
 //! Whether a log is the one that a cursor belongs to. Decided from values, at
 //! every claim, before the first commit.
 
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use super::compaction::Compaction;
 use crate::cursor::LastSettled;
 use crate::halt::{Halt, HaltCode};
+use crate::horizon::Horizon;
 use crate::kafka::LogEnd;
-use crate::postgres::Row;
+use crate::postgres::{Known, Row};
 
 /// What Kafka says of a partition's log at a claim.
 #[derive(Clone, Debug)]
@@ -20,6 +26,17 @@ pub struct LogFacts {
     /// The record at the last settled offset: `None` if it was not read (never
     /// settled, or retention has removed it); `Some(None)` if there is no record.
     pub last: Option<Option<LastSettled>>,
+    /// How the topic is compacted, if it is.
+    pub compaction: Option<Compaction>,
+}
+
+/// What an outcome on the outcomes topic says: this delivery was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Testimony {
+    /// The command.
+    pub command_id: Uuid,
+    /// The offset of the delivery.
+    pub offset: i64,
 }
 
 /// Finds a reason not to go on.
@@ -29,6 +46,7 @@ pub struct LogFacts {
 pub fn verify(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     // a topic that was created again may have another layout too: there is nothing to drain then
     same_topic(row, facts)?;
+    not_compacted(row, facts)?;
     same_layout(row, facts)?;
     within_log(row, facts)?;
     same_record(row, facts)?;
@@ -45,7 +63,8 @@ fn same_layout(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
 /// The topic has another partition count than the one that keys were placed for.
 pub fn layout_changed(placed_for: i32, found: i32) -> Halt {
     let detail = format!(
-        "the topic has {found} partitions, its keys were placed for {placed_for}: one entity may now be on two of them"
+        "the topic has {found} partitions, its keys were placed for {placed_for}: commands of one entity may now be on two \
+         of them, under two writers"
     );
     Halt::new(HaltCode::PartitionsChanged, detail)
 }
@@ -54,7 +73,8 @@ fn same_topic(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     match (&row.topic_id, &facts.topic_id) {
         (Some(mine), Some(theirs)) if mine != theirs => {
             let detail = format!(
-                "the topic was deleted and created again (id {mine} is now {theirs}): the cursor {} belongs to a log that is gone",
+                "the topic was deleted and created again (id {mine} is now {theirs}): the cursor {} belongs to a log that \
+                 is gone, with what was not settled of it; nothing of the new one is settled yet",
                 row.cursor.next_offset
             );
             Err(Halt::new(HaltCode::LogRecreated, detail))
@@ -63,14 +83,32 @@ fn same_topic(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     }
 }
 
+fn not_compacted(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
+    let Some(Compaction { policy, cure }) = &facts.compaction else { return Ok(()) };
+    let detail = format!(
+        "the topic's cleanup.policy is {policy}: compaction keeps the newest command of a key and removes the older ones; \
+         of those from offset {} on, some may be gone before they were settled, and nothing shows which. First type: \
+         {cure}; until then it halts again",
+        row.cursor.next_offset
+    );
+    Err(Halt::new(HaltCode::TopicCompacted, detail))
+}
+
 fn within_log(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     let (next, LogEnd { low, high }) = (row.cursor.next_offset, facts.end);
     if next > high {
-        let detail = format!("the cursor is {next}, the log ends at {high}: it was truncated or is another log");
+        let detail = format!(
+            "the cursor is {next}, the log ends at {high}: it was truncated (an unclean leader election, a broker that lost \
+             its disk) or is another log; what comes now at offsets below {next} would never be settled"
+        );
         return Err(Halt::new(HaltCode::CursorBeyondEnd, detail));
     }
     if next < low {
-        let detail = format!("records {next} to {} were never settled and are gone: the log begins at {low}", low - 1);
+        let detail = format!(
+            "records {next} to {} were never settled and are gone (retention, or somebody has deleted them): the log begins \
+             at {low}; their commands had no effect and get no outcome",
+            low - 1
+        );
         return Err(Halt::new(HaltCode::LogTruncated, detail));
     }
     Ok(())
@@ -84,12 +122,15 @@ fn same_record(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     let offset = settled.offset;
     if row.topic_id.is_some() && facts.topic_id.is_some() {
         let detail = format!(
-            "offset {offset}, the last that was settled, holds another record now: the log was truncated and has grown again"
+            "offset {offset}, the last that was settled, holds another record now: the log was truncated (an unclean leader \
+             election, a broker that lost its disk) and has grown again; what stands below {} may never have been settled",
+            offset + 1
         );
         return Err(Halt::new(HaltCode::LogTruncated, detail));
     }
     let detail = format!(
-        "offset {offset}, the last that was settled, holds another record now: the topic was created again, or truncated (this broker tells no topic ids)"
+        "offset {offset}, the last that was settled, holds another record now: the topic was created again, or truncated \
+         (this broker tells no topic ids); nothing of the new log is settled yet"
     );
     Err(Halt::new(HaltCode::LogRecreated, detail))
 }
@@ -99,8 +140,9 @@ fn not_behind_group(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
     match facts.committed {
         Some(committed) if committed > next && committed > row.accepted_offset => {
             let detail = format!(
-                "the consumer group has committed offset {committed}, the database's cursor is {next}: the database went back in time; \
-                 outcomes of records {next} to {} may be published",
+                "the consumer group has committed offset {committed}, the database's cursor is {next}: the database went back in \
+                 time (restored, or failed over to a replica that had lost commits); outcomes of records {next} to {} may be \
+                 published and forgotten",
                 committed - 1
             );
             let witnessed = Some((row.claimed.token().0, committed));
@@ -108,6 +150,22 @@ fn not_behind_group(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
         }
         _ => Ok(()),
     }
+}
+
+/// The outcomes of these offsets. Below the horizon a database has forgotten by
+/// right.
+pub fn suspects(offsets: &Range<i64>, horizon: Horizon, outcomes: &[Testimony]) -> Vec<Testimony> {
+    let testifies = |outcome: &&Testimony| offsets.contains(&outcome.offset) && !horizon.is_below(&outcome.command_id);
+    outcomes.iter().filter(testifies).copied().collect()
+}
+
+/// The suspect of the highest offset that the database does not hold: neither as
+/// a final outcome nor as a dead letter.
+pub fn forgotten(suspects: &[Testimony], known: &Known) -> Option<Testimony> {
+    let is_known = |suspect: &Testimony| {
+        known.command_ids.contains(&suspect.command_id) || known.offsets.contains(&suspect.offset)
+    };
+    suspects.iter().filter(|suspect| !is_known(suspect)).max_by_key(|suspect| suspect.offset).copied()
 }
 
 #[cfg(test)]
@@ -144,6 +202,7 @@ mod tests {
             end: LogEnd { low: 0, high: 150 },
             committed: Some(100),
             last: Some(Some(SETTLED)),
+            compaction: None,
         }
     }
 
@@ -166,6 +225,8 @@ mod tests {
         assert_eq!(code(|_, facts| facts.topic_id = Some("two".into())), Some(HaltCode::LogRecreated));
         assert_eq!(code(|_, facts| facts.end.high = 99), Some(HaltCode::CursorBeyondEnd));
         assert_eq!(code(|_, facts| facts.end.low = 101), Some(HaltCode::LogTruncated));
+        let compacted = Compaction { policy: "compact".into(), cure: "mend it".into() };
+        assert_eq!(code(|_, facts| facts.compaction = Some(compacted)), Some(HaltCode::TopicCompacted));
         let other = Some(LastSettled { checksum: 8, ..SETTLED });
         assert_eq!(code(|_, facts| facts.last = Some(other)), Some(HaltCode::LogTruncated));
         assert_eq!(code(|_, facts| facts.last = Some(None)), Some(HaltCode::LogTruncated));
@@ -188,5 +249,33 @@ mod tests {
             }),
             None
         );
+    }
+    /// An outcome of an id that was made at this time.
+    fn outcome(offset: i64, time_ms: u128) -> Testimony {
+        Testimony { command_id: Uuid::from_u128((time_ms << 80) | (7 << 76) | offset as u128), offset }
+    }
+
+    #[test]
+    fn outcomes_from_the_cursor_to_the_logs_end_testify_unless_they_are_older_than_the_horizon() {
+        let outcomes = [outcome(99, 10), outcome(100, 10), outcome(101, 4), outcome(102, 10), outcome(103, 10)];
+        let suspects = suspects(&(100..103), Horizon(5), &outcomes);
+        assert_eq!(suspects, [outcome(100, 10), outcome(102, 10)]);
+    }
+
+    #[test]
+    fn an_outcome_that_the_tables_hold_does_not_testify() {
+        let suspects = [outcome(102, 10), outcome(103, 10), outcome(100, 10)];
+        let known = |ids: &[Testimony], offsets: &[i64]| Known {
+            command_ids: ids.iter().map(|outcome| outcome.command_id).collect(),
+            offsets: offsets.iter().copied().collect(),
+        };
+        assert_eq!(
+            forgotten(&suspects, &Known::default()),
+            Some(outcome(103, 10)),
+            "copies come late: the highest tells"
+        );
+        assert_eq!(forgotten(&suspects, &known(&[outcome(103, 10)], &[102])), Some(outcome(100, 10)));
+        assert_eq!(forgotten(&suspects, &known(&suspects, &[])), None);
+        assert_eq!(forgotten(&suspects, &known(&[], &[100, 102, 103])), None, "dead letters are found by their place");
     }
 }

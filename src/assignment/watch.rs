@@ -6,24 +6,27 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
+use super::compaction;
 use super::partition::{AskError, Partition};
 use crate::cursor::Cursor;
 use crate::fencing_token::FencingToken;
 use crate::horizon::{Horizon, Look};
-use crate::kafka::{InspectError, Inspector, LogEnd};
+use crate::kafka::{InspectError, Inspector, LogEnd, create_command};
 use crate::record::TopicPartition;
-use crate::runtime::{Runtime, worker_time_ms};
+use crate::runtime::{Runtime, Topic, worker_time_ms};
 use crate::telemetry::metrics;
 
 /// Operators' changes reach a running owner within a second.
 const ROWS_EVERY: Duration = Duration::from_millis(400);
+/// How often the topics' settings are.
+const SETTINGS_EVERY: Duration = Duration::from_secs(30);
 /// How often the logs' ends are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(3);
 
 /// The partitions to watch, and the tasks that do.
 pub(super) struct Watch {
     partitions: Arc<Mutex<Vec<Arc<Partition>>>>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl Watch {
@@ -36,10 +39,12 @@ impl Watch {
 /// Starts watching.
 pub(super) fn start(worker: Arc<Runtime>) -> Watch {
     let partitions = Arc::new(Mutex::new(Vec::new()));
-    let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
-    let rows: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(watch_rows(worker, partitions.clone()));
-    let logs = Box::pin(watch_logs(partitions.clone()));
-    Watch { partitions, _tasks: [spawn(rows), spawn(logs)] }
+    let tasks = [
+        tokio::spawn(watch_rows(worker.clone(), partitions.clone())),
+        tokio::spawn(watch_settings(worker, partitions.clone())),
+        tokio::spawn(watch_logs(partitions.clone())),
+    ];
+    Watch { partitions, _tasks: tasks.map(AbortOnDropHandle::new) }
 }
 
 type Partitions = Arc<Mutex<Vec<Arc<Partition>>>>;
@@ -91,10 +96,44 @@ async fn look_at_functions(worker: &Runtime, partitions: &[Arc<Partition>]) -> c
         if absent.is_empty() {
             continue;
         }
-        let running = partitions.iter().filter(|p| p.source.topic == topic.name && p.cursor().is_some());
-        running.for_each(|partition| partition.poke.notify_one());
+        look_again(partitions, topic);
     }
     Ok(())
+}
+
+/// The running partitions of a topic claim again, and so prove again that they may go on.
+fn look_again(partitions: &[Arc<Partition>], topic: &Topic) {
+    let running = partitions.iter().filter(|p| p.source.topic == topic.name && p.cursor().is_some());
+    running.for_each(|partition| partition.poke.notify_one());
+}
+
+/// A topic that becomes compacted under a running worker, whose next claim halts; or is deleted.
+async fn watch_settings(worker: Arc<Runtime>, partitions: Partitions) {
+    loop {
+        tokio::time::sleep(SETTINGS_EVERY).await;
+        for topic in &worker.topics {
+            look_at_topic(&worker, topic, &snapshot(&partitions)).await;
+        }
+    }
+}
+
+async fn look_at_topic(worker: &Runtime, topic: &Topic, partitions: &[Arc<Partition>]) {
+    let (inspector, name) = (worker.inspector.clone(), topic.name.clone());
+    let asked = tokio::task::spawn_blocking(move || inspector.partition_count(&name)).await;
+    if matches!(asked, Ok(Err(InspectError::NoTopic))) {
+        let create = create_command(&worker.bootstrap_servers, &topic.name, topic.partition_count);
+        tracing::error!(
+            topic = &*topic.name,
+            create,
+            "the topic does not exist any more: nothing of it is settled; once it is created again, its partitions halt \
+             with log-recreated and ask to accept the new log"
+        );
+        return;
+    }
+    let runs = partitions.iter().any(|p| p.source.topic == topic.name && p.cursor().is_some());
+    if runs && compaction::of(worker, topic).await.is_some() {
+        look_again(partitions, topic);
+    }
 }
 
 async fn watch_logs(partitions: Partitions) {

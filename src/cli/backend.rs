@@ -143,7 +143,8 @@ fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> Parti
     });
     let source = TopicPartition::new(&*row.topic, row.partition);
     let halt = row.halted_code.map(|code| Halt {
-        resolve: HaltCode::parse(&code).map_or_else(|| "upgrade solewriter".into(), |code| code.resolve(&source)),
+        // a newer worker knows what an older verb does not
+        resolve: row.halted_resolve.unwrap_or_else(|| crate::halt::resolve(&code, &source)),
         detail: row.halted_detail.unwrap_or_default(),
         code,
     });
@@ -263,6 +264,7 @@ async fn chosen(choices: &Choices, inspector: &Arc<Inspector>, source: &TopicPar
         (choices.accept_partitions, Resume::AcceptPartitions),
         (choices.accept_database, Resume::AcceptDatabase),
         (choices.accept_expired, Resume::AcceptExpired),
+        (choices.accept_compacted, Resume::AcceptCompacted),
     ];
     made.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, resume)| resume));
     match made.as_slice() {

@@ -1,6 +1,5 @@
 //! What `check` asks the cluster: brokers, topics, their settings.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::check_database::Known;
 use super::{backend, check_sample};
 use crate::config::{Config, Topic};
 use crate::handlers::EntityHandlers;
-use crate::kafka::{self, InspectError, Inspector, Topics};
+use crate::kafka::{self, InspectError, Inspector, Settings, Topics};
 use crate::postgres::Holder;
 use crate::record::TopicPartition;
 
@@ -41,7 +40,10 @@ pub(super) async fn checks(
         let settings = topics.settings(&topic.name).await;
         match count(&inspector, &topic.name).await? {
             Ok(partitions) => {
-                checks.extend(command_topic(&topic.name, partitions, &settings));
+                checks.extend(match &settings {
+                    Ok(settings) => command_topic(&topic.name, partitions, settings),
+                    Err(error) => vec![unknown_settings(&topic.name, error)],
+                });
                 let placed_for = known.placed_for(&topic.name);
                 checks.extend(placed_for.filter_map(|placed_for| moved(&topic.name, partitions, placed_for)));
                 checks.push(group(&inspector, topic).await?);
@@ -50,9 +52,12 @@ pub(super) async fn checks(
             Err(error) => checks.push(missing(config, &topic.name, &error)),
         }
         for (key, name) in topic.published_to() {
-            let own = topics.settings(&name).await;
+            let own = topics.settings(&name).await.unwrap_or_default();
             let holds = if key == "dead_letter_topic" { Holds::DeadLetters } else { Holds::Answers };
-            checks.push(publish_topic(&inspector, &name, holds, &settings, &own).await?);
+            checks.push(
+                publish_topic(&inspector, &name, holds, settings.as_ref().unwrap_or(&Settings::default()), &own)
+                    .await?,
+            );
         }
     }
     Ok(checks)
@@ -67,24 +72,27 @@ fn missing(config: &Config, topic: &str, error: &InspectError) -> Check {
     let servers = config.kafka.bootstrap_servers.as_deref().unwrap_or_default();
     let cure = match error {
         InspectError::NoTopic => kafka::how_to_create(servers, topic),
-        InspectError::Kafka(_) => "look at the broker, and at this user's right to describe the topic".to_owned(),
+        InspectError::Kafka(_) | InspectError::Denied(_) => {
+            "look at the broker, and at this user's right to describe the topic".to_owned()
+        }
     };
     Check::failed(format!("topic {topic}"), error.to_string(), &cure)
 }
 
-fn alter(topic: &str, setting: &str) -> String {
-    format!(
-        "kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name {topic} --add-config {setting}"
-    )
+/// What nobody tells may be wrong.
+fn unknown_settings(topic: &str, error: &InspectError) -> Check {
+    let found = format!("its settings are unknown ({error}): if it is compacted, commands are lost in silence");
+    let cure = "give this user DescribeConfigs on it (docs/security.md)";
+    Check::warning(format!("topic {topic}"), found, cure)
 }
 
 /// One line if all is well, else one for each thing that is not.
-fn command_topic(topic: &str, partitions: i32, settings: &HashMap<String, String>) -> Vec<Check> {
+fn command_topic(topic: &str, partitions: i32, settings: &Settings) -> Vec<Check> {
     let name = format!("topic {topic}");
-    let alter = |setting: &str| alter(topic, setting);
-    let setting = |name: &str| settings.get(name).map(String::as_str);
+    let alter = |setting: &str| kafka::how_to_alter("…", topic, setting);
+    let setting = |name: &str| settings.get(name);
     let mut checks = Vec::new();
-    if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
+    if let Some(policy) = settings.compaction() {
         let found = format!("cleanup.policy is {policy}: compaction removes commands before they are settled");
         checks.push(Check::failed(&name, found, &alter("cleanup.policy=delete")));
     }
@@ -159,11 +167,11 @@ async fn publish_topic(
     inspector: &Arc<Inspector>,
     topic: &str,
     holds: Holds,
-    commands: &HashMap<String, String>,
-    own: &HashMap<String, String>,
+    commands: &Settings,
+    own: &Settings,
 ) -> anyhow::Result<Check> {
     let name = format!("topic {topic}");
-    let bytes_max = |settings: &HashMap<String, String>| {
+    let bytes_max = |settings: &Settings| {
         settings.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX)
     };
     let policy = own.get("cleanup.policy").filter(|policy| policy.contains("compact"));
@@ -171,7 +179,7 @@ async fn publish_topic(
         (Ok(_), Holds::DeadLetters, Some(policy)) => Check::failed(
             name,
             format!("cleanup.policy is {policy}: a compacted topic refuses dead letters that have no key"),
-            &alter(topic, "cleanup.policy=delete"),
+            &kafka::how_to_alter("…", topic, "cleanup.policy=delete"),
         ),
         (Ok(_), ..) if bytes_max(own) < bytes_max(commands) => Check::warning(
             name,
@@ -194,25 +202,24 @@ mod tests {
     use super::super::check::CheckStatus;
     use super::*;
 
-    fn checked(settings: &[(&str, &str)]) -> Vec<Check> {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        command_topic("t", 8, &settings)
+    fn checked<const N: usize>(settings: [(&str, &str); N]) -> Vec<Check> {
+        command_topic("t", 8, &settings.into())
     }
 
     #[test]
     fn a_topic_that_forgets_commands_is_named_with_the_command_that_mends_it() {
-        let compacted = checked(&[("cleanup.policy", "compact,delete")]);
+        let compacted = checked([("cleanup.policy", "compact,delete")]);
         assert_eq!(compacted[0].status, CheckStatus::Failed);
         let cure = compacted[0].cure.as_deref().unwrap_or_default();
         assert!(cure.ends_with("--entity-name t --add-config cleanup.policy=delete"), "{cure}");
-        let short = checked(&[("retention.ms", "60000"), ("unclean.leader.election.enable", "true")]);
+        let short = checked([("retention.ms", "60000"), ("unclean.leader.election.enable", "true")]);
         assert_eq!(short.len(), 2);
         assert!(short.iter().all(|check| check.status == CheckStatus::Warning));
     }
 
     #[test]
     fn a_topic_in_order_says_whose_clock_stamps_its_records() {
-        let checks = checked(&[("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")]);
+        let checks = checked([("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")]);
         assert_eq!(checks, [Check::ok("topic t", "8 partitions; the broker's clock stamps records")]);
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct Choices {
     /// The backlog is older than the horizon: commands older than that may be refused as expired
     #[arg(long)]
     pub(super) accept_expired: bool,
+    /// The topic was compacted, and is not any more: commands that this removed are given up
+    #[arg(long)]
+    pub(super) accept_compacted: bool,
 }
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {

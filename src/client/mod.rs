@@ -118,7 +118,7 @@ impl Client {
             InspectError::NoTopic => {
                 Error::NoTopic { topic: topic.to_string(), bootstrap_servers: settings.bootstrap_servers.clone() }
             }
-            InspectError::Kafka(source) => unreachable(source),
+            InspectError::Kafka(source) | InspectError::Denied(source) => unreachable(source),
         })?;
         let producer = settings.command_producer(options.partitioner, options.delivery_timeout);
         let producer = CommandProducer::new(&producer).map_err(unreachable)?;

@@ -160,6 +160,7 @@ mod tests {
             published_offset: 0,
             halted_code: None,
             halted_detail: None,
+            halted_resolve: None,
             parked_keys: 0,
         }
     }

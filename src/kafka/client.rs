@@ -165,6 +165,8 @@ impl Client {
             .set("queued.max.messages.kbytes", "1024")
             // it wants one record; the broker answers with a whole batch at least
             .set("queued.min.messages", "1")
+            // and the next as soon as that one is read: by default a second later
+            .set("fetch.queue.backoff.ms", "1")
             .set("max.partition.fetch.bytes", "16384")
             .set("fetch.max.bytes", self.fetch_bytes_max());
         config

@@ -20,9 +20,24 @@ pub enum InspectError {
     /// The topic or partition does not exist.
     #[error("the topic does not exist")]
     NoTopic,
+    /// This user may not look.
+    #[error("the broker refuses: {0}")]
+    Denied(KafkaError),
     /// Kafka could not answer.
     #[error("the broker does not answer: {0}")]
     Kafka(#[from] KafkaError),
+}
+
+impl InspectError {
+    /// What the broker's `code` means; `other` says of what the rest is an error.
+    pub(super) fn of(code: RDKafkaErrorCode, other: impl FnOnce(RDKafkaErrorCode) -> KafkaError) -> Self {
+        use RDKafkaErrorCode::{TopicAuthorizationFailed, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+        match code {
+            UnknownTopicOrPartition | UnknownTopic | UnknownPartition => Self::NoTopic,
+            TopicAuthorizationFailed => Self::Denied(other(code)),
+            code => other(code).into(),
+        }
+    }
 }
 
 /// Where a log begins and ends.
@@ -82,9 +97,7 @@ impl Inspector {
         let metadata = self.consumer.fetch_metadata(Some(topic), self.timeout)?;
         let topic = metadata.topics().iter().find(|t| t.name() == topic).ok_or(InspectError::NoTopic)?;
         if let Some(error) = topic.error() {
-            let code = RDKafkaErrorCode::from(error);
-            let missing = matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic);
-            return Err(if missing { InspectError::NoTopic } else { KafkaError::MetadataFetch(code).into() });
+            return Err(InspectError::of(error.into(), KafkaError::MetadataFetch));
         }
         match i32::try_from(topic.partitions().len()) {
             Ok(0) | Err(_) => Err(InspectError::NoTopic),
@@ -113,10 +126,13 @@ impl Inspector {
     /// Where the log begins and ends, asked of the broker.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// [`InspectError::NoTopic`] if there is no such partition; if the broker does not answer.
     pub fn log_end(&self, source: &TopicPartition) -> Result<LogEnd, InspectError> {
-        let (low, high) = self.ends.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
-        Ok(LogEnd { low, high })
+        match self.ends.fetch_watermarks(&source.topic, source.partition, self.timeout) {
+            Ok((low, high)) => Ok(LogEnd { low, high }),
+            Err(KafkaError::MetadataFetch(code)) => Err(InspectError::of(code, KafkaError::MetadataFetch)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether no record lies between an offset and the log's end `high`: only
@@ -187,7 +203,7 @@ impl Inspector {
     /// # Errors
     /// If the broker does not answer in time.
     pub fn first_record_from(&self, source: &TopicPartition, offset: i64) -> Result<RecordAt, InspectError> {
-        let record = self.records_from(source, offset, 1)?.pop();
+        let record = self.read_from(source, offset, 1, Some)?.pop();
         Ok(record.map_or(RecordAt::Missing, |record| RecordAt::Found(Box::new(record))))
     }
 
@@ -208,12 +224,31 @@ impl Inspector {
     /// # Errors
     /// If the broker does not answer in time.
     pub fn last_records(&self, source: &TopicPartition, count: i64) -> Result<Vec<Record>, InspectError> {
-        let LogEnd { low, high } = self.log_end(source)?;
-        let offset = (high - count).max(low);
-        self.records_from(source, offset, usize::try_from(high - offset).unwrap_or(0))
+        self.last(source, count, Some)
     }
 
-    fn records_from(&self, source: &TopicPartition, offset: i64, count: usize) -> Result<Vec<Record>, InspectError> {
+    /// What `keep` makes of the last `count` records, of which only one at a time is held.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time, or this user may not read the topic.
+    pub fn last<T>(
+        &self,
+        source: &TopicPartition,
+        count: i64,
+        keep: impl Fn(Record) -> Option<T>,
+    ) -> Result<Vec<T>, InspectError> {
+        let LogEnd { low, high } = self.log_end(source)?;
+        let offset = (high - count).max(low);
+        self.read_from(source, offset, usize::try_from(high - offset).unwrap_or(0), keep)
+    }
+
+    fn read_from<T>(
+        &self,
+        source: &TopicPartition,
+        offset: i64,
+        count: usize,
+        keep: impl Fn(Record) -> Option<T>,
+    ) -> Result<Vec<T>, InspectError> {
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -221,9 +256,10 @@ impl Inspector {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&source.topic, source.partition, Offset::Offset(offset))?;
         self.consumer.assign(&list)?;
-        let read = (0..count).map_while(|_| self.read_one(source).transpose()).collect();
+        let records = (0..count).map_while(|_| self.read_one(source).transpose());
+        let kept = records.filter_map(|record| record.map(&keep).transpose()).collect();
         self.consumer.unassign()?;
-        read
+        kept
     }
 
     /// What stands at exactly this offset.
@@ -250,6 +286,9 @@ impl Inspector {
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
                     return Ok(None);
+                }
+                Some(Err(KafkaError::MessageConsumption(code @ RDKafkaErrorCode::TopicAuthorizationFailed))) => {
+                    return Err(InspectError::of(code, KafkaError::MessageConsumption));
                 }
                 // left over from the reading before, or a broker that comes and goes
                 Some(_) | None => {}

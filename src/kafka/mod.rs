@@ -21,4 +21,4 @@ pub use consumer::{Consumer, Notice, Ownership};
 pub use inspector::{InspectError, Inspector, LogEnd, RecordAt};
 pub use producer::{BatchDelivery, Producer, SendError, Session};
 pub use tail::{Tail, TailError};
-pub use topics::{TopicError, Topics, how_to_create};
+pub use topics::{Settings, TopicError, Topics, create_command, how_to_alter, how_to_create};

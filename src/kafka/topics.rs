@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, Resourc
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::Client;
+use super::{Client, InspectError};
 
 /// A topic could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,16 @@ pub fn how_to_create(bootstrap_servers: &str, topic: &str) -> String {
     format!("{create} (more partitions than there will ever be workers: the count must not change later)")
 }
 
-fn create_command(bootstrap_servers: &str, topic: &str, partitions: i32) -> String {
+/// What to type to give a topic another setting.
+pub fn how_to_alter(bootstrap_servers: &str, topic: &str, setting: &str) -> String {
+    format!(
+        "kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type topics --entity-name {topic} \
+         --add-config {setting}"
+    )
+}
+
+/// The command that makes a topic of so many partitions.
+pub fn create_command(bootstrap_servers: &str, topic: &str, partitions: i32) -> String {
     format!(
         "kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic} --partitions {partitions} \
          --config cleanup.policy=delete"
@@ -80,6 +89,28 @@ impl TopicError {
                 | InvalidReplicationFactor
                 | InvalidConfig
         )
+    }
+}
+
+/// What a broker tells of a topic's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(HashMap<String, String>);
+
+impl Settings {
+    /// The setting of this name, as the broker writes it.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The cleanup policy, if it is one that removes commands before they are settled.
+    pub fn compaction(&self) -> Option<&str> {
+        self.get("cleanup.policy").filter(|policy| policy.contains("compact"))
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Settings {
+    fn from(settings: [(&str, &str); N]) -> Self {
+        Self(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 }
 
@@ -119,9 +150,9 @@ impl Topics {
         Ok(())
     }
 
-    /// A topic's setting, if the broker tells it.
-    pub async fn setting(&self, topic: &str, name: &str) -> Option<String> {
-        self.settings(topic).await.remove(name)
+    /// What to type to give a topic another setting.
+    pub fn how_to_alter(&self, topic: &str, setting: &str) -> String {
+        how_to_alter(&self.bootstrap_servers, topic, setting)
     }
 
     /// Adds partitions to a topic until it has so many in all.
@@ -139,11 +170,21 @@ impl Topics {
         Ok(())
     }
 
-    /// A topic's settings, as far as the broker tells them.
-    pub async fn settings(&self, topic: &str) -> HashMap<String, String> {
-        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await;
-        let resource = described.ok().and_then(|described| described.into_iter().next()?.ok());
+    /// A topic's settings.
+    ///
+    /// # Errors
+    /// [`InspectError::Denied`] if the broker does not tell them: this user may not ask
+    /// (`DescribeConfigs`), or there is no such topic. If nobody answers.
+    pub async fn settings(&self, topic: &str) -> Result<Settings, InspectError> {
+        let described = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await?;
+        let resource = described.into_iter().next().and_then(Result::ok);
         let entries = resource.into_iter().flat_map(|resource| resource.entries);
-        entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
+        let settings: HashMap<_, _> = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        if settings.is_empty() {
+            // rust-rdkafka 0.39 does not look at the resource's own error; a topic that
+            // is told of has settings
+            return Err(InspectError::Denied(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed)));
+        }
+        Ok(Settings(settings))
     }
 }

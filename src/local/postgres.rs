@@ -129,6 +129,11 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// The folder of the server's programs, where `pg_dump` and `pg_basebackup` are too.
+    pub fn programs(&self) -> &Path {
+        self.binaries.directory()
+    }
+
     /// Where to connect, as the superuser.
     pub fn url(&self) -> String {
         format!("postgres://{}@127.0.0.1:{}/postgres", server::SUPERUSER, self.port)

@@ -132,7 +132,7 @@ impl Store {
         let halt = beginning.and_then(|beginning| beginning.halt.as_ref());
         let mut transaction = self.pool.begin().await?;
         let row: Option<ClaimedRow> =
-            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+            sqlx::query_as("select * from claim_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
                 .bind(&*request.source.topic)
                 .bind(request.source.partition)
                 .bind(request.claim_id.0)
@@ -144,6 +144,7 @@ impl Store {
                 .bind(request.partition_count)
                 .bind(halt.map(|halt| halt.code.to_string()))
                 .bind(halt.map(|halt| &*halt.detail))
+                .bind(halt.map(|halt| halt.code.resolve(request.source)))
                 .bind(halt.and_then(|halt| halt.witnessed).map(|(_, offset)| offset))
                 .fetch_optional(&mut *transaction)
                 .await?;
@@ -197,13 +198,14 @@ impl Store {
     /// If the database cannot be reached.
     pub async fn halt(&self, claimed: &Claimed, halt: &Halt) -> Result<Option<Claimed>> {
         let (token, offset) = halt.witnessed.unzip();
-        let (token,): (Option<i64>,) = sqlx::query_as("select halt_partition_v1($1, $2, $3, $4, $5, $6, $7, $8)")
+        let (token,): (Option<i64>,) = sqlx::query_as("select halt_partition_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)")
             .bind(&*claimed.source().topic)
             .bind(claimed.source().partition)
             .bind(claimed.claim_id().0)
             .bind(claimed.token().0)
             .bind(halt.code.as_str())
             .bind(&halt.detail)
+            .bind(halt.code.resolve(claimed.source()))
             .bind(token)
             .bind(offset)
             .fetch_one(&self.pool)

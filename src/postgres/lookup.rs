@@ -1,7 +1,7 @@
 //! What a batch needs to know before it is decided: outcomes of ids, states of
 //! entities, the numbers of command types.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::FromRow;
@@ -39,6 +39,15 @@ pub struct StoredEntity {
     pub version: i64,
     /// Its state as JSON; null for SQL commands.
     pub state: Option<String>,
+}
+
+/// Of some deliveries, those whose end the tables know.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Commands with a final outcome.
+    pub command_ids: HashSet<Uuid>,
+    /// Offsets with a dead letter.
+    pub offsets: HashSet<i64>,
 }
 
 #[derive(FromRow)]
@@ -128,6 +137,34 @@ impl Store {
         let rows: Vec<OutcomeRow> =
             sqlx::query_as(OUTCOMES).bind(ids).bind(least).bind(greatest).fetch_all(&self.pool).await?;
         rows.into_iter().map(|row| Ok((row.command_id, Arc::new(row.into_outcome()?)))).collect()
+    }
+
+    /// Which of these commands are settled, and at which of these offsets of a
+    /// partition there is a dead letter.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn known(&self, source: &TopicPartition, ids: &[Uuid], offsets: &[i64]) -> Result<Known> {
+        let (Some(least), Some(greatest)) = (ids.iter().min(), ids.iter().max()) else {
+            return Ok(Known::default());
+        };
+        let command_ids: Vec<Uuid> = sqlx::query_scalar(
+            "select command_id from processed_commands where command_id = any ($1) and command_id between $2 and $3",
+        )
+        .bind(ids)
+        .bind(least)
+        .bind(greatest)
+        .fetch_all(&self.pool)
+        .await?;
+        let offsets: Vec<i64> = sqlx::query_scalar(
+            "select \"offset\" from dead_letters where topic = $1 and partition = $2 and \"offset\" = any ($3)",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(offsets)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(Known { command_ids: command_ids.into_iter().collect(), offsets: offsets.into_iter().collect() })
     }
 
     /// The rows of those entities that have one, read in one snapshot with the

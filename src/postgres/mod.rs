@@ -36,8 +36,7 @@ pub use error::{Error, Refusal, Refused};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};
 pub use homes::{Homed, HomedRow};
 pub use letters::{LetterFilter, LetterRequest, RawLetter, RequestsEnded};
-pub use requests::LetterSpan;
-pub use lookup::{CommandTypeRow, StoredEntity};
+pub use lookup::{CommandTypeRow, Known, StoredEntity};
 pub use migrate::{MigrateError, Migrated, SchemaState, script};
 pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
@@ -47,6 +46,7 @@ pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};
 pub use repartition::{PlacedPartition, TopicAction};
+pub use requests::LetterSpan;
 pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;

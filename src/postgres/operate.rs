@@ -24,6 +24,8 @@ pub enum Resume {
     AcceptDatabase,
     /// Commands older than the horizon may be refused as expired.
     AcceptExpired,
+    /// The topic was compacted: what that has removed is given up.
+    AcceptCompacted,
 }
 
 impl std::fmt::Display for Resume {
@@ -44,6 +46,7 @@ impl Resume {
             Self::AcceptPartitions => "accept-partitions",
             Self::AcceptDatabase => "accept-database",
             Self::AcceptExpired => "accept-expired",
+            Self::AcceptCompacted => "accept-compacted",
         }
     }
 
@@ -57,6 +60,7 @@ impl Resume {
             Some(HaltCode::PartitionsChanged) => matches!(self, Self::AcceptPartitions),
             Some(HaltCode::DatabaseBehind) => matches!(self, Self::AcceptDatabase | Self::SkipTo(_)),
             Some(HaltCode::BacklogOlderThanHorizon) => matches!(self, Self::AcceptExpired | Self::SkipTo(_)),
+            Some(HaltCode::TopicCompacted) => matches!(self, Self::AcceptCompacted | Self::SkipTo(_)),
             Some(HaltCode::Operator | HaltCode::HandlerFailed | HaltCode::ParkedLimit | HaltCode::DeadLetterFlood) => {
                 matches!(self, Self::Plain | Self::SkipTo(_))
             }
@@ -114,13 +118,14 @@ impl Store {
     pub async fn operator_halt(&self, action: &OperatorAction<'_>) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         let halted = sqlx::query(
-            "update partitions set halted_code = 'operator', halted_detail = $3, halted_at = now(),
+            "update partitions set halted_code = 'operator', halted_detail = $3, halted_resolve = $4, halted_at = now(),
                     fencing_token = fencing_token + 1
               where topic = $1 and partition = $2 and halted_code is null",
         )
         .bind(&*action.source.topic)
         .bind(action.source.partition)
-        .bind(action.reason)
+        .bind(format!("{} has halted it: {}; nothing is settled meanwhile, nothing is lost", action.actor, action.reason))
+        .bind(HaltCode::Operator.resolve(action.source))
         .execute(&mut *transaction)
         .await?;
         if halted.rows_affected() == 0 {
@@ -150,7 +155,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let resumed = sqlx::query(
             "update partitions
-                set halted_code = null, halted_detail = null, halted_at = null,
+                set halted_code = null, halted_detail = null, halted_resolve = null, halted_at = null,
                     claims_without_progress = 0,
                     fencing_token = fencing_token + 1,
                     -- what the witnesses know is known to the operator now
@@ -159,7 +164,9 @@ impl Store {
                     published_offset = case when published_seq = batch_seq then coalesce($4, next_offset)
                                             else least(published_offset, coalesce($4, next_offset)) end,
                     next_offset = coalesce($4, next_offset),
-                    last_offset = case when $4 is null and $5 <> 'accept-database' then last_offset end,
+                    -- compaction may have removed the last settled record
+                    last_offset = case when $4 is null and $5 not in ('accept-database', 'accept-compacted')
+                                       then last_offset end,
                     topic_id = case when $5 <> 'accept-new-log' then topic_id end,
                     partition_count = case when $5 in ('accept-partitions', 'accept-new-log') then 0
                                            else partition_count end,

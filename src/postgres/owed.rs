@@ -35,9 +35,7 @@ impl OwedBatch {
             let (outcome, events, mirrored) = match item {
                 Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events()), None),
                 Item::Repeat(outcome) => (Some(outcome.outcome()), None, None),
-                Item::Dead(letter) => {
-                    (letter.publication(), None, mirror.and_then(|mirror| letter.mirrored(mirror)))
-                }
+                Item::Dead(letter) => (letter.publication(), None, mirror.and_then(|mirror| letter.mirrored(mirror))),
             };
             outcome.into_iter().chain(events.into_iter().flatten()).chain(mirrored)
         })

@@ -5,6 +5,8 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::{Layout, Result, Store};
+use crate::halt::HaltCode;
+use crate::record::TopicPartition;
 
 /// A partition of a topic, as far as its layout goes.
 #[derive(Clone, Debug, FromRow)]
@@ -73,7 +75,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let draining: Vec<i32> = sqlx::query_scalar(
             "update partitions
-                set repartitioning = 'draining', halted_code = null, halted_detail = null, halted_at = null,
+                set repartitioning = 'draining', halted_code = null, halted_detail = null, halted_resolve = null, halted_at = null,
                     claims_without_progress = 0, fencing_token = fencing_token + 1
               where topic = $1 and partition = any ($2)
                 and coalesce(halted_code, 'partitions-changed') = 'partitions-changed'
@@ -96,13 +98,14 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let halted: Vec<i32> = sqlx::query_scalar(
             "update partitions
-                set repartitioning = null, halted_code = 'partitions-changed', halted_detail = $2, halted_at = now(),
-                    fencing_token = fencing_token + 1
+                set repartitioning = null, halted_code = 'partitions-changed', halted_detail = $2,
+                    halted_resolve = $3, halted_at = now(), fencing_token = fencing_token + 1
               where topic = $1 and halted_code is null
              returning partition",
         )
         .bind(by.layout.topic)
         .bind(detail)
+        .bind(HaltCode::PartitionsChanged.resolve(&TopicPartition::new(by.layout.topic, 0)))
         .fetch_all(&mut *transaction)
         .await?;
         audit(&mut transaction, by, &halted, serde_json::json!({ "step": "halt" })).await?;
@@ -174,7 +177,7 @@ impl Store {
         let resumed: Vec<i32> = sqlx::query_scalar(
             "update partitions
                 set partition_count = $2, repartitioning = null,
-                    halted_code = null, halted_detail = null, halted_at = null,
+                    halted_code = null, halted_detail = null, halted_resolve = null, halted_at = null,
                     claims_without_progress = 0, fencing_token = fencing_token + 1
               where topic = $1
              returning partition",

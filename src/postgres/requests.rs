@@ -33,11 +33,7 @@ struct LetterRow {
 }
 
 impl LetterRow {
-    fn into_requested(
-        self,
-        topic: &str,
-        letters_of_key: &HashMap<String, i64>,
-    ) -> Result<(Record, RequestedLetter)> {
+    fn into_requested(self, topic: &str, letters_of_key: &HashMap<String, i64>) -> Result<(Record, RequestedLetter)> {
         let broken = |what: String| Refusal::Broken(format!("dead_letters row {}: {what}", self.dead_letter_id));
         let headers = stored_headers(&self.headers).map_err(|error| broken(format!("its headers: {error}")))?;
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();

@@ -40,6 +40,8 @@ pub struct PartitionStatus {
     pub halted_code: Option<String>,
     /// The halt's detail.
     pub halted_detail: Option<String>,
+    /// What to type against it, as the worker that halted knew it.
+    pub halted_resolve: Option<String>,
     /// Keys behind a dead letter.
     pub parked_keys: i64,
 }
@@ -68,7 +70,7 @@ impl Store {
     pub async fn status(&self) -> Result<Vec<PartitionStatus>> {
         Ok(sqlx::query_as(
             "select topic, partition, owner, fencing_token, next_offset, published_offset,
-                    halted_code, halted_detail,
+                    halted_code, halted_detail, halted_resolve,
                     (select count(*) from parked_keys k
                       where k.topic = p.topic and k.partition = p.partition) as parked_keys
                from partitions p order by topic, partition",

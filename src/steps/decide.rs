@@ -297,7 +297,13 @@ impl Decision {
             }
             OnFailure::HaltPartition => {
                 let at = format_args!("{}:{}", rules.source, command.record.offset);
-                let detail = format!("the command at {at} failed, {}: {}", letter.code, letter.detail);
+                let detail = format!(
+                    "the command at {at} failed, {}: {}; on_failure is halt-partition, so nothing behind it runs: mend the \
+                     cause, and it runs again when the partition is resumed, or give it up with --skip-to {}",
+                    letter.code,
+                    letter.detail,
+                    command.record.offset + 1
+                );
                 return Err(Halt::new(HaltCode::HandlerFailed, detail));
             }
         }

@@ -1,6 +1,7 @@
 //! Every metric, by name, with one function that emits it. No entity and no command id in a label:
 //! labels cost memory for as long as the process lives.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -22,6 +23,8 @@ pub const PARTITION_LAG: &str = "solewriter_partition_lag";
 pub const PARTITION_LAG_SECONDS: &str = "solewriter_partition_lag_seconds";
 /// 1 for the state that a partition is in, 0 for the others. Labels: topic, partition, state.
 pub const PARTITION_STATE: &str = "solewriter_partition_state";
+/// 1 for the code that a partition is halted with, 0 for one that it was. Labels: topic, partition, code.
+pub const PARTITION_HALTED: &str = "solewriter_partition_halted";
 /// The token that this process holds, 0 when it holds none. Labels: topic, partition.
 pub const FENCING_TOKEN: &str = "solewriter_fencing_token";
 /// Writes that the database refused because the token was stale.
@@ -125,13 +128,14 @@ pub fn maintenance_pass() {
 pub struct Partition {
     topic: String,
     partition: String,
+    halted: Arc<Mutex<Option<String>>>,
 }
 
 impl Partition {
     /// The gauges of one partition of one topic.
     #[must_use]
     pub fn new(topic: &str, partition: i32) -> Self {
-        Self { topic: topic.to_owned(), partition: partition.to_string() }
+        Self { topic: topic.to_owned(), partition: partition.to_string(), halted: Arc::default() }
     }
 
     /// Records between the cursor and the end, and the age of the oldest of them.
@@ -143,6 +147,22 @@ impl Partition {
     /// The state it is in now.
     pub fn state(&self, now: PartitionState) {
         self.only_state(Some(now));
+    }
+
+    /// Why it is halted, if it is.
+    pub fn halted(&self, code: Option<&str>) {
+        let mut halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (code, value) in [(halted.as_deref(), 0.0), (code, 1.0)] {
+            let Some(code) = code else { continue };
+            gauge!(
+                PARTITION_HALTED,
+                "topic" => self.topic.clone(),
+                "partition" => self.partition.clone(),
+                "code" => code.to_owned(),
+            )
+            .set(value);
+        }
+        *halted = code.map(str::to_owned);
     }
 
     /// The token it was claimed with.
@@ -166,6 +186,7 @@ impl Partition {
     pub fn released(&self) {
         self.lag(0, Duration::ZERO);
         self.only_state(None);
+        self.halted(None);
         self.fencing_token(0);
         self.unpublished_outcomes(0);
         self.parked(&ParkedKeys::default());
@@ -218,6 +239,7 @@ fn describe_gauges() {
     describe_gauge!(PARTITION_LAG, Unit::Count, "records between the cursor and the end of the log");
     describe_gauge!(PARTITION_LAG_SECONDS, Unit::Seconds, "age of the oldest unsettled record");
     describe_gauge!(PARTITION_STATE, "1 for the state that a partition is in");
+    describe_gauge!(PARTITION_HALTED, "1 for the code that the partition is halted with");
     describe_gauge!(FENCING_TOKEN, "the token that this process holds, 0 when it holds none");
     describe_gauge!(UNPUBLISHED_OUTCOMES, Unit::Count, "outcomes committed and not yet on their topic");
     describe_gauge!(PARKED_KEYS, Unit::Count, "keys that wait behind a dead letter");

@@ -2,7 +2,7 @@
 //! group.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -44,7 +44,13 @@ pub(super) async fn start(
     health.set_database_ok(true);
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
     let compiled = wait_for_functions(declared, &store).await?;
-    let topics = topics(worker, &compiled, config, &client, &store, &inspector).await?;
+    let admin = Topics::new(&client, ASK_TIMEOUT)?;
+    let topics = topics(worker, &compiled, config, &client, &admin, &store, &inspector).await?;
+    let answers = match topics.first() {
+        Some(topic) => answers_settings(&inspector, &topic.name).await,
+        None => false,
+    };
+    let settings = answers.then_some(admin);
     // after the topics: a client that has asked for metadata knows it at once,
     // a fresh one waits a second
     let cluster_id = wait_for_cluster(&inspector, &client.bootstrap_servers).await;
@@ -60,12 +66,14 @@ pub(super) async fn start(
         producer,
         consumer,
         store,
+        settings,
         inspector,
         budget,
         unpublished: Arc::default(),
         topics,
         limits: Limits::new(config),
         owner,
+        bootstrap_servers: client.bootstrap_servers.clone(),
         cluster_id,
         group_id: config.kafka.group_id.clone(),
         health,
@@ -130,19 +138,19 @@ async fn topics(
     compiled: &Compiled,
     config: &Config,
     client: &kafka::Client,
+    admin: &Topics,
     store: &Store,
     inspector: &Arc<Inspector>,
 ) -> Result<Vec<Arc<Topic>>, RunError> {
-    let admin = Topics::new(client, ASK_TIMEOUT)?;
     let mut topics = Vec::new();
     for topic in &config.topics {
         let partition_count = wait_for_topic(inspector, &client.bootstrap_servers, &topic.name).await;
         let publish_to = PublishTo {
-            outcomes: publish_topic(&admin, inspector, &topic.outcomes_topic(), partition_count).await?,
-            events: publish_topic(&admin, inspector, &topic.events_topic(), partition_count).await?,
-            dead_letters: dead_letter_topic(&admin, inspector, client, topic, partition_count).await?,
+            outcomes: publish_topic(admin, inspector, &topic.outcomes_topic(), partition_count).await?,
+            events: publish_topic(admin, inspector, &topic.events_topic(), partition_count).await?,
+            dead_letters: dead_letter_topic(admin, inspector, client, topic, partition_count).await?,
         };
-        let outcome_bytes_max = outcome_bytes_max(&admin, inspector, &publish_to).await;
+        let outcome_bytes_max = outcome_bytes_max(admin, inspector, &publish_to).await;
         let Some(handlers) = compiled.handlers(&topic.entity, worker.handlers(&topic.entity)) else { continue };
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -165,6 +173,8 @@ async fn topics(
             partition_count,
             publish_to,
             outcome_bytes_max,
+            unknown_policy: Once::new(),
+            unread_outcomes: Once::new(),
         }));
     }
     Ok(topics)
@@ -216,11 +226,10 @@ async fn publish_topic(
 
 /// What a topic takes, as far as the broker tells: bytes.
 async fn bytes_max(admin: &Topics, inspector: &Arc<Inspector>, topic: &Arc<str>) -> Option<usize> {
-    let (asked, name) = (inspector.clone(), topic.clone());
-    if let Ok(false) = tokio::task::spawn_blocking(move || asked.has_controller(&name)).await {
+    if !answers_settings(inspector, topic).await {
         return None;
     }
-    admin.setting(topic, "max.message.bytes").await?.parse().ok()
+    admin.settings(topic).await.ok()?.get("max.message.bytes")?.parse().ok()
 }
 
 async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
@@ -247,4 +256,10 @@ async fn dead_letter_topic(
         record_bytes_max: record_bytes_max.min(client.record_bytes_max()),
     };
     Ok(Some(DeadLetterTopic { topic: made, mirror }))
+}
+
+/// Whether the cluster has somebody to ask for a topic's settings.
+async fn answers_settings(inspector: &Arc<Inspector>, topic: &Arc<str>) -> bool {
+    let (asked, topic) = (inspector.clone(), topic.clone());
+    tokio::task::spawn_blocking(move || asked.has_controller(&topic)).await.unwrap_or(true)
 }

@@ -166,7 +166,7 @@ impl<'p> Writer<'p> {
             halts: None,
             batch_size: BatchSize::new(if claim.careful { 1 } else { commands_max }, commands_max),
             parked: claim.row.parked.clone(),
-            flood: Flood::new(worker.limits.flood),
+            flood: Flood::new(partition.source.clone(), worker.limits.flood),
             letters_next: true,
             careful_batches: 0,
             publisher,
@@ -414,7 +414,19 @@ fn stale() -> Ended {
 /// The halt for a refusal that no retry mends.
 fn halt_for(refusal: Refusal) -> Halt {
     match refusal {
-        Refusal::WrongHome(detail) => Halt::new(HaltCode::PartitionsChanged, detail),
-        refusal => Halt::new(HaltCode::HandlerFailed, format!("the database refuses to settle: {refusal}")),
+        Refusal::WrongHome(home) => {
+            let detail = format!(
+                "{home}, and a command for it came here: the partition count or its producers' partitioner has changed, and \
+                 no entity may have two writers"
+            );
+            Halt::new(HaltCode::PartitionsChanged, detail)
+        }
+        refusal => {
+            let detail = format!(
+                "the database refuses to settle: {refusal}; no retry mends that, and nothing is lost: mend it (solewriter \
+                 check looks for missing rights, tables and functions), then resume"
+            );
+            Halt::new(HaltCode::HandlerFailed, detail)
+        }
     }
 }

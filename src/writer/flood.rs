@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::halt::{Halt, HaltCode};
+use crate::record::TopicPartition;
 use crate::steps::decide::Decision;
 
 /// When dead letters are a flood.
@@ -18,6 +19,7 @@ pub struct FloodMax {
 /// The latest records of a partition, a batch each: how many there were, how many are dead.
 #[derive(Debug)]
 pub(super) struct Flood {
+    source: TopicPartition,
     max: FloodMax,
     batches: VecDeque<(u64, u64)>,
     records: u64,
@@ -25,8 +27,8 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    pub fn new(max: FloodMax) -> Self {
-        Self { max, batches: VecDeque::new(), records: 0, dead: 0 }
+    pub fn new(source: TopicPartition, max: FloodMax) -> Self {
+        Self { source, max, batches: VecDeque::new(), records: 0, dead: 0 }
     }
 
     /// Counts what was settled.
@@ -55,9 +57,10 @@ impl Flood {
             return Ok(());
         }
         let detail = format!(
-            "{} of the last {} records are dead letters: look at their codes (solewriter dead-letters list) before \
-             more of the topic becomes dead",
-            self.dead, self.records
+            "{} of the last {} records are dead letters, rather by one mistake than by many: look at their codes \
+             (solewriter dead-letters list --topic {} --partition {}), mend the cause, then resume: what is behind is \
+             settled, and these can be redriven; resumed too early, it halts again after as many",
+            self.dead, self.records, self.source.topic, self.source.partition
         );
         Err(Halt::new(HaltCode::DeadLetterFlood, detail))
     }
@@ -67,9 +70,13 @@ impl Flood {
 mod tests {
     use super::*;
 
+    fn flood(max: FloodMax) -> Flood {
+        Flood::new(TopicPartition::new("t", 0), max)
+    }
+
     #[test]
     fn a_flood_is_a_share_of_the_latest_records_and_not_of_the_first_few() {
-        let mut flood = Flood::new(FloodMax { records: 100, percent: 50 });
+        let mut flood = flood(FloodMax { records: 100, percent: 50 });
         assert!(flood.add(10, 10).is_ok(), "too few to tell");
         assert!(flood.add(1_000, 0).is_ok());
         assert!(flood.add(60, 60).is_ok(), "few among the latest thousand");
@@ -79,7 +86,7 @@ mod tests {
 
     #[test]
     fn with_one_hundred_percent_nothing_is_a_flood() {
-        let mut flood = Flood::new(FloodMax { records: 1, percent: 100 });
+        let mut flood = flood(FloodMax { records: 1, percent: 100 });
         assert!(flood.add(1_000, 1_000).is_ok());
     }
 }

@@ -20,8 +20,8 @@ use crate::assignment::Partition;
 use crate::cursor::{Cursor, Published};
 use crate::dead_letter::Mirror;
 use crate::outcome::{Channel, Publication};
-use crate::steps::fence::Claimed;
 use crate::steps::commit::Durable;
+use crate::steps::fence::Claimed;
 
 /// How many settled batches of a partition may wait to be published.
 const BATCHES_BEHIND_MAX: i64 = 16;

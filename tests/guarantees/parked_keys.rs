@@ -10,6 +10,7 @@ use crate::support;
 use crate::support::bank::Bank;
 use crate::support::commands::{endings, now_ms, v7_at};
 use crate::support::declared::project;
+use crate::support::halted::halted;
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::producer::Record;
 use crate::support::scratch::Scratch;
@@ -303,11 +304,14 @@ async fn the_policies_skip_and_halt_partition_are_obeyed() {
     worker.sigterm_and_wait();
 
     bank.options = stock.on_failure("halt-partition");
-    let _worker = bank.worker();
+    let worker = bank.worker();
     let (before, bad) = (note("other", "good"), note("third", "bad"));
     bank.send(&[before.clone(), bad.clone()]);
-    let halted = "partitions where halted_code = 'handler-failed' and halted_detail like '%:3 failed, data-error%'";
-    wait_until("the halt", PATIENCE, async || bank.database.count(halted).await == 1).await;
+    let told = halted(&bank, &worker, 0).await;
+    assert_eq!(told.code, "handler-failed");
+    for part in [":3 failed, data-error", "nothing behind it runs", "--skip-to 4"] {
+        assert!(told.detail.contains(part), "{part}: {told:?}");
+    }
     assert_eq!(
         bank.database.number("select next_offset from partitions").await,
         Some(3),
@@ -325,28 +329,24 @@ async fn more_waiting_commands_than_may_halt_the_partition_and_lose_nothing() {
     let _turn = support::heavy();
     let (_files, mut bank) = things("limit", 1).await;
     bank.options = bank.options.clone().setting("[worker]\nwaiting_per_key_max = 5");
-    let _worker = bank.worker();
+    let worker = bank.worker();
     let mut log = vec![note("key", "bad")];
     log.extend((0..10).map(|_| note("key", "good")));
     bank.send(&log);
-    let halted = "partitions where halted_code = 'parked-limit'";
-    wait_until("the halt", PATIENCE, async || bank.database.count(halted).await == 1).await;
+    let told = halted(&bank, &worker, 0).await;
+    assert_eq!(told.code, "parked-limit");
+    let list = format!("solewriter dead-letters list --topic {} --partition 0 --state parked", bank.topic);
+    let redrive = format!("solewriter dead-letters redrive --topic {} --partition 0 --reason … --execute", bank.topic);
+    for part in ["5 commands wait behind the parked key \"key\"", &list, &redrive] {
+        assert!(told.detail.contains(part), "{part}: {told:?}");
+    }
     assert_eq!(bank.database.number("select next_offset from partitions").await, Some(6));
     assert_eq!(letters(&bank, "waiting").await, 5);
     cure(&bank).await;
     // the owner of a halted partition changes nothing: the request waits for the resume
     let resume = ["resume", &*bank.topic, "--reason", "cured"];
-    let asked = bank.options.run_verb(&[
-        "dead-letters",
-        "redrive",
-        "--key",
-        "key",
-        "--reason",
-        "cured",
-        "--execute",
-        "--timeout",
-        "1s",
-    ]);
+    let typed = redrive.replace('…', "cured") + " --timeout 1s";
+    let asked = bank.options.run_verb(&typed.split_whitespace().skip(1).collect::<Vec<_>>());
     assert_eq!(asked.code, Some(4), "{asked:?}");
     assert!(asked.stdout.contains("stay requested"), "{asked:?}");
     let resumed = bank.options.run_verb(&resume);
@@ -363,15 +363,17 @@ async fn a_flood_of_dead_letters_halts_the_partition_instead_of_draining_the_top
         .options
         .clone()
         .setting("[worker]\nbatch_commands_max = 50\ndead_letter_flood_records = 200\ndead_letter_flood_percent = 50");
-    let _worker = bank.worker();
+    let worker = bank.worker();
     let unknown = |n: usize| Record::command("thing.unheard-of", &format!("key-{n}"), &json!({}));
     let fine: Vec<Record> = (0..200).map(|n| note(&format!("key-{n}"), "good")).collect();
     bank.send(&fine);
     bank.settled().await;
     let flood: Vec<Record> = (0..1_000).map(unknown).collect();
     bank.send(&flood);
-    let halted = "partitions where halted_code = 'dead-letter-flood'";
-    wait_until("the halt", PATIENCE, async || bank.database.count(halted).await == 1).await;
+    let told = halted(&bank, &worker, 0).await;
+    assert_eq!(told.code, "dead-letter-flood");
+    let list = format!("solewriter dead-letters list --topic {} --partition 0", bank.topic);
+    assert!(told.detail.contains(" are dead letters") && told.detail.contains(&list), "{told:?}");
     let dead = letters(&bank, "dead").await;
     assert!((100..400).contains(&dead), "{dead} dead letters");
     assert_eq!(topics::watermarks(&bank.cluster, &bank.topic, 0).1, 1_200);

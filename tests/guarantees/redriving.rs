@@ -276,15 +276,13 @@ async fn a_mended_handler_in_rust_goes_on_where_the_key_was_parked() {
     let bank = Bank::open("mended", 1).await;
     let log: Vec<Record> = ["first", "bad", "third"].map(|word| note("acct-1", word)).into();
     bank.send(&log);
-    let worker = embedded(&bank.options, |worker| {
-        worker.entity::<Tally>("account", |e| e.on("thing.note", Tally::fragile))
-    });
+    let worker =
+        embedded(&bank.options, |worker| worker.entity::<Tally>("account", |e| e.on("thing.note", Tally::fragile)));
     bank.settled().await;
     drop(worker);
     assert_eq!((letters(&bank, "parked").await, letters(&bank, "waiting").await), (1, 1));
-    let _worker = embedded(&bank.options, |worker| {
-        worker.entity::<Tally>("account", |e| e.on("thing.note", Tally::robust))
-    });
+    let _worker =
+        embedded(&bank.options, |worker| worker.entity::<Tally>("account", |e| e.on("thing.note", Tally::robust)));
     let fourth = note("acct-1", "fourth");
     bank.send(std::slice::from_ref(&fourth));
     bank.settled().await;

@@ -5,9 +5,11 @@ use solewriter::client::{Command, Outcome};
 
 use crate::support;
 use crate::support::bank::{Bank, Traffic};
-use crate::support::kafka::{Broker, BrokerOptions};
+use crate::support::kafka::{Broker, BrokerOptions, acls};
 use crate::support::patience::PATIENCE;
 use crate::support::postgres::Database;
+use crate::support::producer::Producer;
+use crate::support::topics;
 
 #[tokio::test]
 async fn the_bank_works_over_sasl_ssl_with_scram() {
@@ -27,4 +29,31 @@ async fn the_bank_works_over_sasl_ssl_with_scram() {
     let status = bank.options.run_verb(&["status", "-o", "json"]);
     assert_eq!(status.code, Some(0), "{status:?}");
     assert_eq!(worker.sigterm_and_wait().code(), Some(0));
+}
+
+/// What a worker may not ask is said once, where it would have been a witness; it settles all the same.
+#[tokio::test]
+async fn a_worker_without_the_rights_to_look_goes_on_and_says_what_it_cannot_see() {
+    let _turn = support::heavy();
+    let broker = Broker::start(BrokerOptions { secure: true, properties: acls::properties() });
+    let database = Database::fresh("rights").await;
+    let mut bank = Bank::open_on(broker.secure_cluster(), database, "rights", 2).await;
+    bank.producer = Producer::new(&broker.cluster());
+    let outcomes = format!("{}.outcomes", bank.topic);
+    topics::create(&broker.cluster(), &outcomes, 2, &[]).await;
+    acls::may_only_read(&broker.cluster(), &bank.topic);
+    acls::may_only_write(&broker.cluster(), &outcomes);
+    let checked = bank.options.run_verb(&["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("if it is compacted, commands are lost"), "{checked:?}");
+    assert!(checked.stdout.contains("DescribeConfigs on it (docs/security.md)"), "{checked:?}");
+    for _ in 0..2 {
+        let mut worker = bank.worker();
+        bank.send(&Traffic::new(8, 20).commands(100));
+        bank.settled().await;
+        for said in ["nobody tells whether the topic is compacted", "the outcomes topic cannot bear witness"] {
+            assert_eq!(worker.output().matches(said).count(), 1, "{said}");
+        }
+        assert_eq!(worker.sigterm_and_wait().code(), Some(0));
+    }
 }

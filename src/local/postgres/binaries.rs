@@ -32,6 +32,10 @@ impl Binaries {
         self.directory.join("postgres")
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn in_directory(directory: PathBuf) -> Option<Self> {
         let found = Self { directory };
         (found.initdb().is_file() && found.postgres().is_file()).then_some(found)

@@ -1,5 +1,6 @@
 //! A real Kafka broker: one JVM, KRaft, quick settings, gone with this process.
 
+pub mod acls;
 mod cluster;
 mod java;
 mod properties;

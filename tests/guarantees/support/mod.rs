@@ -8,12 +8,14 @@
 // A helper is here for all promises; those written so far may not need each of them.
 #![allow(dead_code)]
 
+pub mod backup;
 pub mod bank;
 pub mod books;
 pub mod commands;
 pub mod consumer;
 pub mod crashes;
 pub mod declared;
+pub mod halted;
 pub mod http;
 pub mod kafka;
 pub mod patience;

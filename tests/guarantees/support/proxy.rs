@@ -36,14 +36,20 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port and forwards to the server of `url`.
     pub fn in_front_of(url: &str) -> Self {
-        let server: PgConnectOptions = url.parse().expect("a database URL");
-        let upstream = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind the proxy");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let switchboard = Arc::new(Switchboard::default());
         let shared = Arc::clone(&switchboard);
-        thread::spawn(move || accept(&listener, &upstream, &shared));
-        Self { port, switchboard }
+        let proxy = Self { port, switchboard };
+        proxy.point_at(url);
+        thread::spawn(move || accept(&listener, &shared));
+        proxy
+    }
+
+    /// Forwards new connections to the server of `url`, as an address that moves in a failover.
+    pub fn point_at(&self, url: &str) {
+        let server: PgConnectOptions = url.parse().expect("a database URL");
+        self.switchboard.lock().upstream = (server.get_host().to_owned(), server.get_port());
     }
 
     /// The same database, by way of the proxy.
@@ -123,6 +129,8 @@ struct Switchboard {
 
 #[derive(Default)]
 struct State {
+    /// Host and port of the server.
+    upstream: (String, u16),
     /// Both ends of every open connection.
     links: HashMap<u64, [TcpStream; 2]>,
     next_link: u64,
@@ -191,13 +199,14 @@ impl Switchboard {
     }
 }
 
-fn accept(listener: &TcpListener, upstream: &(String, u16), switchboard: &Arc<Switchboard>) {
+fn accept(listener: &TcpListener, switchboard: &Arc<Switchboard>) {
     for client in listener.incoming().flatten() {
         if switchboard.lock().closed {
             return;
         }
+        let (host, port) = switchboard.lock().upstream.clone();
         // A server that is down is a client that is hung up on.
-        let Ok(server) = TcpStream::connect((upstream.0.as_str(), upstream.1)) else {
+        let Ok(server) = TcpStream::connect((host, port)) else {
             continue;
         };
         if let Err(error) = link::forward(client, server, switchboard) {

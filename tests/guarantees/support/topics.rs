@@ -96,6 +96,13 @@ pub fn committed(cluster: &Cluster, group: &str, topic: &str, partition: i32) ->
     answer.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0)
 }
 
+/// Forgets what a group without members has committed.
+pub async fn delete_group(cluster: &Cluster, group: &str) {
+    for result in admin(cluster).delete_groups(&[group], &options()).await.expect("delete a group") {
+        result.unwrap_or_else(|(_, code)| panic!("could not delete group {group}: {code}"));
+    }
+}
+
 /// Where a key belongs, as Java's client reckons it.
 pub fn home(key: &str, partitions: i32) -> i32 {
     let hash = murmur2::murmur2(key.as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
