@@ -262,7 +262,7 @@ async fn claimed(name: &str) -> Bank {
     let bank = Bank::open(name, 1).await;
     bank.database
         .execute(&format!(
-            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, null, null, null);
+            "select claim_partition_v1('t', 0, '{CLAIM}', 'a', 'cluster', 'group', 0, null, 1, null, null, null, null);
          insert into command_types (topic, entity_type, command_type) values ('t', 'account', 'account.open')"
         ))
         .await;
@@ -314,7 +314,7 @@ async fn a_stale_claim_writes_nothing() {
     assert_eq!(call.status(&bank).await, "fenced", "an operator has acted");
     bank.database
         .execute(&format!(
-            "select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, null, null, null)"
+            "select claim_partition_v1('t', 0, '{OTHER}', 'b', 'cluster', 'group', null, null, 1, null, null, null, null)"
         ))
         .await;
     let answer = call.run(&bank).await.expect("an answer");

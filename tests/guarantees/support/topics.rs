@@ -8,10 +8,10 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
 use super::kafka::Cluster;
-use super::patience::{PATIENCE, wait_for};
+use super::patience::{PATIENCE, wait_for, wait_until};
 use super::scratch::unique;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,11 +96,17 @@ pub fn committed(cluster: &Cluster, group: &str, topic: &str, partition: i32) ->
     answer.elements().first().and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0)
 }
 
-/// Forgets what a group without members has committed.
+/// Forgets what a group has committed, once its last member is gone.
 pub async fn delete_group(cluster: &Cluster, group: &str) {
-    for result in admin(cluster).delete_groups(&[group], &options()).await.expect("delete a group") {
-        result.unwrap_or_else(|(_, code)| panic!("could not delete group {group}: {code}"));
-    }
+    wait_until(format!("group {group} to go"), PATIENCE, async || {
+        let deleted = admin(cluster).delete_groups(&[group], &options()).await.expect("delete a group");
+        match deleted.into_iter().next().expect("an answer") {
+            Ok(_) => true,
+            Err((_, RDKafkaErrorCode::NonEmptyGroup)) => false,
+            Err((_, code)) => panic!("could not delete group {group}: {code}"),
+        }
+    })
+    .await;
 }
 
 /// Where a key belongs, as Java's client reckons it.
