@@ -45,6 +45,11 @@ create table partitions (
     -- committed offset) has reported settled when it halted, and the one that
     -- an operator has accepted as lost
     witnessed_offset        bigint,
+    -- the letter that the latest batch of requested letters began with, and how often in a row: a
+    -- letter whose redrive ends the process is found by it. From the second time on letters run one
+    -- by one, until none is requested any more
+    letters_begun_with      bigint,
+    letters_begun           int         not null default 0,
     accepted_offset         bigint      not null default 0,
     primary key (topic, partition)
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -116,6 +121,8 @@ create table dead_letters (
     topic          text        not null,
     partition      int         not null,
     "offset"       bigint      not null,
+    -- the partition that its key lives on: not where it came from, once the layout has changed
+    home           int         not null,
     key            bytea,
     value          bytea,
     headers        jsonb       not null,
@@ -139,7 +146,7 @@ create table dead_letters (
 );
 create index dead_letters_position on dead_letters (topic, partition, "offset");
 -- the letters of parked keys, in the order in which they run again
-create index dead_letters_parked on dead_letters (topic, partition, entity_id, dead_letter_id)
+create index dead_letters_parked on dead_letters (topic, home, entity_id, dead_letter_id)
     where state in ('parked', 'waiting');
 
 -- The keys behind a dead letter: a command of such a key waits until the letters
@@ -160,15 +167,16 @@ create table requests (
     at             timestamptz not null default now(),
     actor          text        not null,
     reason         text        not null,
-    action         text        not null check (action in ('redrive', 'discard')),
+    action         text        not null check (action in ('redrive', 'reproduced', 'discard')),
     topic          text        not null,
+    -- whose owner does it: the letters' home
     partition      int         not null,
     -- one letter; or all letters of a parked key, and then perhaps one of them that is edited
     dead_letter_id bigint      references dead_letters,
     entity_id      text,
     edited_value   bytea,
     accept_expired boolean     not null default false,
-    state          text        not null default 'open' check (state in ('open', 'done', 'refused')),
+    state          text        not null default 'open' check (state in ('open', 'done', 'refused', 'withdrawn')),
     detail         text,
     ended_at       timestamptz,
     check (dead_letter_id is not null or entity_id is not null)

@@ -146,6 +146,29 @@ begin
 end
 $$;
 
+-- The owner is about to run requested letters, of which this is the first (null: there are none any
+-- more). Returns how often it was begun, at least 2 while letters run one by one; null: the claim is
+-- stale, or nothing was begun.
+create function begin_letters_v1(
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint, p_first bigint
+) returns int
+language sql
+set search_path from current
+as $$
+    update partitions p
+       set letters_begun_with = p_first,
+           -- whatever ends the process now is counted here
+           claims_without_progress = 0,
+           letters_begun = case when p_first is null then 0
+                                when p.letters_begun_with = p_first then p.letters_begun + 1
+                                when p.letters_begun >= 2 then 2
+                                else 1 end
+     where p.topic = p_topic and p.partition = p_partition
+       and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
+       and (p_first is not null or p.letters_begun > 0)
+    returning p.letters_begun
+$$;
+
 -- Some of these entities are not as the batch needs them: say why.
 create function refuse_entities_v1(p_topic text, p_partition int, p_entity_type text, e_id text[])
 returns void
@@ -301,7 +324,7 @@ begin
                code = coalesce(c.code, d.code), detail = coalesce(c.detail, d.detail),
                edited_value = coalesce(decode(c.edited_value, 'base64'), d.edited_value)
           from change c
-         where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.partition = p_partition
+         where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.home = p_partition
            and d.state in ('dead', 'parked', 'waiting')
         returning d.entity_id
     )
@@ -313,7 +336,7 @@ begin
     with kept as (
         select held.key, count(d.dead_letter_id) as letters, count(*) filter (where d.state = 'waiting') as waiting
           from unnest(keys) as held (key)
-          left join dead_letters d on d.topic = p_topic and d.partition = p_partition and d.entity_id = held.key
+          left join dead_letters d on d.topic = p_topic and d.home = p_partition and d.entity_id = held.key
                                   and d.state in ('parked', 'waiting')
          group by held.key
     ), released as (
@@ -497,7 +520,8 @@ begin
             raise exception using errcode = 'SW005', message = 'an id is below the horizon';
         end if;
         insert into processed_timed
-        select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
+        select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms),
+               coalesce((l_letters -> 'elsewhere' ->> c.id::text)::int, p_partition), c.type_id,
                c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                c.events, c.traceparent
           from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
@@ -508,7 +532,8 @@ begin
         get diagnostics touched = row_count;
         if touched <> cardinality(c_id) then
             insert into processed_untimed
-            select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms), p_partition, c.type_id,
+            select c.log_offset, c.version, p_fencing_token, time_of(c.record_time_ms),
+                   coalesce((l_letters -> 'elsewhere' ->> c.id::text)::int, p_partition), c.type_id,
                    c_encoding, c.applied, c.id, c.fingerprint, c.entity_id, c.code, c.detail, c.reply,
                    c.events, c.traceparent
               from unnest(c_id, c_fingerprint, c_type_id, c_entity_id, c_offset, c_record_time_ms, c_applied,
@@ -524,10 +549,10 @@ begin
     dead_letter_ids := '{}';
     if cardinality(d_offset) > 0 then
         with letters as (
-            insert into dead_letters as letters (topic, partition, "offset", key, value, headers, code, detail,
+            insert into dead_letters as letters (topic, partition, home, "offset", key, value, headers, code, detail,
                                       state, record_time, fencing_token, command_id, command_type,
                                       entity_type, entity_id, traceparent)
-            select p_topic, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
+            select p_topic, p_partition, p_partition, d.log_offset, d.key, d.value, d.headers::jsonb, d.code, d.detail,
                    d.state, time_of(d.record_time_ms), p_fencing_token, d.command_id, d.command_type,
                    p_entity_type, d.entity_id, d.traceparent
               from unnest(d_offset, d_key, d_value, d_headers, d_code, d_detail, d_state, d_record_time_ms,

@@ -142,6 +142,9 @@ pub struct DeadLetter {
     pub state: LetterState,
     /// How often it has been tried, this time included.
     pub attempt: i32,
+    /// The log that its record came from, if that need not be its writer's: the layout may have
+    /// changed since.
+    pub source: Option<TopicPartition>,
     /// The command's id, if it could be read.
     pub command_id: Option<Uuid>,
     /// The command's type, if it could be read.
@@ -202,11 +205,12 @@ impl DeadLetter {
         Value::Array(pairs.collect()).to_string()
     }
 
-    /// The outcome that this letter publishes, if it publishes one.
-    pub fn outcome<'a>(&'a self, source: &'a TopicPartition, entity_type: &'a str) -> Option<Publication<'a>> {
+    /// The outcome that this letter publishes, if it publishes one. `writer` is the partition of
+    /// whoever has settled it.
+    pub fn outcome<'a>(&'a self, writer: &'a TopicPartition, entity_type: &'a str) -> Option<Publication<'a>> {
         let command_id = publishes(self.code.as_str(), self.command_id)?;
         let outcome = DeadOutcome {
-            source,
+            source: self.source.as_ref().unwrap_or(writer),
             offset: self.record.offset,
             record_time_ms: self.record.time_ms(),
             key: self.record.key(),
@@ -314,6 +318,7 @@ mod tests {
             detail: "why".into(),
             state: LetterState::Dead,
             attempt: 1,
+            source: None,
             command_id,
             command_type: None,
             traceparent: None,

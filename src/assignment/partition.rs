@@ -64,7 +64,7 @@ pub struct Partition {
     cursor: Mutex<Option<Cursor>>,
     running: AtomicBool,
     /// An operator wants something done with its dead letters.
-    requested: AtomicBool,
+    letters_requested: AtomicBool,
     /// Of the oldest record that the writer has in hand; -1: it has none.
     oldest_unsettled_ms: AtomicI64,
     looked_at_offset: AtomicI64,
@@ -83,7 +83,7 @@ impl Partition {
             look: Mutex::new(None),
             cursor: Mutex::new(None),
             running: AtomicBool::new(false),
-            requested: AtomicBool::new(false),
+            letters_requested: AtomicBool::new(true),
             oldest_unsettled_ms: AtomicI64::new(-1),
             looked_at_offset: AtomicI64::new(-1),
         })
@@ -157,13 +157,13 @@ impl Partition {
     }
 
     /// Whether an operator wants something done with its dead letters.
-    pub fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Relaxed)
+    pub fn are_letters_requested(&self) -> bool {
+        self.letters_requested.load(Ordering::Relaxed)
     }
 
     /// What is known of that.
-    pub fn requested(&self, requested: bool) {
-        self.requested.store(requested, Ordering::Relaxed);
+    pub fn letters_requested(&self, requested: bool) {
+        self.letters_requested.store(requested, Ordering::Relaxed);
     }
 
     /// Whether nothing was settled since this was last asked.

@@ -70,7 +70,7 @@ async fn look_at_rows(worker: &Runtime, partitions: &[Arc<Partition>]) -> crate:
         let is = |p: &&Arc<Partition>| *p.source.topic == *row.topic && p.source.partition == row.partition;
         let Some(partition) = partitions.iter().find(is) else { continue };
         if row.requested {
-            partition.requested(true);
+            partition.letters_requested(true);
         }
         // another claim id is another claim: its owner is told by the fence
         let changed = partition.claimed().is_some_and(|claimed| {

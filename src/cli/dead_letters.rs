@@ -4,7 +4,9 @@ mod act;
 mod filter;
 mod list;
 mod plan;
+mod reproduce;
 mod show;
+mod withdraw;
 
 use clap::Subcommand;
 
@@ -40,13 +42,16 @@ enum Verb {
     ///
     /// Of a parked key all letters run, in the order of the log, whichever of them the filter means;
     /// then the key is released. A letter that fails again is parked again, and what is behind it waits.
-    /// A letter that parks nothing runs now, after what came behind it.
+    /// A letter that parks nothing runs now, after what came behind it. A misrouted one is produced
+    /// again, as it is, to the partition of its key.
     Redrive(act::RedriveArgs),
     /// Give letters up: a preview, unless --execute is given
     ///
     /// Each publishes an outcome, dead `discarded`. What waits behind a discarded letter goes on
     /// waiting, until it is redriven or discarded too.
     Discard(act::DiscardArgs),
+    /// Take back what was requested and is not done yet: a preview, unless --execute is given
+    Withdraw(withdraw::Args),
 }
 
 pub(super) async fn run(args: Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
@@ -55,8 +60,13 @@ pub(super) async fn run(args: Args, output: Output, config: &Config) -> anyhow::
         Verb::Show(args) => show::run(&args, output, config).await,
         Verb::Redrive(args) => {
             let edit = args.edit.as_deref().map(act::read_edit).transpose()?;
-            act::run(Action::Redrive, &args.common, (args.accept_expired, edit), output, config).await
+            let wanted = act::Wanted { action: Action::Redrive, accept_expired: args.accept_expired, edit };
+            act::run(wanted, &args.common, output, config).await
         }
-        Verb::Discard(args) => act::run(Action::Discard, &args.common, (false, None), output, config).await,
+        Verb::Discard(args) => {
+            let wanted = act::Wanted { action: Action::Discard, accept_expired: false, edit: None };
+            act::run(wanted, &args.common, output, config).await
+        }
+        Verb::Withdraw(args) => withdraw::run(&args, output, config).await,
     }
 }

@@ -149,7 +149,8 @@ impl Client {
         let Shared { options, topic, producer, .. } = &*self.shared;
         let id = command.id_text();
         let headers = command.headers(&id, &options.source);
-        let (key, value) = (command.key().as_bytes(), command.data().get().as_bytes());
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+        let (key, value) = (command.key().as_bytes(), Some(command.data().get().as_bytes()));
         let of = Delivering { command_id: command.id(), topic: topic.clone() };
         match producer.send(topic, key, value, &headers, options.delivery_timeout).await {
             Ok(delivery) => Ok(Delivery { of, delivery }),

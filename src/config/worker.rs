@@ -48,8 +48,8 @@ pub struct Worker {
     /// Commands that wait behind one parked key at most; at one more the partition halts,
     /// parked-limit.
     pub waiting_per_key_max: NonZeroU64,
-    /// Commands that wait behind all parked keys of a partition at most; at one more it halts,
-    /// parked-limit.
+    /// Parked keys of a partition, and commands that wait behind them, at most; at one more it
+    /// halts, parked-limit.
     pub waiting_max: NonZeroU64,
     /// Records, of which more than dead_letter_flood_percent are dead: the partition halts,
     /// dead-letter-flood. Commands behind a parked key are not counted.

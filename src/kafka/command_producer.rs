@@ -88,15 +88,16 @@ impl CommandProducer {
         &self,
         topic: &str,
         key: &[u8],
-        value: &[u8],
-        headers: &[(&str, &str)],
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
         patience: Duration,
     ) -> Result<Delivery, KafkaError> {
         let (sender, receiver) = oneshot::channel();
         let own = OwnedHeaders::new_with_capacity(headers.len());
-        let add = |own: OwnedHeaders, (key, value): &(&str, &str)| own.insert(Header { key, value: Some(*value) });
-        let record = BaseRecord::with_opaque_to(topic, Box::new(sender)).key(key).payload(value);
-        let mut record = record.headers(headers.iter().fold(own, add));
+        let add = |own: OwnedHeaders, (key, value): &(&str, Option<&[u8]>)| own.insert(Header { key, value: *value });
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(sender)).key(key);
+        record.payload = value;
+        record = record.headers(headers.iter().fold(own, add));
         let deadline = Instant::now() + patience;
         loop {
             match self.producer.send(record) {

@@ -22,6 +22,8 @@ pub struct StoredLetter {
     pub topic: String,
     /// The partition.
     pub partition: i32,
+    /// The partition that its key lives on: another one, if the layout has changed since.
+    pub home: i32,
     /// The record's offset.
     #[sqlx(rename = "offset")]
     pub log_offset: i64,
@@ -87,7 +89,7 @@ pub struct EntityQuery<'a> {
 }
 
 pub(super) const LETTERS: &str = "
-    select dead_letter_id, topic, partition, \"offset\", code, detail, attempts, state,
+    select dead_letter_id, topic, partition, home, \"offset\", code, detail, attempts, state,
            (extract(epoch from at) * 1000)::bigint as at_ms,
            (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
            command_id, command_type, entity_type, entity_id

@@ -72,7 +72,7 @@ pub struct RequestsEnded {
     pub open: u64,
     /// Done.
     pub done: u64,
-    /// Not done: the request, and why.
+    /// Not done, or withdrawn: the request, and why.
     pub refused: Vec<(i64, String)>,
 }
 
@@ -125,7 +125,7 @@ impl Store {
         Ok(sqlx::query_as(
             "select count(*) filter (where state = 'parked'), count(*) filter (where state = 'waiting')
                from dead_letters
-              where topic = $1 and partition = $2 and entity_id = $3 and state in ('parked', 'waiting')",
+              where topic = $1 and home = $2 and entity_id = $3 and state in ('parked', 'waiting')",
         )
         .bind(&*source.topic)
         .bind(source.partition)
@@ -145,8 +145,9 @@ impl Store {
             "select count(*) from processed_commands c
                join (select entity_type, entity_id, topic, partition, min(\"offset\") as \"offset\"
                        from dead_letters where dead_letter_id = any ($1) group by 1, 2, 3, 4) d
-                 on (c.entity_type, c.entity_id, c.topic, c.partition) = (d.entity_type, d.entity_id, d.topic, d.partition)
-              where c.\"offset\" > d.\"offset\"",
+                 on (c.entity_type, c.entity_id, c.topic) = (d.entity_type, d.entity_id, d.topic)
+              -- on another partition: since the layout has changed
+              where c.partition <> d.partition or c.\"offset\" > d.\"offset\"",
         )
         .bind(dead_letter_ids)
         .fetch_one(&mut *scan)
@@ -175,10 +176,6 @@ impl Store {
         accept_expired: bool,
         requests: &[LetterRequest],
     ) -> Result<Vec<i64>> {
-        let name = match action {
-            Action::Redrive => "redrive",
-            Action::Discard => "discard",
-        };
         let mut transaction = self.pool.begin().await?;
         let ids: Vec<i64> = sqlx::query_scalar(
             "insert into requests (actor, reason, action, topic, partition, accept_expired,
@@ -189,7 +186,7 @@ impl Store {
         )
         .bind(by.actor)
         .bind(by.reason)
-        .bind(name)
+        .bind(action.as_str())
         .bind(&*by.source.topic)
         .bind(by.source.partition)
         .bind(accept_expired)
@@ -205,9 +202,38 @@ impl Store {
             "edited": requests.iter().filter(|request| request.edited_value.is_some()).count(),
             "accept_expired": accept_expired,
         });
-        audit(&mut transaction, by, name, detail).await?;
+        audit(&mut transaction, by, action.as_str(), detail).await?;
         transaction.commit().await?;
         Ok(ids)
+    }
+
+    /// Takes back what is requested of these letters of a partition, and of their keys, as far as it
+    /// is not done yet; and audits it. Returns how many requests that were.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn withdraw(&self, by: &OperatorAction<'_>, dead_letter_ids: &[i64], keys: &[&str]) -> Result<u64> {
+        let mut transaction = self.pool.begin().await?;
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "update requests set state = 'withdrawn', detail = 'withdrawn by ' || $5 || ': ' || $6, ended_at = now()
+              where topic = $1 and partition = $2 and state = 'open'
+                and (entity_id = any ($4) or entity_id is null and dead_letter_id = any ($3))
+             returning request_id",
+        )
+        .bind(&*by.source.topic)
+        .bind(by.source.partition)
+        .bind(dead_letter_ids)
+        .bind(keys)
+        .bind(by.actor)
+        .bind(by.reason)
+        .fetch_all(&mut *transaction)
+        .await?;
+        if !ids.is_empty() {
+            let detail = serde_json::json!({ "requests": ids.len(), "first_request_id": ids.iter().min() });
+            audit(&mut transaction, by, "withdraw", detail).await?;
+        }
+        transaction.commit().await?;
+        Ok(ids.len() as u64)
     }
 
     /// What became of requests.
@@ -224,7 +250,7 @@ impl Store {
         .await?;
         let refused = sqlx::query_as(
             "select request_id, coalesce(detail, '') from requests
-              where request_id = any ($1) and state = 'refused' order by request_id",
+              where request_id = any ($1) and state in ('refused', 'withdrawn') order by request_id",
         )
         .bind(request_ids)
         .fetch_all(&self.pool)

@@ -42,6 +42,7 @@ pub use prune::{HorizonRow, LogTime};
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};
+pub use requests::LetterSpan;
 pub use settings::{Holder, Settings};
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;

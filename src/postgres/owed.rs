@@ -7,17 +7,17 @@ use std::sync::Arc;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::{Refusal, Result, Store};
 use crate::cursor::Published;
 use crate::dead_letter::{DeadOutcome, publishes};
 use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
+use crate::steps::fence::Claimed;
 
 /// A settled batch with everything that it owes, in order.
 pub struct OwedBatch {
     /// How far everything is published once these are.
     pub published: Published,
-    source: TopicPartition,
     items: Vec<Item>,
 }
 
@@ -25,7 +25,7 @@ enum Item {
     Outcome(Arc<FinalOutcome>),
     Repeat(Arc<FinalOutcome>),
     /// Boxed, as it is rare and large.
-    Dead(Box<DeadRow>),
+    Dead(Box<Dead>),
 }
 
 impl OwedBatch {
@@ -35,7 +35,7 @@ impl OwedBatch {
             let (outcome, events) = match item {
                 Item::Outcome(outcome) => (Some(outcome.outcome()), Some(outcome.events())),
                 Item::Repeat(outcome) => (Some(outcome.outcome()), None),
-                Item::Dead(letter) => (letter.publication(&self.source), None),
+                Item::Dead(letter) => (letter.publication(), None),
             };
             outcome.into_iter().chain(events.into_iter().flatten())
         })
@@ -55,6 +55,8 @@ struct BatchRow {
 #[derive(FromRow)]
 struct DeadRow {
     dead_letter_id: i64,
+    topic: String,
+    partition: i32,
     #[sqlx(rename = "offset")]
     log_offset: i64,
     key: Option<Vec<u8>>,
@@ -69,29 +71,36 @@ struct DeadRow {
     traceparent: Option<String>,
 }
 
-impl DeadRow {
-    fn publication<'a>(&'a self, source: &'a TopicPartition) -> Option<Publication<'a>> {
-        let command_id = publishes(&self.code, self.command_id)?;
+/// A dead letter, with the log that it came from.
+struct Dead {
+    source: TopicPartition,
+    row: DeadRow,
+}
+
+impl Dead {
+    fn publication(&self) -> Option<Publication<'_>> {
+        let Self { source, row } = self;
+        let command_id = publishes(&row.code, row.command_id)?;
         let outcome = DeadOutcome {
             source,
-            offset: self.log_offset,
-            record_time_ms: self.record_time_ms,
-            key: self.key.as_deref(),
-            code: &self.code,
-            detail: self.detail.as_deref(),
-            attempt: self.attempts,
+            offset: row.log_offset,
+            record_time_ms: row.record_time_ms,
+            key: row.key.as_deref(),
+            code: &row.code,
+            detail: row.detail.as_deref(),
+            attempt: row.attempts,
             command_id,
-            command_type: self.command_type.as_deref(),
-            entity_type: &self.entity_type,
-            entity_id: self.entity_id.as_deref(),
-            traceparent: self.traceparent.as_deref(),
+            command_type: row.command_type.as_deref(),
+            entity_type: &row.entity_type,
+            entity_id: row.entity_id.as_deref(),
+            traceparent: row.traceparent.as_deref(),
         };
         Some(outcome.publication())
     }
 }
 
 impl BatchRow {
-    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, DeadRow>) -> Vec<Item> {
+    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, Dead>) -> Vec<Item> {
         let repeats: HashSet<i32> = self.repeats.iter().copied().collect();
         let mut dead = self.dead_after.iter().zip(&self.dead_letter_ids).peekable();
         let mut items = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
@@ -113,10 +122,11 @@ impl Store {
     /// `through`, at most `batches_max` of them.
     ///
     /// # Errors
-    /// If the database cannot be reached.
+    /// If the database cannot be reached. [`Refusal::Fenced`]: the claim is stale, and what a letter
+    /// owed may have been overwritten by what its next attempt owes.
     pub async fn owed(
         &self,
-        source: &TopicPartition,
+        claimed: &Claimed,
         after_batch: i64,
         through: i64,
         batches_max: i64,
@@ -126,8 +136,8 @@ impl Store {
                from batches where topic = $1 and partition = $2 and batch_seq > $3 and batch_seq <= $4
               order by batch_seq limit $5",
         )
-        .bind(&*source.topic)
-        .bind(source.partition)
+        .bind(&*claimed.source().topic)
+        .bind(claimed.source().partition)
         .bind(after_batch)
         .bind(through)
         .bind(batches_max)
@@ -139,19 +149,35 @@ impl Store {
             let letters = self.dead_letters(&batch.dead_letter_ids).await?;
             owed.push(OwedBatch {
                 published: Published { next_offset: batch.next_offset, batch_seq: batch.batch_seq },
-                source: source.clone(),
                 items: batch.items(&outcomes, letters),
             });
+        }
+        // asked last: an owner after this one may have changed letters only if it had claimed by then
+        if !self.claim_stands(claimed).await? {
+            return Err(Refusal::Fenced.into());
         }
         Ok(owed)
     }
 
-    async fn dead_letters(&self, ids: &[i64]) -> Result<HashMap<i64, DeadRow>> {
+    async fn claim_stands(&self, claimed: &Claimed) -> Result<bool> {
+        Ok(sqlx::query_scalar(
+            "select exists (select from partitions
+                             where topic = $1 and partition = $2 and claim_id = $3 and fencing_token = $4)",
+        )
+        .bind(&*claimed.source().topic)
+        .bind(claimed.source().partition)
+        .bind(claimed.claim_id().0)
+        .bind(claimed.token().0)
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    async fn dead_letters(&self, ids: &[i64]) -> Result<HashMap<i64, Dead>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
         let rows: Vec<DeadRow> = sqlx::query_as(
-            "select dead_letter_id, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
+            "select dead_letter_id, topic, partition, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
                     case state when 'discarded' then 'an operator has discarded it' else detail end as detail, attempts,
                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
                     -- of a reused id nothing is said
@@ -162,6 +188,7 @@ impl Store {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.dead_letter_id, row)).collect())
+        let source = |row: &DeadRow| TopicPartition::new(row.topic.as_str(), row.partition);
+        Ok(rows.into_iter().map(|row| (row.dead_letter_id, Dead { source: source(&row), row })).collect())
     }
 }

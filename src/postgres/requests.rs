@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 
 use sqlx::FromRow;
+use uuid::Uuid;
 
 use super::{Refusal, Result, Store};
 use crate::dead_letter::{LetterState, stored_headers};
 use crate::record::{Record, TopicPartition};
-use crate::steps::decide::{Action, Requested};
+use crate::steps::decide::{Action, RequestedLetter};
 use crate::steps::fence::Claimed;
 
 #[derive(FromRow)]
 struct LetterRow {
     request_id: i64,
-    discards: bool,
+    action: String,
     accept_expired: bool,
     edited_value: Option<Vec<u8>>,
     dead_letter_id: i64,
+    partition: i32,
     state: String,
     code: String,
     attempts: i32,
@@ -26,11 +28,12 @@ struct LetterRow {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: String,
+    command_id: Option<Uuid>,
     entity_id: Option<String>,
 }
 
 impl LetterRow {
-    fn into_requested(self, letters_of_key: &HashMap<String, i64>) -> Result<(Record, Requested)> {
+    fn into_requested(self, topic: &str, letters_of_key: &HashMap<String, i64>) -> Result<(Record, RequestedLetter)> {
         let broken = |what: String| Refusal::Broken(format!("dead_letters row {}: {what}", self.dead_letter_id));
         let headers = stored_headers(&self.headers).map_err(|error| broken(format!("its headers: {error}")))?;
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
@@ -38,14 +41,18 @@ impl LetterRow {
             Record::copied(self.log_offset, self.record_time_ms, self.key.as_deref(), self.value.as_deref(), &headers);
         let state = LetterState::parse(&self.state).ok_or_else(|| broken(format!("its state {}", self.state)))?;
         let of_key = self.entity_id.as_ref().and_then(|key| letters_of_key.get(key)).copied().unwrap_or(0);
-        let requested = Requested {
+        let action = Action::parse(&self.action)
+            .ok_or_else(|| Refusal::Broken(format!("requests row {}: its action {}", self.request_id, self.action)))?;
+        let requested = RequestedLetter {
             request_id: self.request_id,
-            action: if self.discards { Action::Discard } else { Action::Redrive },
+            action,
             accept_expired: self.accept_expired,
             dead_letter_id: self.dead_letter_id,
+            source: TopicPartition::new(topic, self.partition),
             state,
             code: self.code,
             attempts: self.attempts,
+            command_id: self.command_id,
             entity_id: self.entity_id,
             letters_of_key: u64::try_from(of_key).unwrap_or(0),
             edited_value: self.edited_value,
@@ -54,58 +61,126 @@ impl LetterRow {
     }
 }
 
-/// Ends the requests of which no letter is left, and returns the letters of the others.
+/// Requests that are looked at in one go, whether they are done.
+const ENDED_MAX: i64 = 5_000;
+
+/// Ends the requests of which no letter is left.
+const END: &str = "
+    update requests r set state = 'done', ended_at = now()
+     where r.request_id in (select request_id from requests
+                             where topic = $1 and partition = $2 and state = 'open'
+                             order by entity_id is not null, request_id limit $5)
+       and exists (select from partitions p where p.topic = $1 and p.partition = $2
+                      and p.claim_id = $3 and p.fencing_token = $4)
+       and not exists (select from dead_letters d
+                        where d.dead_letter_id = r.dead_letter_id and r.entity_id is null
+                          and d.state in ('dead', 'parked', 'waiting'))
+       and not exists (select from dead_letters d
+                        where d.topic = $1 and d.home = $2 and d.entity_id = r.entity_id
+                          and d.state in ('parked', 'waiting'))";
+
+/// Letters by number, those first of which something was requested one by one: of a letter that is
+/// requested twice the narrower request counts, then the newer. What is read of them is chosen before
+/// their payloads are.
 const REQUESTED: &str = "
-    with done as (
-        update requests r set state = 'done', ended_at = now()
+    with asked as (
+        select * from requests r
          where r.topic = $1 and r.partition = $2 and r.state = 'open'
-           and not exists (select from dead_letters d
-                            where d.dead_letter_id = r.dead_letter_id and r.entity_id is null
-                              and d.state in ('dead', 'parked', 'waiting'))
-           and not exists (select from dead_letters d
-                            where d.topic = $1 and d.partition = $2 and d.entity_id = r.entity_id
-                              and d.state in ('parked', 'waiting'))
-    )
-    select * from (
-        select distinct on (d.dead_letter_id)
-               r.request_id, r.action = 'discard' as discards, r.accept_expired,
-               -- a correction stays one, also when it is run again
-               coalesce(case when r.dead_letter_id = d.dead_letter_id then r.edited_value end,
-                        d.edited_value) as edited_value,
-               d.dead_letter_id, d.state, d.code, d.attempts, d.\"offset\",
-               (extract(epoch from d.record_time) * 1000)::bigint as record_time_ms,
-               d.key, d.value, d.headers::text as headers, d.entity_id
-          from (select * from requests r
-                 where r.topic = $1 and r.partition = $2 and r.state = 'open'
-                 order by r.request_id limit $3) r
-         cross join lateral (
-               (select d.* from dead_letters d
-                 where r.entity_id is null and d.dead_letter_id = r.dead_letter_id
+         order by r.entity_id is not null, r.request_id limit $3
+    ), meant as (
+        select distinct on (d.dead_letter_id) d.dead_letter_id, d.bytes, asked.request_id
+          from asked cross join lateral (
+               (select d.dead_letter_id, coalesce(octet_length(d.value), 0)::bigint as bytes from dead_letters d
+                 where asked.entity_id is null and d.dead_letter_id = asked.dead_letter_id
                    and d.state in ('dead', 'parked', 'waiting'))
                union all
-               (select d.* from dead_letters d
-                 where d.topic = $1 and d.partition = $2 and d.entity_id = r.entity_id
+               (select d.dead_letter_id, coalesce(octet_length(d.value), 0)::bigint from dead_letters d
+                 where d.topic = $1 and d.home = $2 and d.entity_id = asked.entity_id
                    and d.state in ('parked', 'waiting')
                  order by d.dead_letter_id limit $3)) d
-         order by d.dead_letter_id, r.request_id) letters
-     order by dead_letter_id limit $3";
+         order by d.dead_letter_id, asked.entity_id is not null, asked.request_id desc
+    ), next as (
+        select dead_letter_id, request_id, sum(bytes) over (order by dead_letter_id) - bytes as bytes_before
+          from (select * from meant order by dead_letter_id limit $3) meant
+    )
+    select r.request_id, r.action, r.accept_expired,
+           -- a correction stays one, also when it is run again
+           coalesce(case when r.dead_letter_id = d.dead_letter_id then r.edited_value end,
+                    d.edited_value) as edited_value,
+           d.dead_letter_id, d.partition, d.state, d.code, d.attempts, d.\"offset\",
+           (extract(epoch from d.record_time) * 1000)::bigint as record_time_ms,
+           d.key, d.value, d.headers::text as headers, d.command_id, d.entity_id
+      from next join dead_letters d using (dead_letter_id) join requests r using (request_id)
+     where next.bytes_before < $4
+     order by d.dead_letter_id";
+
+/// How many letters are read at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct LetterSpan {
+    /// At most so many.
+    pub letters_max: i64,
+    /// The last of them begins within so many bytes of values.
+    pub bytes_max: i64,
+}
 
 impl Store {
-    /// The next letters of which something is requested, oldest first, with their records.
+    /// Ends the requests of which no letter is left. A stale owner ends none.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn requested(&self, source: &TopicPartition, letters_max: i64) -> Result<Vec<(Record, Requested)>> {
+    pub async fn end_requests(&self, claimed: &Claimed) -> Result<()> {
+        sqlx::query(END)
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .bind(ENDED_MAX)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes that the owner is about to run letters, of which this is the first, or that none is
+    /// requested any more. Returns how often that was begun; `None`: the claim is stale, or nothing
+    /// was begun.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn begin_letters(&self, claimed: &Claimed, first: Option<i64>) -> Result<Option<i32>> {
+        let (beginnings,) = sqlx::query_as("select begin_letters_v1($1, $2, $3, $4, $5)")
+            .bind(&*claimed.source().topic)
+            .bind(claimed.source().partition)
+            .bind(claimed.claim_id().0)
+            .bind(claimed.token().0)
+            .bind(first)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(beginnings)
+    }
+
+    /// The next letters of which something is requested, with their records.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn requested_letters(
+        &self,
+        source: &TopicPartition,
+        span: LetterSpan,
+    ) -> Result<Vec<(Record, RequestedLetter)>> {
         let letters: Vec<LetterRow> = sqlx::query_as(REQUESTED)
             .bind(&*source.topic)
             .bind(source.partition)
-            .bind(letters_max)
+            .bind(span.letters_max)
+            .bind(span.bytes_max)
             .fetch_all(&self.pool)
             .await?;
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
         let keys: Vec<&str> = letters.iter().filter_map(|letter| letter.entity_id.as_deref()).collect();
         let of_key: Vec<(String, i64)> = sqlx::query_as(
             "select entity_id, count(*) from dead_letters
-              where topic = $1 and partition = $2 and entity_id = any ($3) and state in ('parked', 'waiting')
+              where topic = $1 and home = $2 and entity_id = any ($3) and state in ('parked', 'waiting')
               group by entity_id",
         )
         .bind(&*source.topic)
@@ -114,7 +189,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let of_key = of_key.into_iter().collect();
-        letters.into_iter().map(|letter| letter.into_requested(&of_key)).collect()
+        letters.into_iter().map(|letter| letter.into_requested(&source.topic, &of_key)).collect()
     }
 
     /// Ends requests that can't be done, with the reason for each. A stale owner ends none.

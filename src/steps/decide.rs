@@ -16,7 +16,7 @@ use self::encode::storable;
 #[cfg(feature = "cli")]
 pub(crate) use self::handle::called;
 use self::handle::{Handled, handle};
-pub use self::redrive::{Action, LetterChange, LetterChanges, Requested, redrive};
+pub use self::redrive::{Action, LetterChange, LetterChanges, RequestedLetter, redrive};
 use super::Rules;
 use super::deduplicate::{Deduplicator, Verdict};
 use super::receive::Fault;
@@ -29,7 +29,7 @@ use crate::handlers::State;
 use crate::handlers::sql::Write;
 use crate::outcome::{Delivery, ENCODING, Ending, FinalOutcome};
 use crate::parked_keys::ParkedKeys;
-use crate::record::Record;
+use crate::record::{Record, TopicPartition};
 
 /// A received record: a command on its own partition, or a dead letter.
 pub type Routed = Result<Command, Box<DeadLetter>>;
@@ -165,10 +165,11 @@ impl Decision {
         !self.called.is_empty() || !self.writes.is_empty()
     }
 
-    /// The offset of the n-th command, or write, that runs in the database.
-    pub fn offset_in_database(&self, n: usize) -> Option<i64> {
-        let called = self.called.get(n).map(|called| called.delivery.offset);
-        called.or_else(|| self.writes.get(n).map(|write| write.offset))
+    /// The delivery, by offset and command id, of the n-th command, or write, that runs in the
+    /// database.
+    pub fn delivery_in_database(&self, n: usize) -> Option<(i64, Uuid)> {
+        let called = self.called.get(n).map(|called| (called.delivery.offset, called.delivery.command_id));
+        called.or_else(|| self.writes.get(n).map(|write| (write.offset, write.command_id)))
     }
 
     /// The ids of its final outcomes.
@@ -193,8 +194,21 @@ pub struct Caution {
     /// Encode the state after each command, to find the one whose state cannot
     /// be stored. Ordinarily it is encoded once per entity and batch.
     pub encode_each: bool,
-    /// What the database has told of commands, by offset.
-    pub judged: HashMap<i64, Judgement>,
+    /// What the database has told of deliveries: by offset and command id, as letters of several
+    /// partitions may stand in one batch.
+    pub judged: HashMap<(i64, Uuid), Judgement>,
+}
+
+/// What a batch is decided on.
+pub struct Basis<'b> {
+    /// The partition's rules.
+    pub rules: &'b Rules,
+    /// What is known of the ids.
+    pub deduplicator: &'b mut Deduplicator,
+    /// The entities that the commands address.
+    pub entities: &'b mut Entities,
+    /// How carefully.
+    pub caution: &'b Caution,
 }
 
 /// Why a batch is not decided.
@@ -210,14 +224,7 @@ pub enum Undecided {
 ///
 /// # Errors
 /// [`Undecided`]: nothing is decided; the entities are spent.
-pub fn decide(
-    batch: &[Routed],
-    rules: &Rules,
-    deduplicator: &mut Deduplicator,
-    entities: &mut Entities,
-    parked: ParkedKeys,
-    caution: &Caution,
-) -> Result<Decision, Undecided> {
+pub fn decide(batch: &[Routed], basis: &mut Basis<'_>, parked: ParkedKeys) -> Result<Decision, Undecided> {
     let last = record_of(batch.last().expect("a batch is not empty"));
     let settles = Settles::Log {
         first_offset: record_of(&batch[0]).offset,
@@ -226,13 +233,11 @@ pub fn decide(
     let mut decision = Decision::new(settles, batch, parked);
     for (n, routed) in batch.iter().enumerate() {
         match routed {
-            Ok(command) => decision
-                .judge(command, rules, deduplicator, entities, caution)
-                .map_err(|halt| Undecided::Halts(n, halt))?,
+            Ok(command) => decision.judge(command, basis).map_err(|halt| Undecided::Halts(n, halt))?,
             Err(letter) => decision.die((**letter).clone()),
         }
     }
-    decision.entities = changes(entities)?;
+    decision.entities = changes(basis.entities)?;
     Ok(decision)
 }
 
@@ -245,22 +250,15 @@ pub fn record_of(routed: &Routed) -> &Record {
 }
 
 impl Decision {
-    fn judge(
-        &mut self,
-        command: &Command,
-        rules: &Rules,
-        deduplicator: &mut Deduplicator,
-        entities: &mut Entities,
-        caution: &Caution,
-    ) -> Result<(), Halt> {
-        match deduplicator.judge(command) {
+    fn judge(&mut self, command: &Command, basis: &mut Basis<'_>) -> Result<(), Halt> {
+        match basis.deduplicator.judge(command) {
             Verdict::Duplicate(outcome) => self.owed.push(Owed::Repeat(outcome)),
             Verdict::DuplicateOfCalled(n) => self.owed.push(Owed::CalledRepeat(n)),
             Verdict::Dead(fault) => self.die(command.dead(fault)),
-            Verdict::Fresh if self.parked.contains(command.entity_id()) => return self.wait(command, rules),
-            Verdict::Fresh => match handle(command, rules, entities, caution) {
-                Ok(handled) => self.handled(handled, deduplicator),
-                Err(fault) => return self.fail(command, fault, rules),
+            Verdict::Fresh if self.parked.contains(command.entity_id()) => return self.wait(command, basis.rules),
+            Verdict::Fresh => match handle(command, basis) {
+                Ok(handled) => self.handled(handled, basis.deduplicator),
+                Err(fault) => return self.fail(command, fault, basis.rules),
             },
         }
         Ok(())
@@ -293,6 +291,7 @@ impl Decision {
         match rules.parking.on_failure {
             OnFailure::Skip => self.die(letter),
             OnFailure::ParkKey => {
+                self.has_room(rules)?;
                 self.parked.park(command.entity_id());
                 self.die(DeadLetter { state: LetterState::Parked, ..letter });
             }
@@ -308,28 +307,40 @@ impl Decision {
     /// The command waits behind a parked one of its key.
     fn wait(&mut self, command: &Command, rules: &Rules) -> Result<(), Halt> {
         let key = command.entity_id();
-        let limit = |what: &str, count: u64| {
-            let detail = format!(
-                "{count} commands wait {what}, no more may: redrive or discard them, see solewriter dead-letters list"
-            );
-            Err(Halt::new(HaltCode::ParkedLimit, detail))
-        };
         if self.parked.waiting(key) >= rules.parking.waiting_per_key_max {
-            return limit(&format!("behind the parked key {key:?}"), self.parked.waiting(key));
+            let held = format!("{} commands wait behind the parked key {key:?}", self.parked.waiting(key));
+            return Err(parked_limit(&held, "worker.waiting_per_key_max", rules));
         }
-        if self.parked.waiting_in_all() >= rules.parking.waiting_max {
-            return limit("behind parked keys of the partition", self.parked.waiting_in_all());
-        }
+        self.has_room(rules)?;
         self.parked.add(key, 1);
         let letter = command.dead((DeadCode::ParkedKey, "its key waits behind a dead letter".to_owned()));
         self.die(DeadLetter { state: LetterState::Waiting, ..letter });
         Ok(())
     }
 
+    /// Whether one more command may be parked, or wait.
+    fn has_room(&self, rules: &Rules) -> Result<(), Halt> {
+        let (keys, waiting) = (self.parked.len() as u64, self.parked.waiting_in_all());
+        if keys + waiting < rules.parking.waiting_max {
+            return Ok(());
+        }
+        let held = format!("{keys} keys are parked and {waiting} commands wait behind them");
+        Err(parked_limit(&held, "worker.waiting_max", rules))
+    }
+
     fn die(&mut self, letter: DeadLetter) {
         self.owed.push(Owed::Dead(self.dead.len()));
         self.dead.push(letter);
     }
+}
+
+fn parked_limit(held: &str, setting: &str, rules: &Rules) -> Halt {
+    let TopicPartition { topic, partition } = &rules.source;
+    let detail = format!(
+        "{held}, and no more may ({setting}): nothing is lost, the log waits. First have them run again or given up,          which happens at the resume: solewriter dead-letters redrive --topic {topic} --partition {partition} \
+         --reason … --execute (or discard)"
+    );
+    Halt::new(HaltCode::ParkedLimit, detail)
 }
 
 fn changes(entities: &Entities) -> Result<Vec<EntityChange>, Undecided> {

@@ -55,7 +55,7 @@ pub struct Parking {
     pub on_failure: OnFailure,
     /// Commands that wait behind one key at most.
     pub waiting_per_key_max: u64,
-    /// Commands that wait behind all keys of the partition at most.
+    /// Parked keys of the partition, and commands that wait behind them, at most.
     pub waiting_max: u64,
 }
 

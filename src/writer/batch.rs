@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::dead_letter::DeadCode;
 use crate::record::Record;
 use crate::steps::Rules;
-use crate::steps::decide::{Caution, Decision, Requested, Routed, record_of};
+use crate::steps::decide::{Caution, Decision, RequestedLetter, Routed, record_of};
 use crate::steps::receive::receive;
 use crate::steps::route::route;
 
@@ -19,49 +19,44 @@ pub(super) struct Batch {
     pub items: Vec<Routed>,
     /// What is requested of each, if they are dead letters: they stay requested
     /// until that is durable, so the end of such a batch may be dropped.
-    pub requested: Vec<Requested>,
+    pub letters: Vec<RequestedLetter>,
 }
 
 impl Batch {
     /// Steps 1 and 2.
     pub fn receive(records: &mut Vec<Record>, rules: &Rules) -> Self {
         let routed = |record| receive(record, rules).and_then(|command| route(command, rules));
-        Self { items: records.drain(..).map(routed).collect(), requested: Vec::new() }
+        Self { items: records.drain(..).map(routed).collect(), letters: Vec::new() }
     }
 
-    /// The same for dead letters. An edited one keeps the fingerprint of the
-    /// command that it corrects.
-    pub fn requested(letters: Vec<(Record, Requested)>, rules: &Rules) -> Self {
+    /// The same for dead letters of which something is requested.
+    pub fn of_letters(letters: Vec<(Record, RequestedLetter)>, rules: &Rules) -> Self {
         let routed = |record| receive(record, rules).and_then(|command| route(command, rules));
-        let item = |(record, requested): (Record, Requested)| {
-            let edited = requested.edited_value.as_deref().map(|value| record.with_value(value));
-            let item = match (routed(record), edited) {
-                (item, None) => item,
-                (Ok(original), Some(edited)) => {
-                    routed(edited).map(|command| Command { fingerprint: original.fingerprint, ..command })
-                }
-                (Err(_), Some(edited)) => routed(edited),
+        let item = |(record, letter): (Record, RequestedLetter)| {
+            let item = match letter.edited_value.as_deref().map(|value| record.with_value(value)) {
+                Some(edited) => routed(edited).and_then(|edited| corrected(edited, routed(record), letter.command_id)),
+                None => routed(record),
             };
-            (item, requested)
+            (item, letter)
         };
-        let (items, requested) = letters.into_iter().map(item).unzip();
-        Self { items, requested }
+        let (items, letters) = letters.into_iter().map(item).unzip();
+        Self { items, letters }
     }
 
     /// Whether it changes dead letters, instead of settling records of the log.
-    pub fn is_requested(&self) -> bool {
-        !self.requested.is_empty()
+    pub fn is_of_letters(&self) -> bool {
+        !self.letters.is_empty()
     }
 
     /// All from the n-th item on.
     pub fn split_off(&mut self, n: usize) -> Self {
-        let requested = self.requested.split_off(n.min(self.requested.len()));
-        Self { items: self.items.split_off(n), requested }
+        let letters = self.letters.split_off(n.min(self.letters.len()));
+        Self { items: self.items.split_off(n), letters }
     }
 
     /// The bytes that its records hold of the budget.
     pub fn size_bytes(&self) -> usize {
-        if self.is_requested() {
+        if self.is_of_letters() {
             return 0;
         }
         self.items.iter().map(|item| record_of(item).size_bytes()).sum()
@@ -69,7 +64,7 @@ impl Batch {
 
     /// The time of its first record, milliseconds since 1970.
     pub fn first_time_ms(&self) -> Option<i64> {
-        self.items.first().filter(|_| !self.is_requested()).map(|item| record_of(item).timestamp_ms)
+        self.items.first().filter(|_| !self.is_of_letters()).map(|item| record_of(item).timestamp_ms)
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &Uuid> {
@@ -97,6 +92,22 @@ impl Batch {
     }
 }
 
+/// A command with its payload corrected: it stays the same command, with the fingerprint of the
+/// original, so it can still have one effect only.
+fn corrected(edited: Command, original: Routed, id: Option<Uuid>) -> Routed {
+    let other = |what: &str| {
+        let detail = format!("the corrected value has another {what} than the letter: correct the data only");
+        Err(Box::new(edited.dead((DeadCode::MalformedEnvelope, detail))))
+    };
+    match original {
+        Ok(original) if original.id != edited.id => other("id"),
+        Ok(original) if original.command_type.name != edited.command_type.name => other("type"),
+        Ok(original) => Ok(Command { fingerprint: original.fingerprint, ..edited }),
+        Err(_) if id.is_some_and(|id| id != edited.id) => other("id"),
+        Err(_) => Ok(edited),
+    }
+}
+
 /// How many of these may be settled together: a command that runs at isolation level serializable
 /// only with its like.
 fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
@@ -116,19 +127,19 @@ fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
 pub(super) struct Again {
     items: VecDeque<Routed>,
     /// A batch of dead letters.
-    requested: Option<Batch>,
+    letters: Option<Batch>,
     /// Look every id up: the commit has found one that was settled before.
     pub look_up_all: bool,
     pub caution: Caution,
-    /// The command that times out alone: its offset, and since when.
-    pub timed_out: Option<(i64, Instant)>,
+    /// The command that times out alone, by offset and id, and since when.
+    pub timed_out: Option<((i64, Uuid), Instant)>,
 }
 
 impl Again {
     /// Puts a batch in front of what waits.
     pub fn push_front(&mut self, batch: Batch) {
-        if batch.is_requested() {
-            self.requested = Some(batch);
+        if batch.is_of_letters() {
+            self.letters = Some(batch);
             return;
         }
         for item in batch.items.into_iter().rev() {
@@ -138,8 +149,8 @@ impl Again {
 
     /// Puts a batch behind what waits.
     pub fn push_back(&mut self, batch: Batch) {
-        if batch.is_requested() {
-            self.requested = Some(batch);
+        if batch.is_of_letters() {
+            self.letters = Some(batch);
             return;
         }
         self.items.extend(batch.items);
@@ -151,22 +162,22 @@ impl Again {
         let (settled, open): (Vec<Routed>, Vec<Routed>) =
             items.into_iter().partition(|item| record_of(item).offset < next_offset);
         self.items = open.into();
-        Batch { items: settled, requested: Vec::new() }.size_bytes()
+        Batch { items: settled, letters: Vec::new() }.size_bytes()
     }
 
     /// Whether nothing is to be decided again.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.requested.is_none()
+        self.items.is_empty() && self.letters.is_none()
     }
 
     /// The next batch to decide again, if there is one.
     pub fn take(&mut self, commands_max: usize) -> Option<Batch> {
-        if let Some(mut batch) = self.requested.take() {
+        if let Some(mut batch) = self.letters.take() {
             batch.split_off(alike(batch.items.iter()).min(commands_max));
             return Some(batch);
         }
         let count = alike(self.items.iter()).min(commands_max);
-        (count > 0).then(|| Batch { items: self.items.drain(..count).collect(), requested: Vec::new() })
+        (count > 0).then(|| Batch { items: self.items.drain(..count).collect(), letters: Vec::new() })
     }
 
     /// A batch of these is durable: once all are, caution ends.

@@ -5,9 +5,9 @@
 //! thrown away and decided again.
 
 mod conclude;
+mod letters;
 mod progress;
 mod reads;
-mod requested;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use crate::postgres::{Progress, Refusal};
 use crate::record::Record;
 use crate::steps::Rules;
 use crate::steps::commit::{Running, Settlement};
-use crate::steps::decide::{Decision, Settles, Undecided, decide, part_bytes_max, redrive};
+use crate::steps::decide::{Basis, Decision, Settles, Undecided, decide, part_bytes_max, redrive};
 use crate::telemetry::{PartitionState, metrics};
 
 /// How often the watermark is recorded while no batch carries it.
@@ -90,6 +90,8 @@ pub struct Writer<'p> {
     /// The keys that are parked once what is durable counts.
     parked: ParkedKeys,
     flood: Flood,
+    /// It is the turn of requested letters, not of the log.
+    letters_next: bool,
     /// So many of the next batches name the commands that raise.
     careful_batches: u32,
     publisher: Publisher,
@@ -143,7 +145,9 @@ impl<'p> Writer<'p> {
         let commands_max = worker.limits.batch_commands_max.get();
         let published = claim.row.published;
         partition.gauges.parked(&claim.row.parked);
-        let publisher = Publisher::start(partition, published);
+        // first what was requested while nobody owned it: it may make room
+        partition.letters_requested(true);
+        let publisher = Publisher::start(partition, claim.row.claimed.clone(), published);
         publisher.publish_through(claim.row.cursor);
         Self {
             rules: partition.rules(claim.row.partition_count),
@@ -159,6 +163,7 @@ impl<'p> Writer<'p> {
             batch_size: BatchSize::new(if claim.careful { 1 } else { commands_max }, commands_max),
             parked: claim.row.parked.clone(),
             flood: Flood::new(worker.limits.flood),
+            letters_next: true,
             careful_batches: 0,
             publisher,
             looks: Looks::default(),
@@ -229,12 +234,14 @@ impl<'p> Writer<'p> {
         {
             return Ok(Some(batch));
         }
-        let is_requested = self.partition.is_requested();
-        if is_requested && in_flight.is_none() {
-            return self.requested().await;
+        // in turns with what comes from the log, if anything does
+        let letters_next = self.partition.are_letters_requested() && (self.letters_next || self.records.is_empty());
+        if letters_next && in_flight.is_none() {
+            self.letters_next = false;
+            return self.requested_letters().await;
         }
         let worker = &self.partition.worker;
-        let may_receive = self.again.is_empty() && !is_requested;
+        let may_receive = self.again.is_empty() && !letters_next;
         tokio::select! {
             biased;
             () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
@@ -263,6 +270,7 @@ impl<'p> Writer<'p> {
         let stale: usize =
             self.received.extract_if(.., |record| record.offset < expected).map(|record| record.size_bytes()).sum();
         self.lane.give_back(stale);
+        self.letters_next = true;
         let Some(last) = self.received.last() else { return Ok(None) };
         self.expected_offset = last.offset + 1;
         let batch = Batch::receive(&mut self.received, &self.rules);
@@ -301,11 +309,16 @@ impl<'p> Writer<'p> {
         loop {
             let (mut deduplicator, mut entities) = self.prefetch(&batch, before).await?;
             let parked = before.map_or(&self.parked, |before| &before.parked).clone();
-            let (rules, caution) = (&self.rules, &self.again.caution);
-            let decided = if batch.is_requested() {
-                redrive(&batch.items, &batch.requested, rules, &mut deduplicator, &mut entities, parked, caution)
+            let mut basis = Basis {
+                rules: &self.rules,
+                deduplicator: &mut deduplicator,
+                entities: &mut entities,
+                caution: &self.again.caution,
+            };
+            let decided = if batch.is_of_letters() {
+                redrive(&batch.items, &batch.letters, &mut basis, parked)
             } else {
-                decide(&batch.items, rules, &mut deduplicator, &mut entities, parked, caution)
+                decide(&batch.items, &mut basis, parked)
             };
             match decided {
                 Ok(decision) if self.hides_a_settled_id(&decision).await? => {

@@ -20,6 +20,7 @@ use crate::assignment::Partition;
 use crate::cursor::{Cursor, Published};
 use crate::outcome::{Channel, Publication};
 use crate::steps::commit::Durable;
+use crate::steps::fence::Claimed;
 
 /// How many settled batches of a partition may wait to be published.
 const BATCHES_BEHIND_MAX: i64 = 16;
@@ -61,10 +62,10 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts publishing for a claimed partition.
-    pub fn start(partition: &Partition, published: Published) -> Self {
+    pub fn start(partition: &Partition, claimed: Claimed, published: Published) -> Self {
         let (orders, receiver) = mpsc::unbounded_channel();
         let (sender, published_receiver) = watch::channel(published);
-        let task = Task::new(partition, receiver, sender);
+        let task = Task::new(partition, claimed, receiver, sender);
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
         let unpublished = partition.worker.unpublished.clone();
         Self { orders, published: published_receiver, unpublished, _task: task }

@@ -7,17 +7,22 @@ use crate::dead_letter::{DeadLetter, LetterState};
 use crate::outcome::{Ending, FinalOutcome};
 use crate::steps::Rules;
 use crate::steps::commit::{Due, Durable};
+use crate::steps::decide::Settles;
 use crate::telemetry::metrics::{self, Settled, UNKNOWN_COMMAND_TYPE};
 
 /// A batch is durable.
 pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     let topic = &rules.source.topic;
+    // of letters that run again the age tells when an operator came
+    let from_log = matches!(durable.decision().settles, Settles::Log { .. });
     let mut counts: HashMap<(&str, Settled), u64> = HashMap::new();
     for due in durable.due() {
         let key = match due {
             Due::Outcome(outcome) => {
-                let age_ms = u64::try_from(now_ms - outcome.delivery.record_time_ms).unwrap_or(0);
-                metrics::command_age(Duration::from_millis(age_ms));
+                if from_log {
+                    let age_ms = u64::try_from(now_ms - outcome.delivery.record_time_ms).unwrap_or(0);
+                    metrics::command_age(Duration::from_millis(age_ms));
+                }
                 (&*outcome.delivery.command_type, ending(outcome))
             }
             Due::Repeat(outcome) => (&*outcome.delivery.command_type, Settled::Duplicate),
@@ -30,7 +35,7 @@ pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     }
     let failed = |letter: &&DeadLetter| letter.state != LetterState::Waiting;
     for letter in durable.decision().dead.iter().filter(failed) {
-        let at = format_args!("{}:{}", rules.source, letter.record.offset);
+        let at = format_args!("{}:{}", letter.source.as_ref().unwrap_or(&rules.source), letter.record.offset);
         let command_id = letter.command_id.map(tracing::field::display);
         let command_type = letter.command_type.as_deref();
         tracing::warn!(%at, code = %letter.code, command_id, command_type, detail = %letter.detail, "dead letter");

@@ -17,6 +17,7 @@ mod outcomes_are_published;
 mod parked_keys;
 mod publishing;
 mod publishing_and_asking;
+mod redriving;
 mod secured;
 mod sql_constraints;
 mod sql_examples;

@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use super::filter::Filter;
 use super::plan::Plan;
+use super::reproduce;
 use crate::cli::exit::Exit;
 use crate::cli::inspect::SCAN_TIMEOUT;
 use crate::cli::output::{self, Output};
 use crate::cli::{backend, operator};
 use crate::config::Config;
 use crate::dead_letter::LetterState;
-use crate::postgres::{OperatorAction, RequestsEnded, Store};
+use crate::postgres::{OperatorAction, RequestsEnded, Store, StoredLetter};
 use crate::record::TopicPartition;
 use crate::steps::decide::Action;
 
@@ -105,24 +106,39 @@ struct Refused {
     why: String,
 }
 
-pub(super) async fn run(
-    action: Action,
-    common: &Common,
-    (accept_expired, edit): (bool, Option<Vec<u8>>),
-    output: Output,
-    config: &Config,
-) -> anyhow::Result<Exit> {
-    if common.filter.is_empty() && !common.all {
+/// What is wanted of letters.
+pub(super) struct Wanted {
+    pub(super) action: Action,
+    pub(super) accept_expired: bool,
+    /// The value of one letter, corrected.
+    pub(super) edit: Option<Vec<u8>>,
+}
+
+/// The letters of a filter that have not ended.
+///
+/// # Errors
+/// If the filter means every letter and nobody has said `--all`.
+pub(super) async fn open_letters(store: &Store, filter: &Filter, all: bool) -> anyhow::Result<Vec<StoredLetter>> {
+    if filter.is_empty() && !all {
         bail!("say which letters are meant, with a filter such as --key or --code, or --all");
     }
+    let filter = filter.of(&[LetterState::Dead, LetterState::Parked, LetterState::Waiting]);
+    Ok(store.letters(&filter, LETTERS_MAX, SCAN_TIMEOUT).await?)
+}
+
+pub(super) async fn run(wanted: Wanted, common: &Common, output: Output, config: &Config) -> anyhow::Result<Exit> {
+    let Wanted { action, accept_expired, edit } = wanted;
     let store = backend::fitting_store(config).await?;
-    let filter = common.filter.of(&[LetterState::Dead, LetterState::Parked, LetterState::Waiting]);
-    let letters = store.letters(&filter, LETTERS_MAX, SCAN_TIMEOUT).await?;
+    let letters = open_letters(&store, &common.filter, common.all).await?;
+    let are_all = letters.len() < LETTERS_MAX as usize;
     if edit.is_some() && letters.len() != 1 {
         bail!("--edit corrects one letter, and {} are meant: name it with --letter", letters.len());
     }
     let edited = letters.first().map(|letter| letter.dead_letter_id).zip(edit);
     let mut plan = Plan::of(&store, action, letters, common.attempts_max).await?;
+    if !are_all {
+        plan.cut_at = Some(LETTERS_MAX);
+    }
     if let (Some((id, value)), Some(request)) = (edited, plan.requests.values_mut().flatten().next()) {
         request.dead_letter_id = Some(id);
         request.edited_value = Some(value);
@@ -137,6 +153,10 @@ pub(super) async fn run(
     let Some(reason) = &common.reason else { bail!("say why, with --reason: it is kept in the audit") };
     if output == Output::Table {
         output::print(&plan.text(action))?;
+    }
+    if !plan.misrouted.is_empty() {
+        let placed = reproduce::all(&store, config, &plan.misrouted, common.timeout).await?;
+        plan.note_reproduced(placed);
     }
     let ids = request(&store, action, &plan, common, reason, accept_expired).await?;
     let ended = wait(&store, &ids, common.timeout).await?;
@@ -172,6 +192,11 @@ async fn request(
             }
             ids.extend(store.request(&by, action, accept_expired, requests).await?);
         }
+    }
+    for ((topic, partition), requests) in &plan.reproduced {
+        let source = TopicPartition::new(topic.as_str(), *partition);
+        let by = OperatorAction { source: &source, actor: &actor, reason };
+        ids.extend(store.request(&by, Action::Reproduced, false, requests).await?);
     }
     Ok(ids)
 }
@@ -213,8 +238,8 @@ impl Acted {
         }
         if self.open > 0 {
             text += &format!(
-                "{} are not done yet, and stay requested: a worker has to own the partition, and the partition may not \
-                 be halted; type: solewriter status\n",
+                "{} are not done yet, and stay requested (solewriter dead-letters withdraw takes them back): a worker \
+                 has to own the partition, and the partition may not be halted; type: solewriter status\n",
                 self.open
             );
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::inspect::SCAN_TIMEOUT;
 use crate::dead_letter::{DeadCode, LetterState};
-use crate::postgres::{LetterRequest, Store, StoredLetter};
+use crate::postgres::{Error, LetterRequest, Refusal, Store, StoredLetter};
 use crate::record::TopicPartition;
 use crate::steps::decide::Action;
 
@@ -25,18 +25,27 @@ pub(super) struct Plan {
     pub(super) passed_by: Option<i64>,
     /// How many letters are left out, by reason.
     pub(super) left_out: BTreeMap<&'static str, u64>,
+    /// Misrouted letters, which are produced again to the partitions of their keys.
+    pub(super) produced_again: u64,
+    /// There are more letters than so many, which are left for another call.
+    pub(super) cut_at: Option<i64>,
     #[serde(skip)]
-    pub(super) requests: BTreeMap<(String, i32), Vec<LetterRequest>>,
+    pub(super) requests: Requests,
+    #[serde(skip)]
+    pub(super) misrouted: Vec<StoredLetter>,
+    #[serde(skip)]
+    pub(super) reproduced: Requests,
 }
 
+/// By the topic and partition whose owner does it.
+type Requests = BTreeMap<(String, i32), Vec<LetterRequest>>;
+
+const REQUESTED: &str = "requested already; solewriter dead-letters withdraw takes that back";
 const WORN: &str = "failed too often already (--attempts-max)";
 
 /// Such a letter stays what it is, however often it runs.
 fn hopeless(letter: &StoredLetter, attempts_max: i32) -> Option<&'static str> {
     let is = |code: DeadCode| letter.code == code.as_str();
-    if is(DeadCode::Misrouted) {
-        return Some("misrouted: produce them again, to the partition of their key");
-    }
     if [DeadCode::MissingId, DeadCode::MalformedId, DeadCode::MalformedKey].into_iter().any(is) {
         return Some("without a readable id or key: they are no commands; produce corrected ones");
     }
@@ -49,7 +58,7 @@ fn hopeless(letter: &StoredLetter, attempts_max: i32) -> Option<&'static str> {
 /// The parked key that a letter belongs to.
 fn key_of(letter: &StoredLetter) -> Option<(String, i32, String)> {
     let parked = LetterState::parse(&letter.state).is_some_and(LetterState::holds_its_key);
-    letter.entity_id.clone().filter(|_| parked).map(|key| (letter.topic.clone(), letter.partition, key))
+    letter.entity_id.clone().filter(|_| parked).map(|key| (letter.topic.clone(), letter.home, key))
 }
 
 impl Plan {
@@ -70,16 +79,22 @@ impl Plan {
         let worn: HashSet<_> = letters.iter().filter(|l| l.attempts >= attempts_max).filter_map(key_of).collect();
         for letter in letters {
             let of_key = key_of(&letter);
-            let is_requested =
-                ids.contains(&letter.dead_letter_id) || of_key.as_ref().is_some_and(|key| keys.contains(key));
+            let is_requested = ids.contains(&letter.dead_letter_id);
+            let key_is_requested = of_key.as_ref().is_some_and(|key| keys.contains(key));
             match (action, of_key) {
-                _ if is_requested => plan.leave_out("requested already"),
-                (Action::Discard, _) => plan.take(&letter),
+                _ if is_requested => plan.leave_out(REQUESTED),
+                // a redrive of its key goes on without it
+                (Action::Discard | Action::Reproduced, _) => plan.take(&letter),
+                _ if key_is_requested => plan.leave_out(REQUESTED),
                 (Action::Redrive, Some(key)) if worn.contains(&key) => plan.leave_out(WORN),
                 (Action::Redrive, Some(key)) => {
                     if taken.insert(key.clone()) {
                         plan.take_key(store, &key).await?;
                     }
+                }
+                _ if letter.code == DeadCode::Misrouted.as_str() => {
+                    plan.produced_again += 1;
+                    plan.misrouted.push(letter);
                 }
                 _ => match hopeless(&letter, attempts_max) {
                     Some(why) => plan.leave_out(why),
@@ -90,8 +105,19 @@ impl Plan {
                 },
             }
         }
-        plan.passed_by = store.passed_by(&passing, SCAN_TIMEOUT).await.ok();
+        plan.passed_by = match store.passed_by(&passing, SCAN_TIMEOUT).await {
+            Ok(count) => Some(count),
+            Err(Error::Refused(Refusal::TimedOut(_))) => None,
+            Err(error) => return Err(error.into()),
+        };
         Ok(plan)
+    }
+
+    /// Those that were produced again are requested to be noted so; the others stay dead.
+    pub(super) fn note_reproduced(&mut self, reproduced: Vec<StoredLetter>) {
+        for letter in reproduced {
+            self.reproduced.entry((letter.topic.clone(), letter.home)).or_default().push(of_letter(&letter));
+        }
     }
 
     fn leave_out(&mut self, why: &'static str) {
@@ -105,8 +131,7 @@ impl Plan {
             Some(LetterState::Waiting) => self.waiting += 1,
             _ => {}
         }
-        let request = LetterRequest { dead_letter_id: Some(letter.dead_letter_id), ..LetterRequest::default() };
-        self.requests.entry((letter.topic.clone(), letter.partition)).or_default().push(request);
+        self.requests.entry((letter.topic.clone(), letter.home)).or_default().push(of_letter(letter));
     }
 
     async fn take_key(&mut self, store: &Store, (topic, partition, key): &(String, i32, String)) -> anyhow::Result<()> {
@@ -124,7 +149,7 @@ impl Plan {
     pub(super) fn text(&self, action: Action) -> String {
         let mut lines = Vec::new();
         match action {
-            Action::Redrive => {
+            Action::Redrive | Action::Reproduced => {
                 if self.keys > 0 {
                     lines.push(format!(
                         "{} of {} run again in the order of the log ({} parked, {} waiting)",
@@ -132,6 +157,12 @@ impl Plan {
                         counted(self.keys, "parked key"),
                         self.parked,
                         self.waiting
+                    ));
+                }
+                if self.produced_again > 0 {
+                    lines.push(format!(
+                        "{} produced again to the partition of its key, behind what is there",
+                        counted(self.produced_again, "misrouted letter")
                     ));
                 }
                 let others = self.letters - self.parked - self.waiting;
@@ -152,11 +183,18 @@ impl Plan {
         }
         lines
             .extend(self.left_out.iter().map(|(why, count)| format!("left out: {}, {why}", counted(*count, "letter"))));
-        if self.letters == 0 {
+        if let Some(cut_at) = self.cut_at {
+            lines.push(format!("there are more: these are the oldest {cut_at}, call it again for the rest"));
+        }
+        if self.letters + self.produced_again == 0 {
             lines.push("nothing to do".to_owned());
         }
         lines.join("\n") + "\n"
     }
+}
+
+fn of_letter(letter: &StoredLetter) -> LetterRequest {
+    LetterRequest { dead_letter_id: Some(letter.dead_letter_id), ..LetterRequest::default() }
 }
 
 fn counted(count: u64, what: &str) -> String {

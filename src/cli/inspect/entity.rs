@@ -209,6 +209,7 @@ mod tests {
             dead_letter_id: 1,
             topic: "accounts".into(),
             partition,
+            home: partition,
             log_offset: offset,
             code: "misrouted".into(),
             detail: None,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::encode::{fits, storable};
-use super::{Called, Caution, Entities, Entity, Judgement, OwnWrite};
+use super::{Basis, Called, Caution, Entities, Entity, Judgement, OwnWrite};
 use crate::command::Command;
 use crate::dead_letter::DeadCode;
 use crate::handlers::sql::{Call, Write};
@@ -21,13 +21,18 @@ pub(super) enum Handled {
     InDatabase(Called),
 }
 
-pub(super) fn handle(
-    command: &Command,
-    rules: &Rules,
-    entities: &mut Entities,
-    caution: &Caution,
-) -> Result<Handled, Fault> {
-    let judged = caution.judged.get(&command.record.offset);
+impl Handled {
+    pub(super) fn delivery_mut(&mut self) -> &mut Delivery {
+        match self {
+            Self::Decided(outcome, _) => &mut outcome.delivery,
+            Self::InDatabase(called) => &mut called.delivery,
+        }
+    }
+}
+
+pub(super) fn handle(command: &Command, basis: &mut Basis<'_>) -> Result<Handled, Fault> {
+    let Basis { rules, entities, caution, .. } = basis;
+    let judged = caution.judged.get(&(command.record.offset, command.id));
     if let Some(Judgement::Dead(code, why)) = judged {
         return Err((*code, why.clone()));
     }

@@ -60,8 +60,14 @@ fn absent(keys: &[&str]) -> Entities {
 }
 
 fn decided(batch: &[Routed], caution: &Caution) -> Result<Decision, Undecided> {
+    decided_by(&rules(), batch, caution)
+}
+
+fn decided_by(rules: &Rules, batch: &[Routed], caution: &Caution) -> Result<Decision, Undecided> {
     let mut deduplicator = Deduplicator::new(HashMap::new(), Horizon(i64::MIN), 0);
-    decide(batch, &rules(), &mut deduplicator, &mut absent(&["a", "b"]), ParkedKeys::default(), caution)
+    let mut entities = absent(&["a", "b", "c"]);
+    let mut basis = Basis { rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
+    decide(batch, &mut basis, ParkedKeys::default())
 }
 
 #[test]
@@ -75,6 +81,7 @@ fn a_batch_is_coalesced_to_one_change_per_entity_and_rejections_check_their_vers
         [
             EntityChange { entity_id: "a".into(), base: None, change: None },
             EntityChange { entity_id: "b".into(), base: None, change: Some((2, state)) },
+            EntityChange { entity_id: "c".into(), base: None, change: None },
         ]
     );
     let Settles::Log { first_offset, last } = decision.settles else { panic!("records of the log") };
@@ -120,9 +127,8 @@ fn a_state_that_postgres_cannot_hold_is_found_by_deciding_carefully() {
 
 /// Decided with this policy, and at most two waiting commands per key.
 fn with_policy(batch: &[Routed], on_failure: OnFailure) -> Result<Decision, Undecided> {
-    let rules = Rules { parking: Parking { on_failure, waiting_per_key_max: 2, waiting_max: 3 }, ..rules() };
-    let mut deduplicator = Deduplicator::new(HashMap::new(), Horizon(i64::MIN), 0);
-    decide(batch, &rules, &mut deduplicator, &mut absent(&["a", "b", "c"]), ParkedKeys::default(), &Caution::default())
+    let rules = Rules { parking: Parking { on_failure, waiting_per_key_max: 2, waiting_max: 4 }, ..rules() };
+    decided_by(&rules, batch, &Caution::default())
 }
 
 const POISON: &str = r#"{"by":13}"#;
@@ -155,18 +161,25 @@ fn a_malformed_payload_parks_nothing_and_waiting_commands_have_a_limit() {
     assert!(with_policy(&batch[..3], OnFailure::ParkKey).is_ok());
     let limit = with_policy(&batch, OnFailure::ParkKey);
     assert!(matches!(limit, Err(Undecided::Halts(3, halt)) if halt.code == HaltCode::ParkedLimit));
+    // and parked keys count as what waits behind them does
+    let poison = ["a", "b", "c"].map(|key| item(1, key.len() as u128, key, POISON));
+    let poison: Vec<Routed> = poison.into_iter().chain([item(5, 5, "a", FINE), item(6, 6, "b", FINE)]).collect();
+    let limit = with_policy(&poison, OnFailure::ParkKey);
+    assert!(matches!(limit, Err(Undecided::Halts(4, halt)) if halt.detail.contains("3 keys are parked and 1 ")));
 }
 
 #[test]
 fn a_redriven_key_is_released_by_its_last_letter_and_stops_at_one_that_fails() {
-    let letter = |dead_letter_id, state| Requested {
+    let letter = |dead_letter_id, state| RequestedLetter {
         request_id: 7,
         action: Action::Redrive,
         accept_expired: false,
         dead_letter_id,
+        source: TopicPartition::new("t", 0),
         state,
         code: "data-error".to_owned(),
         attempts: 1,
+        command_id: None,
         entity_id: Some("a".to_owned()),
         letters_of_key: 3,
         edited_value: None,
@@ -174,10 +187,12 @@ fn a_redriven_key_is_released_by_its_last_letter_and_stops_at_one_that_fails() {
     let requested = [letter(1, LetterState::Parked), letter(2, LetterState::Waiting), letter(3, LetterState::Waiting)];
     let parked: ParkedKeys = [("a".to_owned(), 2)].into_iter().collect();
     let run = |items: &[Routed]| {
+        let (rules, caution) = (rules(), Caution::default());
         let mut deduplicator = Deduplicator::new(HashMap::new(), Horizon(i64::MIN), 0);
         let mut entities = absent(&["a"]);
-        let caution = Caution::default();
-        redrive(items, &requested, &rules(), &mut deduplicator, &mut entities, parked.clone(), &caution).unwrap()
+        let mut basis =
+            Basis { rules: &rules, deduplicator: &mut deduplicator, entities: &mut entities, caution: &caution };
+        redrive(items, &requested, &mut basis, parked.clone()).unwrap()
     };
     let changes = |decision: &Decision| match &decision.settles {
         Settles::Letters(changes) => changes.clone(),
@@ -244,7 +259,9 @@ proptest! {
             while at < items.len() {
                 let to = items.len().min(at + sizes.next().unwrap_or(usize::MAX / 2));
                 let mut deduplicator = Deduplicator::new(known.clone(), Horizon(i64::MIN), 0);
-                let Ok(decision) = decide(&items[at..to], &rules(), &mut deduplicator, &mut entities, ParkedKeys::default(), &Caution::default()) else { break };
+                let (rules, caution) = (rules(), Caution::default());
+                let mut basis = Basis { rules: &rules, deduplicator: &mut deduplicator, entities: &mut entities, caution: &caution };
+                let Ok(decision) = decide(&items[at..to], &mut basis, ParkedKeys::default()) else { break };
                 known.extend(decision.outcomes.iter().map(|o| (o.delivery.command_id, o.clone())));
                 seen.extend(decision.outcomes.iter().map(|o| o.outcome().value.into_owned()));
                 at = to;

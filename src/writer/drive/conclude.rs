@@ -4,13 +4,15 @@
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::{CAREFUL_BATCHES, Decided, Ended, InFlight, Step, Writer, halt_for};
 use crate::dead_letter::DeadCode;
 use crate::handlers::Handler;
 use crate::postgres::{Refusal, Refused, Settling};
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled};
-use crate::steps::decide::{Decision, Judgement, Settles, record_of};
+use crate::steps::decide::{Decision, Judgement, Routed, Settles, record_of};
 use crate::steps::fence;
 use crate::telemetry::metrics;
 use crate::writer::batch::Batch;
@@ -91,7 +93,7 @@ impl Writer<'_> {
         self.cursor = held.cursor;
         self.publisher.publish_through(held.cursor);
         self.parked = self.parked_keys().await?;
-        if decided.batch.is_requested() {
+        if decided.batch.is_of_letters() {
             // what it has left is requested still
             return Ok(());
         }
@@ -108,6 +110,8 @@ impl Writer<'_> {
         self.forget(&decision);
         match refusal {
             Refusal::Duplicate => self.again.look_up_all = true,
+            // its letters may be somebody else's doing: they are read again
+            Refusal::Conflict if batch.is_of_letters() => return Ok(()),
             Refusal::Conflict => self.pause().await,
             Refusal::BelowHorizon => {
                 self.partition.worker.look_at_horizon();
@@ -150,11 +154,11 @@ impl Writer<'_> {
         if !decision.runs_in_database() {
             return Ok(());
         }
-        let offset = record_of(item).offset;
+        let delivery = delivery_of(item);
         let since = match self.again.timed_out {
-            Some((before, since)) if before == offset => since,
+            Some((before, since)) if before == delivery => since,
             _ => {
-                self.again.timed_out = Some((offset, Instant::now()));
+                self.again.timed_out = Some((delivery, Instant::now()));
                 return Ok(());
             }
         };
@@ -163,14 +167,15 @@ impl Writer<'_> {
             return Ok(());
         }
         let why = format!("its statements timed out for {} s: {why}", waited.as_secs());
-        self.condemn(offset, DeadCode::HandlerFailed, why);
+        self.condemn(delivery, DeadCode::HandlerFailed, why);
         Ok(())
     }
 
     /// Only the database could tell what is wrong with these commands.
     fn judged(&mut self, decision: &Decision, refused: Vec<Refused>) {
         for refused in refused {
-            let Some(offset) = refused.at.checked_sub(1).and_then(|n| decision.offset_in_database(n)) else { continue };
+            let delivery = refused.at.checked_sub(1).and_then(|n| decision.delivery_in_database(n));
+            let Some(delivery) = delivery else { continue };
             let judgement = match refused {
                 Refused { reject: Some(code), why, .. } => Judgement::Rejected(code, why),
                 Refused { dead, field, why, at, .. } => {
@@ -186,7 +191,7 @@ impl Writer<'_> {
                     }
                 }
             };
-            self.again.caution.judged.insert(offset, judgement);
+            self.again.caution.judged.insert(delivery, judgement);
         }
     }
 
@@ -206,15 +211,15 @@ impl Writer<'_> {
         call.fields.fields().get(field).map(|field| &*field.name)
     }
 
-    fn condemn(&mut self, offset: i64, code: DeadCode, why: String) {
-        self.again.caution.judged.insert(offset, Judgement::Dead(code, why));
+    fn condemn(&mut self, delivery: (i64, Uuid), code: DeadCode, why: String) {
+        self.again.caution.judged.insert(delivery, Judgement::Dead(code, why));
     }
 
     /// A value that the database does not take belongs to one command: halve the
     /// batch until that one is alone, then condemn it.
     pub(super) fn narrow(&mut self, batch: &Batch, why: String) {
         match batch.items.as_slice() {
-            [item] => self.condemn(record_of(item).offset, DeadCode::DataError, why),
+            [item] => self.condemn(delivery_of(item), DeadCode::DataError, why),
             items => self.batch_size.halve(items.len()),
         }
     }
@@ -222,4 +227,10 @@ impl Writer<'_> {
     pub(super) fn forget(&mut self, decision: &Decision) {
         self.cache.forget(decision.entities.iter().map(|entity| &entity.entity_id));
     }
+}
+
+/// Offset and command id of what is decided, or nil where there is no command.
+fn delivery_of(item: &Routed) -> (i64, Uuid) {
+    let id = item.as_ref().map_or(Uuid::nil(), |command| command.id);
+    (record_of(item).offset, id)
 }

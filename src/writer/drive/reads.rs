@@ -44,7 +44,7 @@ impl Writer<'_> {
         let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
         loop {
             let horizon = self.partition.worker.horizon();
-            let all = self.again.look_up_all || batch.is_requested();
+            let all = self.again.look_up_all || batch.is_of_letters();
             let suspects = Suspects { all, recent: &self.recent, horizon };
             let deciding = self.deciding;
             let read = async {

@@ -14,7 +14,7 @@ use crate::cursor::{Cursor, Published};
 use crate::kafka::{BatchDelivery, Producer, SendError, Session};
 use crate::outcome::Publication;
 use crate::postgres::Store;
-use crate::record::TopicPartition;
+use crate::steps::fence::Claimed;
 use crate::steps::publish::publications;
 use crate::telemetry::metrics;
 use crate::writer::backoff;
@@ -68,7 +68,7 @@ impl Introduced {
 }
 
 pub(super) struct Task {
-    source: TopicPartition,
+    claimed: Claimed,
     store: Store,
     producer: Arc<Producer>,
     to: PublishTo,
@@ -88,13 +88,14 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         partition: &Partition,
+        claimed: Claimed,
         orders: mpsc::UnboundedReceiver<Order>,
         published: watch::Sender<Published>,
     ) -> Self {
         let worker = &partition.worker;
         let from = *published.borrow();
         Self {
-            source: partition.source.clone(),
+            claimed,
             store: worker.store.clone(),
             producer: worker.producer.clone(),
             to: partition.topic.publish_to.clone(),
@@ -169,7 +170,7 @@ impl Task {
     /// Sends everything durable that was not sent, from the database.
     async fn catch_up(&mut self) -> Result<(), SendError> {
         while self.sent < self.durable.batch_seq {
-            let owed = self.store.owed(&self.source, self.sent, self.durable.batch_seq, OWED_BATCHES_MAX).await;
+            let owed = self.store.owed(&self.claimed, self.sent, self.durable.batch_seq, OWED_BATCHES_MAX).await;
             let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
             let Some(last) = owed.last() else {
                 // rows that are gone were published: they are dropped only then
@@ -234,7 +235,7 @@ impl Task {
             self.delivered(true)?;
         }
         let published = *self.published.borrow();
-        tracing::warn!(source = %self.source, %error, after_batch = published.batch_seq, "publishing starts over from the database");
+        tracing::warn!(source = %self.claimed.source(), %error, after_batch = published.batch_seq, "publishing starts over from the database");
         self.in_flight.clear();
         self.sent = published.batch_seq;
         tokio::time::sleep(self.waits.next().unwrap_or(FAILED_WAIT_MAX)).await;

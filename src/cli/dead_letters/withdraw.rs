@@ -1,0 +1,90 @@
+//! `dead-letters withdraw`: take back what was requested and is not done yet.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::act;
+use super::filter::Filter;
+use crate::cli::exit::Exit;
+use crate::cli::output::Output;
+use crate::cli::{backend, operator};
+use crate::config::Config;
+use crate::postgres::{OperatorAction, StoredLetter};
+use crate::record::TopicPartition;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  solewriter dead-letters withdraw --key acct-42 --reason 'the fix is not deployed yet' --execute")]
+pub(super) struct Args {
+    #[command(flatten)]
+    filter: Filter,
+    /// Every dead letter there is
+    #[arg(long)]
+    all: bool,
+    /// Why, for the audit; needed to execute
+    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
+    reason: Option<String>,
+    /// Do it: without this only a preview is printed
+    #[arg(long)]
+    execute: bool,
+}
+
+/// What was found, and what became of it.
+#[derive(Debug, Serialize)]
+struct Withdrawn {
+    /// Letters that something is requested of, by themselves or with their key.
+    letters: u64,
+    executed: bool,
+    /// Requests taken back.
+    withdrawn: u64,
+}
+
+pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
+    let store = backend::fitting_store(config).await?;
+    let letters = act::open_letters(&store, &args.filter, args.all).await?;
+    let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
+    for (topic, partition, id, key) in store.requested_already().await? {
+        match key {
+            Some(key) => _ = keys.insert((topic, partition, key)),
+            None => ids.extend(id),
+        }
+    }
+    let is_requested = |letter: &StoredLetter| {
+        let key = letter.entity_id.clone().map(|key| (letter.topic.clone(), letter.home, key));
+        ids.contains(&letter.dead_letter_id) || key.is_some_and(|key| keys.contains(&key))
+    };
+    let mut found = Withdrawn { letters: 0, executed: args.execute, withdrawn: 0 };
+    let mut by_home: BTreeMap<(String, i32), Vec<StoredLetter>> = BTreeMap::new();
+    for letter in letters.into_iter().filter(is_requested) {
+        found.letters += 1;
+        by_home.entry((letter.topic.clone(), letter.home)).or_default().push(letter);
+    }
+    if args.execute {
+        let Some(reason) = &args.reason else { anyhow::bail!("say why, with --reason: it is kept in the audit") };
+        let actor = backend::actor();
+        for ((topic, home), letters) in by_home {
+            let source = TopicPartition::new(topic, home);
+            let by = OperatorAction { source: &source, actor: &actor, reason };
+            let ids: Vec<i64> = letters.iter().map(|letter| letter.dead_letter_id).collect();
+            let keys: HashSet<&str> = letters.iter().filter_map(|letter| letter.entity_id.as_deref()).collect();
+            found.withdrawn += store.withdraw(&by, &ids, &Vec::from_iter(keys)).await?;
+        }
+    }
+    output.print(&found, Withdrawn::text)?;
+    Ok(Exit::Done)
+}
+
+impl Withdrawn {
+    fn text(&self) -> String {
+        let Self { letters, withdrawn, .. } = self;
+        match self.executed {
+            true => format!("{withdrawn} requests taken back; what was being done with a letter may still be done\n"),
+            false => format!(
+                "something is requested of {letters} letters; nothing is changed: add --execute and --reason '…' to \
+                 take it back\n"
+            ),
+        }
+    }
+}
