@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// By those whose name contains this
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
-    /// Of this kind, such as halt, resume, redrive, discard
+    /// Of this kind, such as halt, resume, redrive, discard, withdraw
     #[arg(long, value_name = "ACTION")]
     action: Option<String>,
     /// Within this time, such as 2h or 3d, or since a time such as 2026-01-31T00:00:00Z
@@ -87,6 +87,8 @@ struct Requests {
     open: i64,
     done: i64,
     refused: i64,
+    /// Taken back before they were done.
+    withdrawn: i64,
     /// Why, of one of the refused.
     why: Option<String>,
 }
@@ -117,8 +119,8 @@ impl Args {
 
 impl From<Audited> for Action {
     fn from(row: Audited) -> Self {
-        let Audited { requested, open, done, refused, why, .. } = row;
-        let requests = (requested > 0).then_some(Requests { requested, open, done, refused, why });
+        let Audited { requested, open, done, refused, withdrawn, why, .. } = row;
+        let requests = (requested > 0).then_some(Requests { requested, open, done, refused, withdrawn, why });
         Self {
             action_id: row.action_id,
             at: rfc3339(row.at_ms),

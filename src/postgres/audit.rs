@@ -48,6 +48,8 @@ pub struct Audited {
     pub done: i64,
     /// Refused by the owner.
     pub refused: i64,
+    /// Taken back before they were done.
+    pub withdrawn: i64,
     /// Why, of one of the refused.
     pub why: Option<String>,
 }
@@ -56,7 +58,8 @@ pub struct Audited {
 const AUDIT: &str = "
     select a.action_id, (extract(epoch from a.at) * 1000)::bigint as at_ms, a.actor, a.action, a.topic,
            a.partition, a.reason, a.detail, coalesce(r.requested, 0) as requested,
-           coalesce(r.open, 0) as open, coalesce(r.done, 0) as done, coalesce(r.refused, 0) as refused, r.why
+           coalesce(r.open, 0) as open, coalesce(r.done, 0) as done, coalesce(r.refused, 0) as refused,
+           coalesce(r.withdrawn, 0) as withdrawn, r.why
       from (select * from operator_actions
              where ($1::text is null or topic = $1) and ($2::int is null or partition = $2)
                and ($3::text is null or position($3 in actor) > 0) and ($4::text is null or action = $4)
@@ -65,8 +68,9 @@ const AUDIT: &str = "
       left join (select at, actor, action, topic, partition, count(*) as requested,
                         count(*) filter (where state = 'open') as open,
                         count(*) filter (where state = 'done') as done,
-                        count(*) filter (where state in ('refused', 'withdrawn')) as refused,
-                        min(detail) filter (where state in ('refused', 'withdrawn')) as why
+                        count(*) filter (where state = 'refused') as refused,
+                        count(*) filter (where state = 'withdrawn') as withdrawn,
+                        min(detail) filter (where state = 'refused') as why
                    from requests where $5::bigint is null or at >= time_of($5)
                   group by 1, 2, 3, 4, 5) r
         on (r.at, r.actor, r.action, r.topic, r.partition) = (a.at, a.actor, a.action, a.topic, a.partition)

@@ -92,7 +92,7 @@ async fn every_change_of_an_operator_is_told_with_who_when_why_and_what_came_of_
         let at: jiff::Timestamp = action["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
         assert!((before..=now_ms()).contains(&at.as_millisecond()), "{action}");
     }
-    let requests = json!({"requested": 1, "open": 0, "done": 1, "refused": 0, "why": null});
+    let requests = json!({"requested": 1, "open": 0, "done": 1, "refused": 0, "withdrawn": 0, "why": null});
     assert_eq!((&actions[2]["requests"], &actions[0]["requests"]), (&requests, &Value::Null));
     assert_eq!(actions[5]["detail"]["next_offset"], 3);
     assert_eq!(audit["more"], false);

@@ -13,9 +13,9 @@ pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>)
         "resume" => resume(detail),
         "redrive" => letters("to be run again", detail),
         "discard" => letters("to be given up", detail),
-        "reproduced" => letters("produced again", detail),
+        "reproduced" => letters("produced again where it belongs", detail),
         "withdraw" => {
-            vec![counted(number(detail, "requests").unwrap_or(0), "request taken back", "requests taken back")]
+            vec![format!("{} taken back", counted(number(detail, "requests").unwrap_or(0), "request", "requests"))]
         }
         // an action of a newer version, or one that says all by itself
         _ => detail.iter().map(|(name, value)| format!("{}: {}", name.replace('_', " "), plain(value))).collect(),
@@ -58,7 +58,12 @@ fn letters(what: &str, detail: &Map<String, Value>) -> Vec<String> {
 }
 
 fn became(requests: &Requests) -> String {
-    let parts = [(requests.done, "done"), (requests.open, "open"), (requests.refused, "refused")];
+    let parts = [
+        (requests.done, "done"),
+        (requests.open, "open"),
+        (requests.refused, "refused"),
+        (requests.withdrawn, "withdrawn"),
+    ];
     let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
     let parts = parts.collect::<Vec<_>>().join(", ");
     match &requests.why {
@@ -105,12 +110,21 @@ mod tests {
     #[test]
     fn a_redrive_says_what_became_of_it() {
         let detail = json!({"requests": 5, "keys": 2, "edited": 1, "accept_expired": true, "first_request_id": 7});
-        let requests = Requests { requested: 5, open: 1, done: 2, refused: 2, why: Some("too old".to_owned()) };
+        let why = Some("too old".to_owned());
+        let requests = Requests { requested: 5, open: 1, done: 2, refused: 2, withdrawn: 0, why };
         assert_eq!(
             summary("redrive", &detail, Some(&requests)),
             "2 parked keys and 3 letters to be run again, 1 with a corrected value, ids below the horizon accepted; \
              2 done, 1 open, 2 refused, one because: too old"
         );
+    }
+
+    #[test]
+    fn what_was_taken_back_is_told_on_both_sides() {
+        let detail = json!({"requests": 1, "keys": 1});
+        let requests = Requests { requested: 1, open: 0, done: 0, refused: 0, withdrawn: 1, why: None };
+        assert_eq!(summary("discard", &detail, Some(&requests)), "1 parked key to be given up; 1 withdrawn");
+        assert_eq!(summary("withdraw", &json!({"requests": 2, "first_request_id": 7}), None), "2 requests taken back");
     }
 
     #[test]
