@@ -53,8 +53,9 @@ create table partitions (
     witnessed_offset        bigint,
     -- the letter that the latest batch of requested letters began with, and how often in a row: a
     -- letter whose redrive ends the process is found by it. From the second time on letters run one
-    -- by one, until none is requested any more
+    -- by one, through the last one of the batch that was begun first
     letters_begun_with      bigint,
+    letters_begun_through   bigint,
     letters_begun           int         not null default 0,
     accepted_offset         bigint      not null default 0,
     primary key (topic, partition)
@@ -154,6 +155,9 @@ create index dead_letters_position on dead_letters (topic, partition, "offset");
 -- the letters of parked keys, in the order in which they run again
 create index dead_letters_parked on dead_letters (topic, home, entity_id, dead_letter_id)
     where state in ('parked', 'waiting');
+-- and those that can still run, apart from the many that have ended
+create index dead_letters_open on dead_letters (topic, dead_letter_id)
+    where state in ('dead', 'parked', 'waiting');
 
 -- The keys behind a dead letter: a command of such a key waits until the letters
 -- before it are redriven or discarded. Written by the owner, in its commits.
@@ -174,6 +178,8 @@ create table requests (
     actor          text        not null,
     reason         text        not null,
     action         text        not null check (action in ('redrive', 'reproduced', 'discard')),
+    -- of operator_actions
+    action_id      bigint      not null,
     topic          text        not null,
     -- whose owner does it: the letters' home
     partition      int         not null,
@@ -188,6 +194,8 @@ create table requests (
     check (dead_letter_id is not null or entity_id is not null)
 );
 create index requests_open on requests (topic, partition, request_id) where state = 'open';
+-- what became of an action, for the audit
+create index requests_action on requests (action_id);
 
 -- One row per settled batch: in order of settlement, every record that owes a
 -- publication. command_ids names the final outcomes (of duplicates the

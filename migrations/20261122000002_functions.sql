@@ -146,26 +146,27 @@ begin
 end
 $$;
 
--- The owner is about to run requested letters, of which this is the first (null: there are none any
--- more). Returns how often it was begun, at least 2 while letters run one by one; null: the claim is
--- stale, or nothing was begun.
+-- The owner is about to run requested letters, from p_first to p_last. Returns how often that was
+-- begun, at least 2 while letters run one by one; null: the claim is stale.
 create function begin_letters_v1(
-    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint, p_first bigint
+    p_topic text, p_partition int, p_claim_id uuid, p_fencing_token bigint, p_first bigint, p_last bigint
 ) returns int
 language sql
 set search_path from current
 as $$
     update partitions p
        set letters_begun_with = p_first,
+           letters_begun_through = case when p.letters_begun_with = p_first then p.letters_begun_through
+                                        when p.letters_begun >= 2 and p_first <= p.letters_begun_through
+                                        then p.letters_begun_through
+                                        else p_last end,
+           letters_begun = case when p.letters_begun_with = p_first then p.letters_begun + 1
+                                when p.letters_begun >= 2 and p_first <= p.letters_begun_through then 2
+                                else 1 end,
            -- whatever ends the process now is counted here
-           claims_without_progress = 0,
-           letters_begun = case when p_first is null then 0
-                                when p.letters_begun_with = p_first then p.letters_begun + 1
-                                when p.letters_begun >= 2 then 2
-                                else 1 end
+           claims_without_progress = 0
      where p.topic = p_topic and p.partition = p_partition
        and p.claim_id = p_claim_id and p.fencing_token = p_fencing_token
-       and (p_first is not null or p.letters_begun > 0)
     returning p.letters_begun
 $$;
 
@@ -317,11 +318,15 @@ declare
 begin
     with change as (
         select * from jsonb_to_recordset(changes)
-            as c (dead_letter_id bigint, state text, attempts int, code text, detail text, edited_value text)
+            as c (dead_letter_id bigint, state text, attempts int, code text, detail text, edited_value text,
+                  command_id uuid, command_type text)
     ), changed as (
         update dead_letters d
            set state = c.state, attempts = c.attempts, fencing_token = p_fencing_token,
                code = coalesce(c.code, d.code), detail = coalesce(c.detail, d.detail),
+               -- a correction may have made it readable
+               command_id = coalesce(d.command_id, c.command_id),
+               command_type = coalesce(d.command_type, c.command_type),
                edited_value = coalesce(decode(c.edited_value, 'base64'), d.edited_value)
           from change c
          where d.dead_letter_id = c.dead_letter_id and d.topic = p_topic and d.home = p_partition

@@ -13,9 +13,10 @@ use crate::horizon::Horizon;
 use crate::kafka::{InspectError, Inspector, RecordAt};
 use crate::record::{Record, TopicPartition};
 
-/// So many of the last outcomes are read. A database that lost commits lost the
-/// last ones, so the end of the topic tells; more would be copies and repeats.
-const OUTCOMES_MAX: i64 = 200;
+/// So many of the last outcomes are read for each partition whose outcomes go to the
+/// same one. A database that lost commits lost the last ones, so the end of the topic
+/// tells; more would be copies and repeats.
+const OUTCOMES_EACH_MAX: i64 = 200;
 
 /// What is asked of an outcome's value.
 #[derive(Deserialize)]
@@ -48,8 +49,9 @@ pub(super) async fn hear(partition: &Partition) -> Result<Vec<Testimony>, AskErr
 
 fn last_outcomes(inspector: &Inspector, topic: &str, source: &TopicPartition) -> Result<Vec<Testimony>, InspectError> {
     let count = inspector.partition_count(topic)?;
+    let sharing = 1 + inspector.partition_count(&source.topic)? / count.max(1);
     let outcomes = TopicPartition::new(topic, source.partition % count);
-    inspector.last(&outcomes, OUTCOMES_MAX, |record| testimony(source, &record))
+    inspector.last(&outcomes, OUTCOMES_EACH_MAX * i64::from(sharing), |record| testimony(source, &record))
 }
 
 /// What is no outcome of this partition says nothing.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::exit::Problem;
 use super::output;
 
 /// Bytes of a reason: it is kept for ever, and it is a sentence.
@@ -110,4 +111,9 @@ impl FromStr for SkipTo {
             _ => offset(text).map(Self::Offset).ok_or("an offset from 0, earliest or latest"),
         }
     }
+}
+
+/// A change was asked for without a reason.
+pub(super) fn no_reason() -> anyhow::Error {
+    Problem::usage("say why, with --reason: it is kept in the audit").into()
 }

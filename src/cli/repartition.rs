@@ -12,7 +12,7 @@ mod report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 pub(super) use self::homes::refuse_misplaced;
 use self::homes::{Moves, Proof};
@@ -80,7 +80,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
         output.print(&report, Report::preview)?;
         return Ok(Exit::Done);
     }
-    let Some(reason) = &args.reason else { bail!("say why, with --reason: it is kept in the audit") };
+    let Some(reason) = &args.reason else { return Err(operator::no_reason()) };
     if !report.has_something_to_do() {
         output.print(&report, Report::preview)?;
         return Ok(Exit::Done);

@@ -100,7 +100,10 @@ pub enum SendError {
     /// The producer was discarded: publish from the database.
     #[error("the record was refused: {0}")]
     Failed(String),
-    /// The same, because this topic does not take a record as large.
+    /// Whoever sends has been replaced by another owner: it is not for it to publish.
+    #[error("the claim is stale")]
+    Fenced,
+    /// The same as failed, because this topic does not take a record as large.
     #[error("topic {0} refused a record as too large")]
     TooLarge(Box<str>),
 }

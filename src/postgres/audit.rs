@@ -54,7 +54,6 @@ pub struct Audited {
     pub why: Option<String>,
 }
 
-/// Requests are written in the transaction of their action: `now()` is the same.
 const AUDIT: &str = "
     select a.action_id, (extract(epoch from a.at) * 1000)::bigint as at_ms, a.actor, a.action, a.topic,
            a.partition, a.reason, a.detail, coalesce(r.requested, 0) as requested,
@@ -65,15 +64,13 @@ const AUDIT: &str = "
                and ($3::text is null or position($3 in actor) > 0) and ($4::text is null or action = $4)
                and ($5::bigint is null or at >= time_of($5))
              order by action_id desc limit $6) a
-      left join (select at, actor, action, topic, partition, count(*) as requested,
-                        count(*) filter (where state = 'open') as open,
-                        count(*) filter (where state = 'done') as done,
-                        count(*) filter (where state = 'refused') as refused,
-                        count(*) filter (where state = 'withdrawn') as withdrawn,
-                        min(detail) filter (where state = 'refused') as why
-                   from requests where $5::bigint is null or at >= time_of($5)
-                  group by 1, 2, 3, 4, 5) r
-        on (r.at, r.actor, r.action, r.topic, r.partition) = (a.at, a.actor, a.action, a.topic, a.partition)
+      left join lateral (select count(*) as requested,
+                                count(*) filter (where state = 'open') as open,
+                                count(*) filter (where state = 'done') as done,
+                                count(*) filter (where state = 'refused') as refused,
+                                count(*) filter (where state = 'withdrawn') as withdrawn,
+                                min(detail) filter (where state = 'refused') as why
+                           from requests where action_id = a.action_id) r on true
      order by a.action_id";
 
 impl Store {

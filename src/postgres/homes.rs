@@ -118,14 +118,7 @@ impl Store {
             }
         }
         for (home, rows) in moving {
-            sqlx::query(kind.moves())
-                .bind(layout.topic)
-                .bind(layout.entity_type)
-                .bind(home)
-                .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
-                .bind(rows.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
-                .execute(&mut *transaction)
-                .await?;
+            give_home(&mut *transaction, kind, layout, home, &rows).await?;
         }
         transaction.commit().await?;
         Ok(Some(rows))
@@ -152,7 +145,26 @@ impl Store {
     }
 }
 
-async fn page<'e>(
+/// Gives rows of a page one new home.
+pub(super) async fn give_home<'e>(
+    executor: impl PgExecutor<'e>,
+    kind: Homed,
+    layout: &Layout<'_>,
+    home: i32,
+    rows: &[&HomedRow],
+) -> Result<()> {
+    sqlx::query(kind.moves())
+        .bind(layout.topic)
+        .bind(layout.entity_type)
+        .bind(home)
+        .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn page<'e>(
     executor: impl PgExecutor<'e>,
     kind: Homed,
     layout: &Layout<'_>,

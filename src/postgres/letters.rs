@@ -72,6 +72,8 @@ pub struct RequestsEnded {
     pub open: u64,
     /// Done.
     pub done: u64,
+    /// Rises or falls while their owners run letters: the sum of those that batches began with.
+    pub begun_with: i64,
     /// Not done, or withdrawn: the request, and why.
     pub refused: Vec<(i64, String)>,
 }
@@ -177,10 +179,17 @@ impl Store {
         requests: &[LetterRequest],
     ) -> Result<Vec<i64>> {
         let mut transaction = self.pool.begin().await?;
+        let detail = serde_json::json!({
+            "requests": requests.len(),
+            "keys": requests.iter().filter(|request| request.entity_id.is_some()).count(),
+            "edited": requests.iter().filter(|request| request.edited_value.is_some()).count(),
+            "accept_expired": accept_expired,
+        });
+        let action_id = audit(&mut transaction, by, action.as_str(), detail).await?;
         let ids: Vec<i64> = sqlx::query_scalar(
-            "insert into requests (actor, reason, action, topic, partition, accept_expired,
+            "insert into requests (actor, reason, action, topic, partition, accept_expired, action_id,
                                    dead_letter_id, entity_id, edited_value)
-             select $1, $2, $3, $4, $5, $6, r.letter, r.entity, r.edited
+             select $1, $2, $3, $4, $5, $6, $10, r.letter, r.entity, r.edited
                from unnest($7::bigint[], $8::text[], $9::bytea[]) as r (letter, entity, edited)
              returning request_id",
         )
@@ -193,16 +202,9 @@ impl Store {
         .bind(requests.iter().map(|request| request.dead_letter_id).collect::<Vec<_>>())
         .bind(requests.iter().map(|request| request.entity_id.as_deref()).collect::<Vec<_>>())
         .bind(requests.iter().map(|request| request.edited_value.as_deref()).collect::<Vec<_>>())
+        .bind(action_id)
         .fetch_all(&mut *transaction)
         .await?;
-        let detail = serde_json::json!({
-            "requests": ids.len(),
-            "first_request_id": ids.iter().min(),
-            "keys": requests.iter().filter(|request| request.entity_id.is_some()).count(),
-            "edited": requests.iter().filter(|request| request.edited_value.is_some()).count(),
-            "accept_expired": accept_expired,
-        });
-        audit(&mut transaction, by, action.as_str(), detail).await?;
         transaction.commit().await?;
         Ok(ids)
     }
@@ -241,8 +243,9 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn requests_ended(&self, request_ids: &[i64]) -> Result<RequestsEnded> {
-        let (open, done): (i64, i64) = sqlx::query_as(
-            "select count(*) filter (where state = 'open'), count(*) filter (where state = 'done')
+        let (open, done, begun_with): (i64, i64, i64) = sqlx::query_as(
+            "select count(*) filter (where state = 'open'), count(*) filter (where state = 'done'),
+                    (select coalesce(sum(letters_begun_with), 0)::bigint from partitions)
                from requests where request_id = any ($1)",
         )
         .bind(request_ids)
@@ -256,6 +259,6 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        Ok(RequestsEnded { open: count(open), done: count(done), refused })
+        Ok(RequestsEnded { open: count(open), done: count(done), begun_with, refused })
     }
 }

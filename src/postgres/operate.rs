@@ -3,6 +3,8 @@
 
 use sqlx::PgConnection;
 
+use super::homes::{self, Homed, HomedRow};
+use super::repartition::requests_follow;
 use super::{Result, Store};
 use crate::config::Partitioner;
 use crate::halt::HaltCode;
@@ -187,7 +189,9 @@ impl Store {
         }
         let entities_moved = match resume {
             Resume::AcceptPartitions | Resume::AcceptNewLog(_) => {
-                bring_home(&mut transaction, action.source, layout).await?
+                let moved = bring_home(&mut transaction, action.source, layout).await?;
+                requests_follow(&mut transaction, layout.topic).await?;
+                moved
             }
             _ => 0,
         };
@@ -203,42 +207,37 @@ impl Store {
     }
 }
 
-/// Makes a partition the home of every entity of its topic whose key belongs to
-/// it now. Returns how many came from elsewhere.
+/// Makes a partition the home of every entity, dead letter and parked key of its topic whose key
+/// belongs to it now. Returns how many entities came from elsewhere.
 async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout: &Layout<'_>) -> Result<u64> {
-    let (mut moved, mut after) = (0, String::new());
-    loop {
-        let elsewhere: Vec<String> = sqlx::query_scalar(
-            "select entity_id from entities
-              where entity_type = $1 and entity_id > $2 and topic = $3 and partition <> $4
-              order by entity_id limit $5",
-        )
-        .bind(layout.entity_type)
-        .bind(&after)
-        .bind(&*to.topic)
-        .bind(to.partition)
-        .bind(HOMES_PAGE)
-        .fetch_all(&mut *transaction)
-        .await?;
-        let Some(last) = elsewhere.last() else { return Ok(moved) };
-        after.clone_from(last);
-        let belongs = |id: &&String| layout.home(id) == to.partition;
-        let belonging: Vec<&String> = elsewhere.iter().filter(belongs).collect();
-        let update = "update entities set partition = $1 where entity_type = $2 and entity_id = any ($3)";
-        let updated = sqlx::query(update).bind(to.partition).bind(layout.entity_type).bind(&belonging);
-        moved += updated.execute(&mut *transaction).await?.rows_affected();
+    let mut entities_moved = 0;
+    for kind in Homed::ALL {
+        let mut after: Option<HomedRow> = None;
+        loop {
+            let rows = homes::page(&mut *transaction, kind, layout, after.as_ref()).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.clone());
+            let belongs = |row: &&HomedRow| row.home != to.partition && layout.home(&row.entity_id) == to.partition;
+            let belonging: Vec<&HomedRow> = rows.iter().filter(belongs).collect();
+            homes::give_home(&mut *transaction, kind, layout, to.partition, &belonging).await?;
+            if kind == Homed::Entities {
+                entities_moved += belonging.len() as u64;
+            }
+        }
     }
+    Ok(entities_moved)
 }
 
+/// Keeps what an operator did. Returns the row's number.
 pub(super) async fn audit(
     transaction: &mut PgConnection,
     action: &OperatorAction<'_>,
     name: &str,
     detail: serde_json::Value,
-) -> Result<()> {
-    sqlx::query(
+) -> Result<i64> {
+    Ok(sqlx::query_scalar(
         "insert into operator_actions (actor, action, topic, partition, reason, detail)
-         values ($1, $2, $3, $4, $5, $6)",
+         values ($1, $2, $3, $4, $5, $6) returning action_id",
     )
     .bind(action.actor)
     .bind(name)
@@ -246,7 +245,6 @@ pub(super) async fn audit(
     .bind(action.source.partition)
     .bind(action.reason)
     .bind(detail)
-    .execute(transaction)
-    .await?;
-    Ok(())
+    .fetch_one(transaction)
+    .await?)
 }

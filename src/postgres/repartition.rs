@@ -193,7 +193,7 @@ impl Store {
 }
 
 /// What is requested of letters is requested of the owner of their home.
-async fn requests_follow(transaction: &mut PgConnection, topic: &str) -> Result<()> {
+pub(super) async fn requests_follow(transaction: &mut PgConnection, topic: &str) -> Result<()> {
     sqlx::query(
         "with home as (
              select r.request_id, coalesce(d.home, k.partition) as partition

@@ -150,22 +150,40 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that the owner is about to run letters, of which this is the first, or that none is
-    /// requested any more. Returns how often that was begun; `None`: the claim is stale, or nothing
-    /// was begun.
+    /// Notes that the owner is about to run letters, from this to that one. Returns how often that was
+    /// begun; `None`: the claim is stale.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn begin_letters(&self, claimed: &Claimed, first: Option<i64>) -> Result<Option<i32>> {
-        let (beginnings,) = sqlx::query_as("select begin_letters_v1($1, $2, $3, $4, $5)")
+    pub async fn begin_letters(&self, claimed: &Claimed, first: i64, last: i64) -> Result<Option<i32>> {
+        let (beginnings,) = sqlx::query_as("select begin_letters_v1($1, $2, $3, $4, $5, $6)")
             .bind(&*claimed.source().topic)
             .bind(claimed.source().partition)
             .bind(claimed.claim_id().0)
             .bind(claimed.token().0)
             .bind(first)
+            .bind(last)
             .fetch_one(&self.pool)
             .await?;
         Ok(beginnings)
+    }
+
+    /// Notes that nothing is requested of letters any more. A stale owner notes nothing.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn end_letters(&self, claimed: &Claimed) -> Result<()> {
+        sqlx::query(
+            "update partitions set letters_begun_with = null, letters_begun_through = null, letters_begun = 0
+              where topic = $1 and partition = $2 and claim_id = $3 and fencing_token = $4 and letters_begun > 0",
+        )
+        .bind(&*claimed.source().topic)
+        .bind(claimed.source().partition)
+        .bind(claimed.claim_id().0)
+        .bind(claimed.token().0)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// The next letters of which something is requested, with their records.

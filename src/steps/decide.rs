@@ -343,7 +343,8 @@ impl Decision {
 fn parked_limit(held: &str, setting: &str, rules: &Rules) -> Halt {
     let TopicPartition { topic, partition } = &rules.source;
     let detail = format!(
-        "{held}, and no more may ({setting}): nothing is lost, the log waits. First have them run again or given up,          which happens at the resume: solewriter dead-letters redrive --topic {topic} --partition {partition} \
+        "{held}, and no more may ({setting}): nothing is lost, the log waits. First have them run again or given up, \
+         which happens at the resume: solewriter dead-letters redrive --topic {topic} --partition {partition} \
          --reason … --execute (or discard)"
     );
     Halt::new(HaltCode::ParkedLimit, detail)

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::command::Command;
-use crate::dead_letter::DeadCode;
+use crate::dead_letter::{DeadCode, DeadLetter};
 use crate::record::Record;
 use crate::steps::Rules;
 use crate::steps::decide::{Caution, Decision, RequestedLetter, Routed, record_of};
@@ -88,7 +88,13 @@ impl Batch {
     /// The first record that is on another partition than its key, as far as the partition count is
     /// known: it should be asked again before that is believed.
     pub fn first_misrouted(&self) -> Option<usize> {
-        self.items.iter().position(|item| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted))
+        self.first_misrouted_that(|_| true)
+    }
+
+    /// The first misrouted record of which this is true.
+    pub fn first_misrouted_that(&self, is: impl Fn(&DeadLetter) -> bool) -> Option<usize> {
+        let is = |item: &Routed| matches!(item, Err(letter) if letter.code == DeadCode::Misrouted && is(letter));
+        self.items.iter().position(is)
     }
 }
 

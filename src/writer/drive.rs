@@ -23,7 +23,7 @@ use super::batch_size::BatchSize;
 use super::cache::{Cache, RecentIds};
 use super::clock::DatabaseClock;
 use super::flood::Flood;
-use super::publisher::Publisher;
+use super::publisher::{Publisher, Replaced};
 use super::settle::{Answered, Sending};
 use crate::assignment::{Claim, Partition};
 use crate::cursor::Cursor;
@@ -95,6 +95,12 @@ pub struct Writer<'p> {
     flood: Flood,
     /// It is the turn of requested letters, not of the log.
     letters_next: bool,
+    /// The log can't go on before letters have: too many are parked or wait.
+    needs_room: bool,
+    /// The letter that the latest batch of letters began with.
+    letters_begun_with: Option<i64>,
+    /// Letters run one by one.
+    letters_one_by_one: bool,
     /// So many of the next batches name the commands that raise.
     careful_batches: u32,
     publisher: Publisher,
@@ -168,6 +174,9 @@ impl<'p> Writer<'p> {
             parked: claim.row.parked.clone(),
             flood: Flood::new(partition.source.clone(), worker.limits.flood),
             letters_next: true,
+            needs_room: false,
+            letters_begun_with: None,
+            letters_one_by_one: false,
             careful_batches: 0,
             publisher,
             looks: Looks::default(),
@@ -233,6 +242,9 @@ impl<'p> Writer<'p> {
         if self.stop.revoked.is_cancelled() || self.stop.draining.is_cancelled() {
             return Err(Ended::Stopped);
         }
+        if in_flight.is_none() && self.needs_room && self.partition.are_letters_requested() {
+            return self.requested_letters().await;
+        }
         if in_flight.is_none()
             && let Some(batch) = self.again.take(self.batch_size.commands_max())
         {
@@ -257,9 +269,9 @@ impl<'p> Writer<'p> {
             () = self.stop.draining.cancelled() => Err(Ended::Stopped),
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
-                self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await;
-                self.records.recv_many(&mut self.received, self.batch_size.commands_max()).await
-            }, if may_receive => match count {
+                self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await?;
+                Ok(self.records.recv_many(&mut self.received, self.batch_size.commands_max()).await)
+            }, if may_receive => match count.map_err(|Replaced| stale())? {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
                 _ => self.receive().await,
             },
@@ -343,7 +355,15 @@ impl<'p> Writer<'p> {
                     self.again.push_back(batch);
                     return Ok(None);
                 }
-                Err(Undecided::Halts(0, halt)) => return Err(Ended::Halted(halt)),
+                Err(Undecided::Halts(0, halt))
+                    if halt.code == HaltCode::ParkedLimit && self.partition.are_letters_requested() =>
+                {
+                    // what an operator has requested may make room
+                    self.needs_room = true;
+                    self.again.push_front(batch);
+                    return Ok(None);
+                }
+                Err(Undecided::Halts(0, halt)) => return Err(self.halted_at_last(halt).await),
                 Err(Undecided::Halts(n, _)) => {
                     // what lies before is settled first
                     let rest = batch.split_off(n);

@@ -65,6 +65,10 @@ enum Order {
     Through(Cursor),
 }
 
+/// The claim is stale: another owner publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Replaced;
+
 /// The writer's end: hands over, and reads the watermark.
 pub(super) struct Publisher {
     orders: mpsc::UnboundedSender<Order>,
@@ -103,14 +107,21 @@ impl Publisher {
 
     /// Waits until less than `bytes_max` of all partitions, and at most a few
     /// batches of this one, wait to be delivered.
-    pub async fn room(&mut self, bytes_max: usize, durable: i64) {
+    ///
+    /// # Errors
+    /// If another owner publishes by now.
+    pub async fn room(&mut self, bytes_max: usize, durable: i64) -> Result<(), Replaced> {
         self.unpublished.room(bytes_max).await;
-        self.wait_for(durable - BATCHES_BEHIND_MAX).await;
+        self.wait_for(durable - BATCHES_BEHIND_MAX).await
     }
 
     /// Waits until everything up to this batch is published.
-    pub async fn wait_for(&mut self, batch_seq: i64) {
-        // an error means that the task has ended: there is nothing to wait for
-        let _ = self.published.wait_for(|published| published.batch_seq >= batch_seq).await;
+    ///
+    /// # Errors
+    /// If another owner publishes by now.
+    pub async fn wait_for(&mut self, batch_seq: i64) -> Result<(), Replaced> {
+        // the task ends by itself only when its claim is stale
+        let published = self.published.wait_for(|published| published.batch_seq >= batch_seq).await;
+        published.map(drop).map_err(|_| Replaced)
     }
 }

@@ -191,6 +191,46 @@ async fn a_misrouted_letter_is_produced_again_to_the_partition_of_its_key() {
     assert_eq!((said.code, &report["letters"]), (Some(0), &json!(0)), "{said:?}");
 }
 
+/// It is produced as it is, so a correction would be lost.
+#[tokio::test]
+async fn a_misrouted_letter_is_not_corrected_in_silence() {
+    let _turn = support::heavy();
+    let (_files, bank) = things("misrouted-edit", 3).await;
+    let stored = bank.producer.send_one(&bank.topic, &note("key", "good"));
+    bank.send(&[note("key", "good").on_partition((stored.partition + 1) % 3)]);
+    let _worker = bank.worker();
+    bank.settled().await;
+    let arguments = ["dead-letters", "redrive", "--all", "--edit", "-", "--reason", "corrected", "--execute"];
+    let said = bank.options.run_verb_with(&arguments, r#"{"word":"better"}"#);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("can't be corrected"), "{said:?}");
+    assert_eq!(letters(&bank, "dead").await, 1);
+}
+
+/// The redrive that the halt asks for is larger than a batch, and begins with another key's letters.
+#[tokio::test]
+async fn a_partition_that_is_full_of_waiting_commands_goes_on_when_what_it_asks_for_is_requested() {
+    let _turn = support::heavy();
+    let (_files, mut bank) = things("full", 1).await;
+    bank.options = bank.options.clone().setting("[worker]\nbatch_commands_max = 2\nwaiting_per_key_max = 5");
+    let mut log = vec![note("first", "bad")];
+    log.extend((0..4).map(|_| note("first", "good")));
+    log.push(note("full", "bad"));
+    log.extend((0..8).map(|_| note("full", "good")));
+    bank.send(&log);
+    let _worker = bank.worker();
+    let halted = "partitions where halted_code = 'parked-limit'";
+    wait_until("the halt", PATIENCE, async || bank.database.count(halted).await == 1).await;
+    bank.database.execute("delete from poison").await;
+    let (said, _) = act(&bank, "redrive", &["--topic", &bank.topic, "--partition", "0", "--timeout", "0s"]);
+    assert_eq!(said.code, Some(4), "{said:?}");
+    let said = bank.options.run_verb(&["resume", &bank.topic, "--reason", "cured"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    bank.settled().await;
+    assert_eq!(bank.database.count("processed_commands").await, 14);
+    assert_eq!(bank.database.count("partitions where halted_code is not null").await, 0);
+}
+
 /// In structured mode the value holds id and type too: a correction must not make another command.
 #[tokio::test]
 async fn a_corrected_value_cannot_change_which_command_it_is() {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::filter::Filter;
 use super::plan::Plan;
 use super::reproduce;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Problem};
 use crate::cli::inspect::SCAN_TIMEOUT;
 use crate::cli::output::{self, Output};
 use crate::cli::{backend, operator};
@@ -46,7 +46,7 @@ pub(super) struct Common {
     rate: Option<u32>,
     /// How long to wait while the owner makes no progress, such as 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// Leave out what has failed so often
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..))]
     attempts_max: i32,
@@ -75,6 +75,20 @@ Example:
 pub(super) struct DiscardArgs {
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+impl Common {
+    /// So many go at once, of which there are so many.
+    pub(super) fn at_once(&self, count: usize) -> usize {
+        self.rate.map_or(count, |rate| rate as usize).max(1)
+    }
+
+    /// Waits before the next go, if there is a rate.
+    pub(super) async fn pace(&self, is_first: bool) {
+        if self.rate.is_some() && !is_first {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 pub(super) fn read_edit(file: &str) -> anyhow::Result<Vec<u8>> {
@@ -120,7 +134,9 @@ pub(super) struct Wanted {
 /// If the filter means every letter and nobody has said `--all`.
 pub(super) async fn open_letters(store: &Store, filter: &Filter, all: bool) -> anyhow::Result<Vec<StoredLetter>> {
     if filter.is_empty() && !all {
-        bail!("say which letters are meant, with a filter such as --key or --code, or --all");
+        return Err(
+            Problem::usage("say which letters are meant, with a filter such as --key or --code, or --all").into()
+        );
     }
     let filter = filter.of(&[LetterState::Dead, LetterState::Parked, LetterState::Waiting]);
     Ok(store.letters(&filter, LETTERS_MAX, SCAN_TIMEOUT).await?)
@@ -132,14 +148,22 @@ pub(super) async fn run(wanted: Wanted, common: &Common, output: Output, config:
     let letters = open_letters(&store, &common.filter, common.all).await?;
     let are_all = letters.len() < LETTERS_MAX as usize;
     if edit.is_some() && letters.len() != 1 {
-        bail!("--edit corrects one letter, and {} are meant: name it with --letter", letters.len());
+        let why = format!("--edit corrects one letter, and {} are meant: name it with --letter", letters.len());
+        return Err(Problem::usage(why).into());
     }
     let edited = letters.first().map(|letter| letter.dead_letter_id).zip(edit);
     let mut plan = Plan::of(&store, action, letters, common.attempts_max).await?;
     if !are_all {
         plan.cut_at = Some(LETTERS_MAX);
     }
-    if let (Some((id, value)), Some(request)) = (edited, plan.requests.values_mut().flatten().next()) {
+    if let Some((id, value)) = edited {
+        let Some(request) = plan.requests.values_mut().flatten().next() else {
+            let why = format!(
+                "letter {id} does not run here, so its value can't be corrected with --edit: {}",
+                plan.text(action).trim_end()
+            );
+            return Err(Problem::usage(why).into());
+        };
         request.dead_letter_id = Some(id);
         request.edited_value = Some(value);
     }
@@ -150,17 +174,14 @@ pub(super) async fn run(wanted: Wanted, common: &Common, output: Output, config:
         })?;
         return Ok(Exit::Done);
     }
-    let Some(reason) = &common.reason else { bail!("say why, with --reason: it is kept in the audit") };
+    let Some(reason) = &common.reason else { return Err(operator::no_reason()) };
     if output == Output::Table {
         output::print(&plan.text(action))?;
     }
-    if !plan.misrouted.is_empty() {
-        let placed = reproduce::all(&store, config, &plan.misrouted, common.timeout).await?;
-        plan.note_reproduced(placed);
-    }
-    let ids = request(&store, action, &plan, common, reason, accept_expired).await?;
+    let mut ids = request(&store, action, &plan, common, reason, accept_expired).await?;
+    ids.extend(reproduce::all(&store, config, &plan.misrouted, common, reason).await?);
     let ended = wait(&store, &ids, common.timeout).await?;
-    let RequestsEnded { open, done, refused } = ended;
+    let RequestsEnded { open, done, refused, .. } = ended;
     let refused: Vec<Refused> = refused.into_iter().map(|(request_id, why)| Refused { request_id, why }).collect();
     let exit = match (open, refused.is_empty()) {
         (0, true) => Exit::Done,
@@ -185,18 +206,10 @@ async fn request(
     for ((topic, partition), requests) in &plan.requests {
         let source = TopicPartition::new(topic.as_str(), *partition);
         let by = OperatorAction { source: &source, actor: &actor, reason };
-        let at_once = common.rate.map_or(requests.len(), |rate| rate as usize);
-        for requests in requests.chunks(at_once.max(1)) {
-            if common.rate.is_some() && !ids.is_empty() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+        for requests in requests.chunks(common.at_once(requests.len())) {
+            common.pace(ids.is_empty()).await;
             ids.extend(store.request(&by, action, accept_expired, requests).await?);
         }
-    }
-    for ((topic, partition), requests) in &plan.reproduced {
-        let source = TopicPartition::new(topic.as_str(), *partition);
-        let by = OperatorAction { source: &source, actor: &actor, reason };
-        ids.extend(store.request(&by, Action::Reproduced, false, requests).await?);
     }
     Ok(ids)
 }

@@ -33,12 +33,10 @@ pub(super) struct Plan {
     pub(super) requests: Requests,
     #[serde(skip)]
     pub(super) misrouted: Vec<StoredLetter>,
-    #[serde(skip)]
-    pub(super) reproduced: Requests,
 }
 
 /// By the topic and partition whose owner does it.
-type Requests = BTreeMap<(String, i32), Vec<LetterRequest>>;
+pub(super) type Requests = BTreeMap<(String, i32), Vec<LetterRequest>>;
 
 const REQUESTED: &str = "requested already; solewriter dead-letters withdraw takes that back";
 const WORN: &str = "failed too often already (--attempts-max)";
@@ -111,13 +109,6 @@ impl Plan {
             Err(error) => return Err(error.into()),
         };
         Ok(plan)
-    }
-
-    /// Those that were produced again are requested to be noted so; the others stay dead.
-    pub(super) fn note_reproduced(&mut self, reproduced: Vec<StoredLetter>) {
-        for letter in reproduced {
-            self.reproduced.entry((letter.topic.clone(), letter.home)).or_default().push(of_letter(&letter));
-        }
     }
 
     fn leave_out(&mut self, why: &'static str) {
@@ -193,7 +184,7 @@ impl Plan {
     }
 }
 
-fn of_letter(letter: &StoredLetter) -> LetterRequest {
+pub(super) fn of_letter(letter: &StoredLetter) -> LetterRequest {
     LetterRequest { dead_letter_id: Some(letter.dead_letter_id), ..LetterRequest::default() }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
         by_home.entry((letter.topic.clone(), letter.home)).or_default().push(letter);
     }
     if args.execute {
-        let Some(reason) = &args.reason else { anyhow::bail!("say why, with --reason: it is kept in the audit") };
+        let Some(reason) = &args.reason else { return Err(operator::no_reason()) };
         let actor = backend::actor();
         for ((topic, home), letters) in by_home {
             let source = TopicPartition::new(topic, home);

@@ -172,6 +172,7 @@ impl Looking<'_> {
             && let RecordAt::Found(record) = &first
             && let Some(key) = record.key()
             && self.partitioner.partition(key, placed_for) != source.partition
+            && self.partitioner.partition(key, self.found) == source.partition
         {
             return Ok(None);
         }

@@ -84,6 +84,10 @@ pub struct LetterChange {
     pub code: Option<&'static str>,
     /// What is wrong with it then.
     pub detail: Option<String>,
+    /// The command's id, as far as it can be read by now.
+    pub command_id: Option<Uuid>,
+    /// The command's type, likewise.
+    pub command_type: Option<String>,
     /// The payload that was run.
     #[serde(serialize_with = "in_base64")]
     pub edited_value: Option<Vec<u8>>,
@@ -226,6 +230,8 @@ impl<'r> Run<'r> {
             attempts: letter.attempts + 1,
             code: failed.map(|again| again.code.as_str()),
             detail: failed.map(|again| again.detail.clone()),
+            command_id: failed.and_then(|again| again.command_id),
+            command_type: failed.and_then(|again| again.command_type.clone()),
             edited_value: letter.edited_value.clone(),
             owes: again.is_some(),
         });

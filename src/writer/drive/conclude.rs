@@ -60,8 +60,14 @@ impl Writer<'_> {
         self.parked = decision.parked.clone();
         self.partition.gauges.parked(&self.parked);
         match &decision.settles {
-            Settles::Log { .. } => self.flood.settled(&decision).map_err(Ended::Halted),
-            Settles::Letters(changes) => self.refuse(&changes.refused).await,
+            Settles::Log { .. } => match self.flood.settled(&decision) {
+                Ok(()) => Ok(()),
+                Err(halt) => Err(self.halted_at_last(halt).await),
+            },
+            Settles::Letters(changes) => {
+                self.needs_room = false;
+                self.refuse(&changes.refused).await
+            }
         }
     }
 
@@ -111,7 +117,10 @@ impl Writer<'_> {
         match refusal {
             Refusal::Duplicate => self.again.look_up_all = true,
             // its letters may be somebody else's doing: they are read again
-            Refusal::Conflict if batch.is_of_letters() => return Ok(()),
+            Refusal::Conflict if batch.is_of_letters() => {
+                self.pause().await;
+                return Ok(());
+            }
             Refusal::Conflict => self.pause().await,
             Refusal::BelowHorizon => {
                 self.partition.worker.look_at_horizon();

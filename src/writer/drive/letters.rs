@@ -13,7 +13,7 @@ const LETTERS_BYTES_MAX: i64 = 16 << 20;
 
 /// A batch that begins with the same letter and was begun more often than this has probably ended the
 /// process: from here on one letter at a time.
-const ONE_AT_A_TIME_AFTER: i32 = 1;
+const ONE_BY_ONE_AFTER: i32 = 1;
 /// A letter is not begun more often than this. Workers are also killed for reasons of their own.
 const BEGINNINGS_MAX: i32 = 5;
 
@@ -23,6 +23,7 @@ impl Writer<'_> {
     pub(super) async fn requested_letters(&mut self) -> Step<Option<Batch>> {
         let mut letters = self.read_requested().await?;
         let Some((_, first)) = letters.first() else {
+            (self.letters_begun_with, self.letters_one_by_one) = (None, false);
             self.partition.letters_requested(false);
             return Ok(None);
         };
@@ -33,19 +34,26 @@ impl Writer<'_> {
             () = self.stop.revoked.cancelled() => return Err(Ended::Stopped),
             () = self.stop.draining.cancelled() => return Err(Ended::Stopped),
             () = self.partition.poke.notified() => return Err(Ended::Poked),
-            () = self.publisher.wait_for(self.cursor.batch_seq) => {}
+            published = self.publisher.wait_for(self.cursor.batch_seq) => published.map_err(|_| stale())?,
         }
-        let beginnings = self.begin_letters(Some(dead_letter_id)).await?;
-        if beginnings > BEGINNINGS_MAX {
-            let why = format!(
-                "its process has ended {} times while letter {dead_letter_id} ran alone (out of memory, stack overflow, \
-                 abort, or killed): correct its handler, its data (--edit), or discard it",
-                BEGINNINGS_MAX - ONE_AT_A_TIME_AFTER
-            );
-            self.refuse(&[(request_id, why)]).await?;
-            return Ok(None);
+        if self.letters_begun_with != Some(dead_letter_id) {
+            // what is begun anew by the same owner has not ended its process
+            let last = letters.last().map(|(_, letter)| letter.dead_letter_id);
+            let beginnings = self.begin_letters(dead_letter_id, last.unwrap_or(dead_letter_id)).await?;
+            self.letters_begun_with = Some(dead_letter_id);
+            self.letters_one_by_one = beginnings > ONE_BY_ONE_AFTER;
+            if beginnings > BEGINNINGS_MAX {
+                let why = format!(
+                    "its owner's process has ended {} times while letter {dead_letter_id} ran alone (out of memory, \
+                     stack overflow, abort, or killed): correct its handler, its data (--edit), or discard it",
+                    BEGINNINGS_MAX - ONE_BY_ONE_AFTER
+                );
+                self.letters_begun_with = None;
+                self.refuse(&[(request_id, why)]).await?;
+                return Ok(None);
+            }
         }
-        if beginnings > ONE_AT_A_TIME_AFTER {
+        if self.letters_one_by_one {
             letters.truncate(1);
         }
         self.again.push_front(Batch::of_letters(letters, &self.rules));
@@ -54,7 +62,10 @@ impl Writer<'_> {
     }
 
     async fn read_requested(&mut self) -> Step<Vec<(Record, RequestedLetter)>> {
-        let letters_max = i64::try_from(self.batch_size.commands_max()).unwrap_or(i64::MAX);
+        let letters_max = match self.letters_one_by_one {
+            true => 1,
+            false => i64::try_from(self.batch_size.commands_max()).unwrap_or(i64::MAX),
+        };
         let span = LetterSpan { letters_max, bytes_max: LETTERS_BYTES_MAX };
         let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
         loop {
@@ -63,7 +74,7 @@ impl Writer<'_> {
                 store.end_requests(&self.claim.row.claimed).await?;
                 let letters = store.requested_letters(&self.partition.source, span).await?;
                 if letters.is_empty() {
-                    store.begin_letters(&self.claim.row.claimed, None).await?;
+                    store.end_letters(&self.claim.row.claimed).await?;
                 }
                 Result::Ok(letters)
             };
@@ -75,10 +86,10 @@ impl Writer<'_> {
     }
 
     /// How often a batch that begins with this letter was begun, this time included.
-    async fn begin_letters(&mut self, first: Option<i64>) -> Step<i32> {
+    async fn begin_letters(&mut self, first: i64, last: i64) -> Step<i32> {
         let mut waits = backoff(self.partition.worker.limits.database_backoff_max);
         loop {
-            match self.partition.worker.store.begin_letters(&self.claim.row.claimed, first).await {
+            match self.partition.worker.store.begin_letters(&self.claim.row.claimed, first, last).await {
                 Ok(Some(beginnings)) => return Ok(beginnings),
                 Ok(None) => return Err(stale()),
                 Err(error) => self.read_again(error, &mut waits).await?,

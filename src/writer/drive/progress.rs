@@ -58,7 +58,8 @@ impl Writer<'_> {
     pub(super) async fn wind_up(&mut self) {
         if self.stop.draining.is_cancelled() {
             tokio::select! {
-                () = self.publisher.wait_for(self.cursor.batch_seq) => {}
+                // replaced or not, this owner has nothing more to do
+                _ = self.publisher.wait_for(self.cursor.batch_seq) => {}
                 () = self.stop.revoked.cancelled() => {}
             }
         }

@@ -14,7 +14,7 @@ use crate::cursor::{Cursor, Published};
 use crate::dead_letter::Mirror;
 use crate::kafka::{BatchDelivery, Producer, SendError, Session};
 use crate::outcome::Publication;
-use crate::postgres::Store;
+use crate::postgres::{Error, Refusal, Store};
 use crate::steps::fence::Claimed;
 use crate::steps::publish::publications;
 use crate::telemetry::metrics;
@@ -136,6 +136,10 @@ impl Task {
             };
             let mut failed = result.err();
             while let Some(error) = failed {
+                if error == SendError::Fenced {
+                    // the writer learns of it because nobody answers it any more
+                    return;
+                }
                 failed = self.start_over(&error).await.err();
             }
         }
@@ -184,7 +188,10 @@ impl Task {
             let batches_max = if mirror.is_some() { 1 } else { OWED_BATCHES_MAX };
             let (claimed, through) = (&self.claimed, self.durable.batch_seq);
             let owed = self.store.owed(claimed, self.sent, through, batches_max, mirror.is_some()).await;
-            let owed = owed.map_err(|error| SendError::Failed(error.to_string()))?;
+            let owed = owed.map_err(|error| match error {
+                Error::Refused(Refusal::Fenced) => SendError::Fenced,
+                error => SendError::Failed(error.to_string()),
+            })?;
             let Some(last) = owed.last() else {
                 // rows that are gone were published: they are dropped only then
                 self.sent = self.durable.batch_seq;
