@@ -343,9 +343,10 @@ impl Decision {
 fn parked_limit(held: &str, setting: &str, rules: &Rules) -> Halt {
     let TopicPartition { topic, partition } = &rules.source;
     let detail = format!(
-        "{held}, and no more may ({setting}): nothing is lost, the log waits. First have them run again or given up, \
-         which happens at the resume: solewriter dead-letters redrive --topic {topic} --partition {partition} \
-         --reason … --execute (or discard)"
+        "{held}, no more may ({setting}), so nothing of the partition is settled: first mend what failed (solewriter \
+         dead-letters list --topic {topic} --partition {partition} --state parked), then redrive or discard: solewriter \
+         dead-letters redrive --topic {topic} --partition {partition} --reason … --execute; that is done when the \
+         partition is resumed"
     );
     Halt::new(HaltCode::ParkedLimit, detail)
 }

@@ -133,7 +133,7 @@ async fn every_change_of_the_duty_is_refused_to_whoever_has_it_not() {
     let claim = |topic: &str, id: u32| {
         format!(
             "select claim_partition_v1('{topic}', 0, '00000000-0000-4000-8000-00000000000{id}', 'o', 'c', 'g', 0,
-                                       't', 1, null, null, null)"
+                                       't', 1, null, null, null, null)"
         )
     };
     database.execute(&claim("b", 1)).await;
