@@ -168,18 +168,23 @@ fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> Parti
     }
 }
 
-/// Halts partitions with code `operator` and audits it.
-pub(super) async fn halt(config: &Config, target: &Target, reason: &str) -> anyhow::Result<Vec<Change>> {
+/// Halts partitions with code `operator` and audits it; without a reason, says what it would do.
+pub(super) async fn halt(config: &Config, target: &Target, reason: Option<&str>) -> anyhow::Result<Vec<Change>> {
     let store = fitting_store(config).await?;
     let actor = actor();
     let mut changes = Vec::new();
     for row in targeted(&store, target).await? {
         let source = TopicPartition::new(&*row.topic, row.partition);
-        let action = OperatorAction { source: &source, actor: &actor, reason };
-        let changed = store.operator_halt(&action).await?;
+        let changed = match reason {
+            Some(reason) => store.operator_halt(&OperatorAction { source: &source, actor: &actor, reason }).await?,
+            None => false,
+        };
         let detail = match (changed, &row.halted_code) {
             (true, _) => "halted".to_owned(),
             (false, Some(code)) => format!("is halted already: {code}"),
+            (false, None) if reason.is_none() => {
+                format!("would be halted at offset {}; the partitions that are not named go on", row.next_offset)
+            }
             (false, None) => "was halted meanwhile".to_owned(),
         };
         changes.push(Change { topic: row.topic, partition: row.partition, changed, detail });
@@ -187,11 +192,12 @@ pub(super) async fn halt(config: &Config, target: &Target, reason: &str) -> anyh
     Ok(changes)
 }
 
-/// Lifts halts whose question the choices answer, and audits it.
+/// Lifts halts whose question the choices answer, and audits it; without a reason, says what it would
+/// do.
 pub(super) async fn resume(
     config: &Config,
     target: &Target,
-    reason: &str,
+    reason: Option<&str>,
     choices: &Choices,
 ) -> anyhow::Result<Vec<Change>> {
     let store = fitting_store(config).await?;
@@ -207,20 +213,39 @@ pub(super) async fn resume(
                 if !resume.resolves(code) {
                     return Err(unanswered(code, &source).into());
                 }
-                let action = OperatorAction { source: &source, actor: &actor, reason };
                 let layout = layout(config, &inspector, &source).await?;
                 if resume == Resume::AcceptPartitions {
                     super::repartition::refuse_misplaced(&store, &layout).await?;
                 }
-                match store.operator_resume(&action, code, resume, &layout).await? {
-                    true => (true, format!("resumed: {resume} resolves {code}")),
-                    false => (false, "was changed meanwhile: look again".to_owned()),
+                match reason {
+                    None => (false, format!("would be resumed: {resume} resolves {code}; {}", way_on(resume, &row))),
+                    Some(reason) => {
+                        let action = OperatorAction { source: &source, actor: &actor, reason };
+                        match store.operator_resume(&action, code, resume, &layout).await? {
+                            true => (true, format!("resumed: {resume} resolves {code}")),
+                            false => (false, "was changed meanwhile: look again".to_owned()),
+                        }
+                    }
                 }
             }
         };
         changes.push(Change { topic: row.topic, partition: row.partition, changed, detail });
     }
     Ok(changes)
+}
+
+/// Where a partition would go on, and what that means.
+fn way_on(resume: Resume, row: &postgres::PartitionStatus) -> String {
+    let next = row.next_offset;
+    match resume {
+        Resume::SkipTo(to) if to > next => {
+            format!("it goes on at offset {to}, and records {next} to {} are never settled", to - 1)
+        }
+        Resume::SkipTo(to) | Resume::AcceptNewLog(to) => {
+            format!("it goes on at offset {to}, and what is settled already is answered from the tables")
+        }
+        _ => format!("it goes on at offset {next}"),
+    }
 }
 
 /// How the topic's keys are placed now.

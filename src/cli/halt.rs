@@ -12,19 +12,19 @@ use crate::config::Config;
 /// it stopped. The reason is kept in the audit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  solewriter halt accounts.commands:3 --reason 'wrong interest rate is being applied'")]
+Examples:
+  solewriter halt accounts.commands:3 --reason 'wrong interest rate is being applied'
+  solewriter halt accounts.commands --dry-run")]
 pub(super) struct Args {
     /// The command topic, or one partition of it
     #[arg(value_name = "TOPIC[:PARTITION]")]
     target: Target,
-    /// Why, for the audit
-    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
-    reason: String,
+    #[command(flatten)]
+    why: operator::Why,
 }
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
-    let partitions = backend::halt(config, &args.target, &args.reason).await?;
+    let partitions = backend::halt(config, &args.target, args.why.reason()).await?;
     output.print(&Changes { partitions }, Changes::table)?;
     Ok(Exit::Done)
 }

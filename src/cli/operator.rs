@@ -113,6 +113,24 @@ impl FromStr for SkipTo {
     }
 }
 
+/// Why something is done at once, or that it is not to be done.
+#[derive(Debug, clap::Args)]
+pub(super) struct Why {
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", value_parser = reason, required_unless_present = "dry_run")]
+    reason: Option<String>,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Why {
+    /// The reason; `None`: nothing is to be done.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| !self.dry_run)
+    }
+}
+
 /// A change was asked for without a reason.
 pub(super) fn no_reason() -> anyhow::Error {
     Problem::usage("say why, with --reason: it is kept in the audit").into()

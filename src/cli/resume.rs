@@ -14,14 +14,14 @@ use crate::config::Config;
 #[command(after_help = "\
 Examples:
   solewriter resume accounts.commands:3 --reason 'interest rate corrected'
+  solewriter resume accounts.commands:3 --skip-to 8500 --dry-run
   solewriter resume accounts.commands:3 --skip-to 8500 --reason 'INC-1042: log lost up to 8499'")]
 pub(super) struct Args {
     /// The command topic, or one partition of it
     #[arg(value_name = "TOPIC[:PARTITION]")]
     target: Target,
-    /// Why, for the audit
-    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
-    reason: String,
+    #[command(flatten)]
+    why: operator::Why,
     #[command(flatten)]
     choices: Choices,
 }
@@ -52,7 +52,7 @@ pub(super) struct Choices {
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
     args.validate()?;
-    let partitions = backend::resume(config, &args.target, &args.reason, &args.choices).await?;
+    let partitions = backend::resume(config, &args.target, args.why.reason(), &args.choices).await?;
     output.print(&Changes { partitions }, Changes::table)?;
     Ok(Exit::Done)
 }

@@ -172,6 +172,10 @@ async fn an_operators_halt_and_resume_reach_the_running_owner() {
     let mut worker = scene.bank.worker();
     scene.goes_on(0).await;
     let at = format!("{}:0", scene.bank.topic);
+    let preview = scene.bank.options.run_verb(&["halt", &at, "--dry-run"]);
+    assert_eq!(preview.code, Some(0), "{preview:?}");
+    assert!(preview.stdout.contains("would be halted"), "{preview:?}");
+    assert_eq!(scene.halted_code(0).await, None);
     let said = scene.bank.options.run_verb(&["halt", &at, "--reason", "wrong rate"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     let began = Instant::now();
@@ -182,6 +186,9 @@ async fn an_operators_halt_and_resume_reach_the_running_owner() {
     scene.goes_on(1).await;
     assert_eq!(scene.next_offset(0).await, cursor, "it settles nothing");
 
+    let preview = scene.bank.options.run_verb(&["resume", &at, "--skip-to", "latest", "--dry-run"]);
+    assert!(preview.stdout.contains("are never settled"), "{preview:?}");
+    assert_eq!(scene.halted_code(0).await.as_deref(), Some("operator"));
     // no question was asked, so the plain resume answers it
     scene.resolve(0, &told).await;
     scene.goes_on(0).await;
