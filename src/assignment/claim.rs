@@ -244,7 +244,8 @@ fn behind_outcomes(row: &Row, topic: &str, Testimony { command_id, offset }: Tes
     let detail = format!(
         "{topic} holds the outcome of offset {offset} (command {command_id}), the database does not, and its cursor is \
          {next}: the database went back in time (restored, or failed over to a replica that had lost commits); \
-         outcomes of records {next} to {offset} are published and forgotten"
+         outcomes of records {next} to {offset} are published and forgotten. Make sure that it is the database you want; \
+         then they run again, where the log still has them, and outcomes that differ may follow the published ones"
     );
     Halt { code: HaltCode::DatabaseBehind, detail, witnessed: Some((row.claimed.token().0, offset + 1)) }
 }

@@ -64,7 +64,7 @@ fn same_layout(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
 pub fn layout_changed(placed_for: i32, found: i32) -> Halt {
     let detail = format!(
         "the topic has {found} partitions, its keys were placed for {placed_for}: commands of one entity may now be on two \
-         of them, under two writers"
+         of them, under two writers; stop the producers before you resolve it"
     );
     Halt::new(HaltCode::PartitionsChanged, detail)
 }
@@ -142,7 +142,8 @@ fn not_behind_group(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
             let detail = format!(
                 "the consumer group has committed offset {committed}, the database's cursor is {next}: the database went back in \
                  time (restored, or failed over to a replica that had lost commits); outcomes of records {next} to {} may be \
-                 published and forgotten",
+                 published and forgotten. Make sure that it is the database you want; then they run again, where the log \
+                 still has them, and outcomes that differ may follow the published ones",
                 committed - 1
             );
             let witnessed = Some((row.claimed.token().0, committed));

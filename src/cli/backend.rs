@@ -222,7 +222,7 @@ pub(super) async fn resume(
                     Some(reason) => {
                         let action = OperatorAction { source: &source, actor: &actor, reason };
                         match store.operator_resume(&action, code, resume, &layout).await? {
-                            true => (true, format!("resumed: {resume} resolves {code}")),
+                            true => (true, format!("resumed: {resume} resolves {code}; {}", way_on(resume, &row))),
                             false => (false, "was changed meanwhile: look again".to_owned()),
                         }
                     }
@@ -277,7 +277,13 @@ async fn chosen(choices: &Choices, inspector: &Arc<Inspector>, source: &TopicPar
     let mut made = Vec::new();
     if let Some(skip_to) = choices.skip_to {
         made.push(Resume::SkipTo(match skip_to {
-            SkipTo::Offset(offset) => offset,
+            SkipTo::Offset(offset) => {
+                let high = log_end(inspector, source).await?.high;
+                if offset > high {
+                    return Err(Problem::usage(format!("{source} ends at {high}: offset {offset} is beyond it")).into());
+                }
+                offset
+            }
             SkipTo::Earliest => log_end(inspector, source).await?.low,
             SkipTo::Latest => log_end(inspector, source).await?.high,
         }));
@@ -320,7 +326,8 @@ pub(super) async fn fitting_store(config: &Config) -> anyhow::Result<Store> {
     match store.schema_state().await? {
         SchemaState::Fits => Ok(store),
         _ => Err(Problem::usage(format!(
-            "schema {:?} has no solewriter tables, or another version's; type: solewriter migrate",
+            "schema {:?} has no solewriter tables, or another version's: if it is being restored, wait; else type: solewriter \
+             migrate",
             config.database.schema
         ))
         .into()),

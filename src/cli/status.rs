@@ -137,7 +137,7 @@ impl Status {
             let _ = write!(
                 text,
                 "\n{topic}:{partition} has {keys}, whose commands wait behind one that failed\n  look: solewriter \
-                 dead-letters list --topic {topic} --partition {partition} --state parked\n"
+                 dead-letters list --topic {topic} --partition {partition} --state parked --state waiting\n"
             );
         }
         text

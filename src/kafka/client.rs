@@ -37,6 +37,8 @@ impl Client {
     }
 }
 
+/// How old may be what an inspector knows of a topic: milliseconds.
+const METADATA_MS_MAX: &str = "5000";
 /// What one answer of the broker may hold, compressed: bytes.
 const FETCH_BYTES_MAX: u64 = 1_048_576;
 
@@ -168,7 +170,11 @@ impl Client {
             // and the next as soon as that one is read: by default a second later
             .set("fetch.queue.backoff.ms", "1")
             .set("max.partition.fetch.bytes", "16384")
-            .set("fetch.max.bytes", self.fetch_bytes_max());
+            .set("fetch.max.bytes", self.fetch_bytes_max())
+            // what it knows of a topic is asked again soon: a partition that was added is unknown to it until
+            // then, by default for a quarter of an hour, and so long nobody could claim it
+            .set("topic.metadata.refresh.interval.ms", METADATA_MS_MAX)
+            .set("metadata.max.age.ms", METADATA_MS_MAX);
         config
     }
 

@@ -110,14 +110,7 @@ impl Store {
             return Ok(None);
         }
         let rows = page(&mut *transaction, kind, layout, after).await?;
-        let mut moving: BTreeMap<i32, Vec<&HomedRow>> = BTreeMap::new();
-        for row in &rows {
-            let home = layout.home(&row.entity_id);
-            if home != row.home {
-                moving.entry(home).or_default().push(row);
-            }
-        }
-        for (home, rows) in moving {
+        for (home, rows) in misplaced(&rows, layout) {
             give_home(&mut *transaction, kind, layout, home, &rows).await?;
         }
         transaction.commit().await?;
@@ -143,6 +136,18 @@ impl Store {
         .fetch_all(&self.pool)
         .await?)
     }
+}
+
+/// The rows that do not live where their key does, by where that is.
+pub(super) fn misplaced<'r>(rows: &'r [HomedRow], layout: &Layout<'_>) -> BTreeMap<i32, Vec<&'r HomedRow>> {
+    let mut misplaced: BTreeMap<i32, Vec<&HomedRow>> = BTreeMap::new();
+    for row in rows {
+        let home = layout.home(&row.entity_id);
+        if home != row.home {
+            misplaced.entry(home).or_default().push(row);
+        }
+    }
+    misplaced
 }
 
 /// Gives rows of a page one new home.

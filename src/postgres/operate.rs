@@ -141,9 +141,9 @@ impl Store {
     /// Lets a halted partition go on. False: the partition is not halted with
     /// `code` any more.
     ///
-    /// Where the choice accepts another layout, the keys that belong to the
-    /// partition now are at home there from now on. Their old home's writer finds
-    /// them gone at its next commit, should it still decide on them.
+    /// Where the choice accepts another layout, every key of the topic is at home
+    /// where it belongs from now on. Its old home's writer finds it gone at its next
+    /// commit, should it still decide on it.
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -189,7 +189,7 @@ impl Store {
         }
         let entities_moved = match resume {
             Resume::AcceptPartitions | Resume::AcceptNewLog(_) => {
-                let moved = bring_home(&mut transaction, action.source, layout).await?;
+                let moved = bring_home(&mut transaction, layout).await?;
                 requests_follow(&mut transaction, layout.topic).await?;
                 moved
             }
@@ -207,9 +207,9 @@ impl Store {
     }
 }
 
-/// Makes a partition the home of every entity, dead letter and parked key of its topic whose key
-/// belongs to it now. Returns how many entities came from elsewhere.
-async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout: &Layout<'_>) -> Result<u64> {
+/// Gives every entity, dead letter and parked key of a topic the home that its key has now. Returns
+/// how many entities came from elsewhere.
+async fn bring_home(transaction: &mut PgConnection, layout: &Layout<'_>) -> Result<u64> {
     let mut entities_moved = 0;
     for kind in Homed::ALL {
         let mut after: Option<HomedRow> = None;
@@ -217,11 +217,11 @@ async fn bring_home(transaction: &mut PgConnection, to: &TopicPartition, layout:
             let rows = homes::page(&mut *transaction, kind, layout, after.as_ref()).await?;
             let Some(last) = rows.last() else { break };
             after = Some(last.clone());
-            let belongs = |row: &&HomedRow| row.home != to.partition && layout.home(&row.entity_id) == to.partition;
-            let belonging: Vec<&HomedRow> = rows.iter().filter(belongs).collect();
-            homes::give_home(&mut *transaction, kind, layout, to.partition, &belonging).await?;
-            if kind == Homed::Entities {
-                entities_moved += belonging.len() as u64;
+            for (home, rows) in homes::misplaced(&rows, layout) {
+                homes::give_home(&mut *transaction, kind, layout, home, &rows).await?;
+                if kind == Homed::Entities {
+                    entities_moved += rows.len() as u64;
+                }
             }
         }
     }

@@ -298,10 +298,12 @@ impl Decision {
             OnFailure::HaltPartition => {
                 let at = format_args!("{}:{}", rules.source, command.record.offset);
                 let detail = format!(
-                    "the command at {at} failed, {}: {}; on_failure is halt-partition, so nothing behind it runs: mend the \
-                     cause, and it runs again when the partition is resumed, or give it up with --skip-to {}",
+                    "the command at {at} failed, {}: {}; it is {} of {:?}; on_failure is halt-partition, so nothing behind \
+                     it runs: mend the cause, and it runs again when the partition is resumed, or give it up with --skip-to {}",
                     letter.code,
                     letter.detail,
+                    command.command_type.name,
+                    command.entity_id(),
                     command.record.offset + 1
                 );
                 return Err(Halt::new(HaltCode::HandlerFailed, detail));

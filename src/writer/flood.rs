@@ -59,7 +59,7 @@ impl Flood {
         let detail = format!(
             "{} of the last {} records are dead letters, rather by one mistake than by many: look at their codes \
              (solewriter dead-letters list --topic {} --partition {}), mend the cause, then resume: what is behind is \
-             settled, and these can be redriven; resumed too early, it halts again after as many",
+             settled, and those with an id and a key can be redriven; resumed too early, it halts again after as many",
             self.dead, self.records, self.source.topic, self.source.partition
         );
         Err(Halt::new(HaltCode::DeadLetterFlood, detail))

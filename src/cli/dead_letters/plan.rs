@@ -165,12 +165,19 @@ impl Plan {
                     ));
                 }
             }
-            Action::Discard => lines.push(format!(
-                "given up: {} ({} parked, {} waiting)",
-                counted(self.letters, "letter"),
-                self.parked,
-                self.waiting
-            )),
+            Action::Discard => {
+                lines.push(format!(
+                    "given up: {} ({} parked, {} waiting)",
+                    counted(self.letters, "letter"),
+                    self.parked,
+                    self.waiting
+                ));
+                if self.parked > 0 {
+                    lines.push(
+                        "what waits behind them goes on waiting, until it is redriven or given up too".to_owned(),
+                    );
+                }
+            }
         }
         lines
             .extend(self.left_out.iter().map(|(why, count)| format!("left out: {}, {why}", counted(*count, "letter"))));
