@@ -207,12 +207,17 @@ impl DeadLetter {
         Value::Array(pairs.collect()).to_string()
     }
 
+    /// Where its record came from; `writer` is the partition of whoever has settled it.
+    pub fn source<'a>(&'a self, writer: &'a TopicPartition) -> &'a TopicPartition {
+        self.source.as_ref().unwrap_or(writer)
+    }
+
     /// The outcome that this letter publishes, if it publishes one. `writer` is the partition of
     /// whoever has settled it.
     pub fn outcome<'a>(&'a self, writer: &'a TopicPartition, entity_type: &'a str) -> Option<Publication<'a>> {
         let command_id = publishes(self.code.as_str(), self.command_id)?;
         let outcome = DeadOutcome {
-            source: self.source.as_ref().unwrap_or(writer),
+            source: self.source(writer),
             offset: self.record.offset,
             record_time_ms: self.record.time_ms(),
             key: self.record.key(),
@@ -240,7 +245,7 @@ impl DeadLetter {
         let headers = self.record.headers().map(|(name, value)| (header_name(name), value)).collect();
         let letter = MirroredLetter {
             number,
-            source: self.source.as_ref().unwrap_or(writer),
+            source: self.source(writer),
             offset: self.record.offset,
             record_time_ms: self.record.time_ms(),
             key: self.record.key(),

@@ -2,15 +2,13 @@
 
 mod words;
 
-use std::time::SystemTime;
-
 use serde::Serialize;
 use serde_json::Value;
 
 use super::backend;
 use super::exit::Exit;
 use super::inspect::SCAN_TIMEOUT;
-use super::operator::Target;
+use super::operator::{Target, ago_ms};
 use super::output::{self, Output};
 use crate::config::Config;
 use crate::outcome::rfc3339;
@@ -51,9 +49,7 @@ fn since_ms(text: &str) -> Result<i64, &'static str> {
     }
     let ago = humantime::parse_duration(text)
         .map_err(|_| "neither a duration such as 2h nor a time such as 2026-01-31T00:00:00Z")?;
-    let then = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
-    let since_1970 = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
+    Ok(ago_ms(ago))
 }
 
 #[derive(Debug, Serialize)]

@@ -5,6 +5,7 @@ mod filter;
 mod list;
 mod plan;
 mod reproduce;
+mod requested;
 mod show;
 mod withdraw;
 

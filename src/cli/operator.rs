@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -111,6 +112,13 @@ impl FromStr for SkipTo {
             _ => offset(text).map(Self::Offset).ok_or("an offset from 0, earliest or latest"),
         }
     }
+}
+
+/// So long ago: milliseconds since 1970, not before that.
+pub(super) fn ago_ms(ago: Duration) -> i64 {
+    let then = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+    let since_1970 = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Why something is done at once, or that it is not to be done.

@@ -214,7 +214,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn withdraw(&self, by: &OperatorAction<'_>, dead_letter_ids: &[i64], keys: &[&str]) -> Result<u64> {
+    pub async fn withdraw(&self, by: &OperatorAction<'_>, dead_letter_ids: &[i64], keys: &[String]) -> Result<u64> {
         let mut transaction = self.pool.begin().await?;
         let ids: Vec<i64> = sqlx::query_scalar(
             "update requests set state = 'withdrawn', detail = 'withdrawn by ' || $5 || ': ' || $6, ended_at = now()

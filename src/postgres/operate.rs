@@ -141,8 +141,8 @@ impl Store {
     /// Lets a halted partition go on. False: the partition is not halted with
     /// `code` any more.
     ///
-    /// Where the choice accepts another layout, every key of the topic is at home
-    /// where it belongs from now on. Its old home's writer finds it gone at its next
+    /// Where the choice accepts a new log, every key of the topic is at home where it
+    /// belongs from now on. Its old home's writer finds it gone at its next
     /// commit, should it still decide on it.
     ///
     /// # Errors
@@ -188,7 +188,8 @@ impl Store {
             return Ok(false);
         }
         let entities_moved = match resume {
-            Resume::AcceptPartitions | Resume::AcceptNewLog(_) => {
+            // of the other choice that accepts a layout, nothing is misplaced
+            Resume::AcceptNewLog(_) => {
                 let moved = bring_home(&mut transaction, layout).await?;
                 requests_follow(&mut transaction, layout.topic).await?;
                 moved

@@ -45,11 +45,16 @@ pub(super) async fn start(
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
     let compiled = wait_for_functions(declared, &store).await?;
     let admin = Topics::new(&client, ASK_TIMEOUT)?;
-    let topics = topics(worker, &compiled, config, &client, &admin, &store, &inspector).await?;
-    let answers = match topics.first() {
-        Some(topic) => answers_settings(&inspector, &topic.name).await,
+    let answers = match config.topics.first() {
+        Some(topic) => {
+            // a broker that cannot be reached answers nothing
+            wait_for_topic(&inspector, &client.bootstrap_servers, &topic.name).await;
+            answers_settings(&inspector, &topic.name).await
+        }
         None => false,
     };
+    let broker = Broker { inspector: &inspector, admin: &admin, answers };
+    let topics = topics(worker, &compiled, config, &client, &broker, &store).await?;
     let settings = answers.then_some(admin);
     // after the topics: a client that has asked for metadata knows it at once,
     // a fresh one waits a second
@@ -133,24 +138,31 @@ async fn wait_for_cluster(inspector: &Arc<Inspector>, bootstrap_servers: &str) -
     }
 }
 
+/// Who is asked for topics.
+struct Broker<'a> {
+    inspector: &'a Arc<Inspector>,
+    admin: &'a Topics,
+    /// It tells topics' settings.
+    answers: bool,
+}
+
 async fn topics(
     worker: &Worker,
     compiled: &Compiled,
     config: &Config,
     client: &kafka::Client,
-    admin: &Topics,
+    broker: &Broker<'_>,
     store: &Store,
-    inspector: &Arc<Inspector>,
 ) -> Result<Vec<Arc<Topic>>, RunError> {
     let mut topics = Vec::new();
     for topic in &config.topics {
-        let partition_count = wait_for_topic(inspector, &client.bootstrap_servers, &topic.name).await;
+        let partition_count = wait_for_topic(broker.inspector, &client.bootstrap_servers, &topic.name).await;
         let publish_to = PublishTo {
-            outcomes: publish_topic(admin, inspector, &topic.outcomes_topic(), partition_count).await?,
-            events: publish_topic(admin, inspector, &topic.events_topic(), partition_count).await?,
-            dead_letters: dead_letter_topic(admin, inspector, client, topic, partition_count).await?,
+            outcomes: publish_topic(broker, &topic.outcomes_topic(), partition_count).await?,
+            events: publish_topic(broker, &topic.events_topic(), partition_count).await?,
+            dead_letters: dead_letter_topic(broker, client, topic, partition_count).await?,
         };
-        let outcome_bytes_max = outcome_bytes_max(admin, inspector, &publish_to).await;
+        let outcome_bytes_max = outcome_bytes_max(broker, &publish_to).await;
         let Some(handlers) = compiled.handlers(&topic.entity, worker.handlers(&topic.entity)) else { continue };
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -199,19 +211,14 @@ async fn wait_for_topic(inspector: &Arc<Inspector>, bootstrap_servers: &str, top
 }
 
 /// A topic to publish to: made if it is missing.
-async fn publish_topic(
-    admin: &Topics,
-    inspector: &Arc<Inspector>,
-    topic: &str,
-    partitions: i32,
-) -> Result<(Arc<str>, i32), RunError> {
+async fn publish_topic(broker: &Broker<'_>, topic: &str, partitions: i32) -> Result<(Arc<str>, i32), RunError> {
     let mut waits = backoff(START_WAIT_MAX);
     loop {
-        let (asked, name) = (inspector.clone(), topic.to_owned());
+        let (asked, name) = (broker.inspector.clone(), topic.to_owned());
         let error: Box<dyn std::error::Error + Send + Sync> =
             match tokio::task::spawn_blocking(move || asked.partition_count(&name)).await {
                 Ok(Ok(count)) => return Ok((topic.into(), count)),
-                Ok(Err(InspectError::NoTopic)) => match admin.create(topic, partitions).await {
+                Ok(Err(InspectError::NoTopic)) => match broker.admin.create(topic, partitions).await {
                     Ok(()) => continue,
                     Err(error) if error.is_refusal() => return Err(error.into()),
                     Err(error) => error.into(),
@@ -225,32 +232,31 @@ async fn publish_topic(
 }
 
 /// What a topic takes, as far as the broker tells: bytes.
-async fn bytes_max(admin: &Topics, inspector: &Arc<Inspector>, topic: &Arc<str>) -> Option<usize> {
-    if !answers_settings(inspector, topic).await {
+async fn bytes_max(broker: &Broker<'_>, topic: &str) -> Option<usize> {
+    if !broker.answers {
         return None;
     }
-    admin.settings(topic).await.ok()?.get("max.message.bytes")?.parse().ok()
+    broker.admin.settings(topic).await.ok()?.get("max.message.bytes")?.parse().ok()
 }
 
-async fn outcome_bytes_max(admin: &Topics, inspector: &Arc<Inspector>, publish_to: &PublishTo) -> usize {
+async fn outcome_bytes_max(broker: &Broker<'_>, publish_to: &PublishTo) -> usize {
     let mut least = MESSAGE_BYTES_MAX;
     for (topic, _) in [&publish_to.outcomes, &publish_to.events] {
-        least = least.min(bytes_max(admin, inspector, topic).await.unwrap_or(MESSAGE_BYTES_MAX));
+        least = least.min(bytes_max(broker, topic).await.unwrap_or(MESSAGE_BYTES_MAX));
     }
     least
 }
 
 /// Where a topic's dead letters are mirrored to, if they are.
 async fn dead_letter_topic(
-    admin: &Topics,
-    inspector: &Arc<Inspector>,
+    broker: &Broker<'_>,
     client: &kafka::Client,
     topic: &config::Topic,
     partitions: i32,
 ) -> Result<Option<DeadLetterTopic>, RunError> {
     let Some(name) = &topic.dead_letter_topic else { return Ok(None) };
-    let made = publish_topic(admin, inspector, name, partitions).await?;
-    let record_bytes_max = bytes_max(admin, inspector, &made.0).await.unwrap_or(MESSAGE_BYTES_MAX);
+    let made = publish_topic(broker, name, partitions).await?;
+    let record_bytes_max = bytes_max(broker, &made.0).await.unwrap_or(MESSAGE_BYTES_MAX);
     let mirror = Mirror {
         group_id: client.group_id.as_str().into(),
         record_bytes_max: record_bytes_max.min(client.record_bytes_max()),
@@ -259,7 +265,7 @@ async fn dead_letter_topic(
 }
 
 /// Whether the cluster has somebody to ask for a topic's settings.
-async fn answers_settings(inspector: &Arc<Inspector>, topic: &Arc<str>) -> bool {
-    let (asked, topic) = (inspector.clone(), topic.clone());
+async fn answers_settings(inspector: &Arc<Inspector>, topic: &str) -> bool {
+    let (asked, topic) = (inspector.clone(), topic.to_owned());
     tokio::task::spawn_blocking(move || asked.has_controller(&topic)).await.unwrap_or(true)
 }

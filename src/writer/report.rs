@@ -35,7 +35,7 @@ pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     }
     let failed = |letter: &&DeadLetter| letter.state != LetterState::Waiting;
     for letter in durable.decision().dead.iter().filter(failed) {
-        let at = format_args!("{}:{}", letter.source.as_ref().unwrap_or(&rules.source), letter.record.offset);
+        let at = format_args!("{}:{}", letter.source(&rules.source), letter.record.offset);
         let command_id = letter.command_id.map(tracing::field::display);
         let command_type = letter.command_type.as_deref();
         tracing::warn!(%at, code = %letter.code, command_id, command_type, detail = %letter.detail, "dead letter");

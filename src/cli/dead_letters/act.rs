@@ -8,21 +8,19 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::filter::Filter;
+use super::filter::Change;
 use super::plan::Plan;
 use super::reproduce;
+use crate::cli::backend;
 use crate::cli::exit::{Exit, Problem};
-use crate::cli::inspect::SCAN_TIMEOUT;
 use crate::cli::output::{self, Output};
-use crate::cli::{backend, operator};
 use crate::config::Config;
-use crate::dead_letter::LetterState;
-use crate::postgres::{OperatorAction, RequestsEnded, Store, StoredLetter};
+use crate::postgres::{OperatorAction, RequestsEnded, Store};
 use crate::record::TopicPartition;
 use crate::steps::decide::Action;
 
 /// The most letters that one call takes on: it can be called again.
-const LETTERS_MAX: i64 = 100_000;
+pub(super) const LETTERS_MAX: i64 = 100_000;
 
 /// How often the requests are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -31,16 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
     #[command(flatten)]
-    filter: Filter,
-    /// Every dead letter there is
-    #[arg(long)]
-    all: bool,
-    /// Why, for the audit; needed to execute
-    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
-    reason: Option<String>,
-    /// Do it: without this only a preview is printed
-    #[arg(long)]
-    execute: bool,
+    change: Change,
     /// So many keys or letters a second at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
@@ -128,24 +117,10 @@ pub(super) struct Wanted {
     pub(super) edit: Option<Vec<u8>>,
 }
 
-/// The letters of a filter that have not ended.
-///
-/// # Errors
-/// If the filter means every letter and nobody has said `--all`.
-pub(super) async fn open_letters(store: &Store, filter: &Filter, all: bool) -> anyhow::Result<Vec<StoredLetter>> {
-    if filter.is_empty() && !all {
-        return Err(
-            Problem::usage("say which letters are meant, with a filter such as --key or --code, or --all").into()
-        );
-    }
-    let filter = filter.of(&[LetterState::Dead, LetterState::Parked, LetterState::Waiting]);
-    Ok(store.letters(&filter, LETTERS_MAX, SCAN_TIMEOUT).await?)
-}
-
 pub(super) async fn run(wanted: Wanted, common: &Common, output: Output, config: &Config) -> anyhow::Result<Exit> {
     let Wanted { action, accept_expired, edit } = wanted;
     let store = backend::fitting_store(config).await?;
-    let letters = open_letters(&store, &common.filter, common.all).await?;
+    let letters = common.change.letters(&store, LETTERS_MAX).await?;
     let are_all = letters.len() < LETTERS_MAX as usize;
     if edit.is_some() && letters.len() != 1 {
         let why = format!("--edit corrects one letter, and {} are meant: name it with --letter", letters.len());
@@ -167,14 +142,14 @@ pub(super) async fn run(wanted: Wanted, common: &Common, output: Output, config:
         request.dead_letter_id = Some(id);
         request.edited_value = Some(value);
     }
-    if !common.execute {
+    if !common.change.execute {
         let preview = Acted { plan, executed: false, requested: 0, done: 0, open: 0, refused: Vec::new() };
         output.print(&preview, |preview| {
             preview.plan.text(action) + "nothing is changed: add --execute and --reason '…' to do it\n"
         })?;
         return Ok(Exit::Done);
     }
-    let Some(reason) = &common.reason else { return Err(operator::no_reason()) };
+    let reason = common.change.reason()?;
     if output == Output::Table {
         output::print(&plan.text(action))?;
     }

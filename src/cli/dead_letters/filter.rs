@@ -1,9 +1,12 @@
 //! Which letters are meant.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use crate::cli::exit::Problem;
+use crate::cli::inspect::SCAN_TIMEOUT;
+use crate::cli::operator::{self, ago_ms};
 use crate::dead_letter::LetterState;
-use crate::postgres::LetterFilter;
+use crate::postgres::{LetterFilter, Store, StoredLetter};
 
 /// Filters that all have to fit.
 #[derive(Debug, clap::Args)]
@@ -60,8 +63,41 @@ impl Filter {
     }
 }
 
-fn ago_ms(ago: Duration) -> i64 {
-    let then = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
-    let since_1970 = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+/// Which letters a change is meant for, and whether it is made.
+#[derive(Debug, clap::Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    pub(super) filter: Filter,
+    /// Every dead letter there is
+    #[arg(long)]
+    all: bool,
+    /// Why, for the audit; needed to execute
+    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
+    reason: Option<String>,
+    /// Do it: without this only a preview is printed
+    #[arg(long)]
+    pub(super) execute: bool,
+}
+
+impl Change {
+    /// The letters that are meant and have not ended.
+    ///
+    /// # Errors
+    /// If the filter means every letter and nobody has said `--all`.
+    pub(super) async fn letters(&self, store: &Store, letters_max: i64) -> anyhow::Result<Vec<StoredLetter>> {
+        if self.filter.is_empty() && !self.all {
+            let why = "say which letters are meant, with a filter such as --key or --code, or --all";
+            return Err(Problem::usage(why).into());
+        }
+        let filter = self.filter.of(&[LetterState::Dead, LetterState::Parked, LetterState::Waiting]);
+        Ok(store.letters(&filter, letters_max, SCAN_TIMEOUT).await?)
+    }
+
+    /// Why it is made.
+    ///
+    /// # Errors
+    /// If nobody has said it.
+    pub(super) fn reason(&self) -> anyhow::Result<&str> {
+        self.reason.as_deref().ok_or_else(operator::no_reason)
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+use super::requested::{ParkedKey, Requested, key_of};
 use crate::cli::inspect::SCAN_TIMEOUT;
 use crate::dead_letter::{DeadCode, LetterState};
 use crate::postgres::{Error, LetterRequest, Refusal, Store, StoredLetter};
@@ -53,12 +54,6 @@ fn hopeless(letter: &StoredLetter, attempts_max: i32) -> Option<&'static str> {
     (letter.attempts >= attempts_max).then_some(WORN)
 }
 
-/// The parked key that a letter belongs to.
-fn key_of(letter: &StoredLetter) -> Option<(String, i32, String)> {
-    let parked = LetterState::parse(&letter.state).is_some_and(LetterState::holds_its_key);
-    letter.entity_id.clone().filter(|_| parked).map(|key| (letter.topic.clone(), letter.home, key))
-}
-
 impl Plan {
     /// Of the letters that a filter means.
     pub(super) async fn of(
@@ -68,19 +63,14 @@ impl Plan {
         attempts_max: i32,
     ) -> anyhow::Result<Self> {
         let mut plan = Self::default();
-        let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
-        for (topic, partition, id, key) in store.requested_already().await? {
-            ids.extend(id);
-            keys.extend(key.map(|key| (topic, partition, key)));
-        }
+        let requested = Requested::now(store).await?;
         let (mut passing, mut taken) = (Vec::new(), HashSet::new());
         let worn: HashSet<_> = letters.iter().filter(|l| l.attempts >= attempts_max).filter_map(key_of).collect();
         for letter in letters {
             let of_key = key_of(&letter);
-            let is_requested = ids.contains(&letter.dead_letter_id);
-            let key_is_requested = of_key.as_ref().is_some_and(|key| keys.contains(key));
+            let key_is_requested = requested.has_key(of_key.as_ref());
             match (action, of_key) {
-                _ if is_requested => plan.leave_out(REQUESTED),
+                _ if requested.has_letter(&letter) => plan.leave_out(REQUESTED),
                 // a redrive of its key goes on without it
                 (Action::Discard | Action::Reproduced, _) => plan.take(&letter),
                 _ if key_is_requested => plan.leave_out(REQUESTED),
@@ -125,7 +115,7 @@ impl Plan {
         self.requests.entry((letter.topic.clone(), letter.home)).or_default().push(of_letter(letter));
     }
 
-    async fn take_key(&mut self, store: &Store, (topic, partition, key): &(String, i32, String)) -> anyhow::Result<()> {
+    async fn take_key(&mut self, store: &Store, (topic, partition, key): &ParkedKey) -> anyhow::Result<()> {
         let (parked, waiting) = store.letters_of_key(&TopicPartition::new(topic.as_str(), *partition), key).await?;
         self.keys += 1;
         self.parked += u64::try_from(parked)?;

@@ -29,6 +29,9 @@ pub(super) async fn all(
     common: &Common,
     reason: &str,
 ) -> anyhow::Result<Vec<i64>> {
+    if misrouted.is_empty() {
+        return Ok(Vec::new());
+    }
     let settings = kafka::Client::new(&config.kafka, "solewriter-redrive")?;
     let actor = backend::actor();
     let (mut producers, mut ids) = (HashMap::new(), Vec::new());

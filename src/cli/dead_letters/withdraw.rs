@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
-use super::act;
-use super::filter::Filter;
+use super::act::LETTERS_MAX;
+use super::filter::Change;
+use super::requested::{Requested, key_of};
+use crate::cli::backend;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
-use crate::cli::{backend, operator};
 use crate::config::Config;
 use crate::postgres::{OperatorAction, StoredLetter};
 use crate::record::TopicPartition;
@@ -19,16 +20,7 @@ Example:
   solewriter dead-letters withdraw --key acct-42 --reason 'the fix is not deployed yet' --execute")]
 pub(super) struct Args {
     #[command(flatten)]
-    filter: Filter,
-    /// Every dead letter there is
-    #[arg(long)]
-    all: bool,
-    /// Why, for the audit; needed to execute
-    #[arg(long, value_name = "TEXT", value_parser = operator::reason)]
-    reason: Option<String>,
-    /// Do it: without this only a preview is printed
-    #[arg(long)]
-    execute: bool,
+    change: Change,
 }
 
 /// What was found, and what became of it.
@@ -43,32 +35,24 @@ struct Withdrawn {
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
     let store = backend::fitting_store(config).await?;
-    let letters = act::open_letters(&store, &args.filter, args.all).await?;
-    let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
-    for (topic, partition, id, key) in store.requested_already().await? {
-        match key {
-            Some(key) => _ = keys.insert((topic, partition, key)),
-            None => ids.extend(id),
-        }
-    }
-    let is_requested = |letter: &StoredLetter| {
-        let key = letter.entity_id.clone().map(|key| (letter.topic.clone(), letter.home, key));
-        ids.contains(&letter.dead_letter_id) || key.is_some_and(|key| keys.contains(&key))
-    };
-    let mut found = Withdrawn { letters: 0, executed: args.execute, withdrawn: 0 };
+    let letters = args.change.letters(&store, LETTERS_MAX).await?;
+    let requested = Requested::now(&store).await?;
+    let is_requested =
+        |letter: &StoredLetter| requested.has_letter(letter) || requested.has_key(key_of(letter).as_ref());
+    let mut found = Withdrawn { letters: 0, executed: args.change.execute, withdrawn: 0 };
     let mut by_home: BTreeMap<(String, i32), Vec<StoredLetter>> = BTreeMap::new();
     for letter in letters.into_iter().filter(is_requested) {
         found.letters += 1;
         by_home.entry((letter.topic.clone(), letter.home)).or_default().push(letter);
     }
-    if args.execute {
-        let Some(reason) = &args.reason else { return Err(operator::no_reason()) };
+    if args.change.execute {
+        let reason = args.change.reason()?;
         let actor = backend::actor();
         for ((topic, home), letters) in by_home {
             let source = TopicPartition::new(topic, home);
             let by = OperatorAction { source: &source, actor: &actor, reason };
             let ids: Vec<i64> = letters.iter().map(|letter| letter.dead_letter_id).collect();
-            let keys: HashSet<&str> = letters.iter().filter_map(|letter| letter.entity_id.as_deref()).collect();
+            let keys: HashSet<String> = letters.iter().filter_map(key_of).map(|(.., key)| key).collect();
             found.withdrawn += store.withdraw(&by, &ids, &Vec::from_iter(keys)).await?;
         }
     }

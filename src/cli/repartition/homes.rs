@@ -73,8 +73,8 @@ impl Moves {
 /// A choice that leaves everything where it is is refused while something would be on a partition that
 /// its key has left.
 pub(in crate::cli) async fn refuse_misplaced(store: &Store, layout: &Layout<'_>) -> anyhow::Result<()> {
-    let Counts { entities, letters, parked_keys } = Moves::count(store, layout).await?.moving;
-    if entities + letters + parked_keys == 0 {
+    let moving @ Counts { entities, letters, parked_keys } = Moves::count(store, layout).await?.moving;
+    if moving.sum() == 0 {
         return Ok(());
     }
     Err(Problem::usage(format!(

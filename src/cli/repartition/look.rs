@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::Args;
 use crate::cli::exit::Problem;
 use crate::config::Partitioner;
-use crate::halt::HaltCode;
+use crate::halt::{self, HaltCode};
 use crate::kafka::{InspectError, Inspector, RecordAt};
 use crate::postgres::{PlacedPartition, Store};
 use crate::record::TopicPartition;
@@ -81,10 +81,9 @@ impl Look {
     pub(super) fn refuse_other_halts(&self) -> anyhow::Result<()> {
         for Seen { row, .. } in &self.partitions {
             let Some(code) = &row.halted_code else { continue };
-            let known = HaltCode::parse(code);
-            if known != Some(HaltCode::PartitionsChanged) {
+            if code != HaltCode::PartitionsChanged.as_str() {
                 let source = TopicPartition::new(&*self.topic, row.partition);
-                let resolve = known.map_or_else(|| "upgrade solewriter".to_owned(), |code| code.resolve(&source));
+                let resolve = halt::resolve(code, &source);
                 let detail = row.halted_detail.as_deref().unwrap_or_default();
                 bail!("{source} is halted, {code}: {detail}; first type: {resolve}");
             }
