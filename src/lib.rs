@@ -70,6 +70,8 @@
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 mod allocator;
 pub mod assignment;
+#[cfg(feature = "bench")]
+mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;

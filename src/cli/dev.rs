@@ -10,6 +10,7 @@ use super::output::Output;
 use super::signals;
 use crate::config::Config;
 use crate::dev::{self, View};
+use crate::local::own_schema::{self, DropError};
 use crate::telemetry::Health;
 use crate::worker::Worker;
 
@@ -48,7 +49,7 @@ pub(super) async fn run(
     load: impl FnOnce() -> Result<Config, crate::config::Error>,
 ) -> anyhow::Result<Exit> {
     if let Some(schema) = args.drop_schema_at_end_of_input {
-        dev::drop_at_end_of_input(schema).await.map_err(with_exit)?;
+        own_schema::drop_at_end_of_input(schema).await.map_err(not_dropped)?;
         return Ok(Exit::Done);
     }
     let shutdown = CancellationToken::new();
@@ -77,6 +78,13 @@ pub(super) async fn run(
 fn with_exit(error: dev::Error) -> anyhow::Error {
     match error {
         dev::Error::NothingToRun(message) => Problem::usage(message).into(),
+        error => error.into(),
+    }
+}
+
+fn not_dropped(error: DropError) -> anyhow::Error {
+    match error {
+        DropError::NotOurs(_) => Problem::usage(error.to_string()).into(),
         error => error.into(),
     }
 }

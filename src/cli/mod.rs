@@ -5,6 +5,8 @@
 
 mod audit;
 mod backend;
+#[cfg(feature = "bench")]
+mod bench;
 mod check;
 mod check_config;
 mod check_database;
@@ -86,6 +88,8 @@ enum Verb {
     Resume(resume::Args),
     Audit(audit::Args),
     Repartition(repartition::Args),
+    #[cfg(feature = "bench")]
+    Bench(bench::Args),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Completions(completions::Args),
@@ -159,6 +163,8 @@ impl Cli {
             Verb::Halt(args) => wait_for(halt::run(&args, output, &load()?)),
             Verb::Resume(args) => wait_for(resume::run(&args, output, &load()?)),
             Verb::Audit(args) => wait_for(audit::run(&args, output, &load()?)),
+            #[cfg(feature = "bench")]
+            Verb::Bench(args) => wait_for(bench::run(args, output, load()?)),
             Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
         }
     }

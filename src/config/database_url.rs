@@ -46,6 +46,12 @@ impl DatabaseUrl {
         Ok(options.ssl_mode(PgSslMode::VerifyFull))
     }
 
+    /// As it was written, with its password: for another process's environment, never for eyes.
+    #[cfg(feature = "bench")]
+    pub(crate) fn exposed(&self) -> &str {
+        self.secret.expose_secret()
+    }
+
     /// Whether the password goes only to a server that has proven who it is, or to this machine.
     ///
     /// # Errors

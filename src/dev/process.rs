@@ -1,28 +1,22 @@
-//! This program once more, as a worker in a process of its own, with its configuration and its log
-//! in a directory that goes with it.
+//! A worker in a process of its own, which can be halted by the operating system.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::{env, fmt, fs, io};
+use std::{fmt, io};
 
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
 use super::Error;
-use super::directory::Directory;
 use super::project::absolute_commands;
-use crate::config::{Config, Database};
-use crate::local::guarded::{Guarded, Program};
+use crate::config::Config;
+use crate::local::itself::{Copy, Itself};
 
 /// What the log says of a write that the fence has refused.
 const FENCED: &str = "fenced: nothing was written";
 
 /// Running, or ended. Dropping it kills it and removes its directory, as its guard does when there is
 /// nobody to drop it.
-pub(super) struct Process {
-    guarded: Guarded,
-    directory: Directory,
-}
+pub(super) struct Process(Itself);
 
 /// A write that the fence has refused, as the log has it.
 #[derive(Debug, serde::Deserialize)]
@@ -53,28 +47,29 @@ impl Process {
     ) -> Result<Self, Error> {
         let (config, database_url) = (config.clone(), database_url.to_owned());
         let started = spawn_blocking(move || start(&config, files, &database_url)).await;
-        started.map_err(io::Error::other).flatten().map_err(Error::io("start a worker in a process of its own"))
+        let started = started.map_err(io::Error::other).flatten();
+        started.map(Self).map_err(Error::io("start a worker in a process of its own"))
     }
 
     /// Its process id.
     pub(super) fn id(&self) -> u32 {
-        self.guarded.id()
+        self.0.guarded.id()
     }
 
     /// Sends a signal; nothing happens when it has ended.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        self.guarded.signal(signal).map_err(Error::io("send a signal to the third worker"))
+        self.0.guarded.signal(signal).map_err(Error::io("send a signal to the third worker"))
     }
 
     /// Whether it has not ended.
     pub(super) fn is_running(&mut self) -> Result<bool, Error> {
-        let status = self.guarded.exit_status().map_err(Error::io("wait for the third worker"))?;
+        let status = self.0.guarded.exit_status().map_err(Error::io("wait for the third worker"))?;
         Ok(status.is_none())
     }
 
     /// Its writes that the fence has refused so far.
     pub(super) fn refusals(&self) -> Vec<Refusal> {
-        refusals(&fs::read_to_string(log(&self.directory)).unwrap_or_default())
+        refusals(&self.0.log_text())
     }
 }
 
@@ -84,48 +79,19 @@ fn refusals(log: &str) -> Vec<Refusal> {
     lines.filter(|refusal| refusal.message == FENCED).collect()
 }
 
-fn log(directory: &Directory) -> PathBuf {
-    directory.path().join("log")
-}
-
-fn start(config: &Config, files: &[(&str, &str)], database_url: &str) -> io::Result<Process> {
-    let directory = Directory::make("zombie")?.with(files)?;
-    let file = directory.path().join("solewriter.toml");
+fn start(config: &Config, files: &[(&str, &str)], database_url: &str) -> io::Result<Itself> {
     // files that come along are beside the configuration
     let commands = if files.is_empty() { absolute_commands(config)? } else { config.commands.clone() };
-    fs::write(&file, written(config, commands)?)?;
-    let command = [env::current_exe()?.into(), "run".into(), "--config".into(), file.into_os_string()];
-    let program = Program {
-        // the file and this are all that it is told
-        environment: vec![("DATABASE_URL".into(), database_url.into()), ("RUST_LOG".into(), "warn".into())],
-        environment_without: env::vars_os().map(|(name, _)| name).filter(|name| is_a_setting(name)).collect(),
-        stderr: log(&directory),
-        remove_when_orphaned: Some(directory.path().to_owned()),
-        ..Program::new::<_, std::ffi::OsString>(command)
-    };
-    Ok(Process { guarded: program.spawn()?, directory })
-}
-
-/// The whole configuration but the database's address, which may hold a password, and with a commit
-/// for each command: whenever it is halted in a backlog, it has something left to write.
-fn written(config: &Config, commands: Vec<String>) -> io::Result<String> {
     let mut config = Config { commands, ..config.clone() };
+    // a commit for each command: whenever it is halted in a backlog, it has something left to write
     config.worker.batch_commands_max = NonZeroUsize::MIN;
-    config.database = Database { url: None, ..config.database };
-    // any free port: two workers of one machine cannot serve the same
-    config.http.listen.set_port(0);
-    toml::to_string(&config).map_err(io::Error::other)
-}
-
-fn is_a_setting(variable: &std::ffi::OsStr) -> bool {
-    let name = variable.to_string_lossy();
-    name.starts_with("SOLEWRITER_") || name == "KAFKA_BOOTSTRAP_SERVERS"
+    let (purpose, arguments, log_directives) = ("zombie", &["run"], "warn");
+    Itself::start(Copy { purpose, arguments, config, files, database_url, log_directives })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DatabaseUrl, Sources};
 
     #[test]
     fn refused_writes_are_found_in_the_log() {
@@ -133,21 +99,5 @@ mod tests {
         let log = format!("{line}\n{{\"message\":\"claimed\"}}\nno JSON\n{}", &line[..40]);
         let found: Vec<String> = refusals(&log).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["account.commands:3 has token 6, not 5"]);
-    }
-
-    #[test]
-    fn the_file_can_be_loaded_again_and_holds_no_password() {
-        let url: DatabaseUrl = "postgres://me:secret@localhost/app".parse().expect("a URL");
-        let mut config = Config { topics: vec![crate::config::Topic::new("a", "account")], ..Config::default() };
-        config.database.url = Some(url);
-        config.kafka.properties = [("session.timeout.ms", "3000")].into_iter().collect();
-        let text = written(&config, Vec::new()).expect("TOML");
-        assert!(!text.contains("secret"), "{text}");
-        let directory = Directory::make("test").expect("a directory");
-        let file = directory.path().join("solewriter.toml");
-        fs::write(&file, &text).expect("a file");
-        let loaded = Config::from_sources(&Sources::of_file(Some(file))).expect("a configuration");
-        assert_eq!(loaded.kafka.properties, config.kafka.properties);
-        assert_eq!(loaded.http.listen.port(), 0);
     }
 }

@@ -4,11 +4,11 @@
 use std::path::absolute;
 
 use super::commands::Commands;
-use super::directory::Directory;
 use super::script::{Script, types};
 use super::{Error, bank};
 use crate::config::{Config, Database, Topic};
 use crate::declared::DeclaredError;
+use crate::local::directory::Directory;
 use crate::worker::Worker;
 
 /// Whose commands are run, and what is sent.

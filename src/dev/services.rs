@@ -2,10 +2,10 @@
 
 use super::Error;
 use super::project::Project;
-use super::schema::{self, OwnSchema};
 use crate::config::{Config, Database, DatabaseUrl, Kafka};
 use crate::declared::DeclaredError;
 use crate::local::broker::Embedded;
+use crate::local::own_schema::{self, OwnSchema, Purpose};
 use crate::local::postgres::{Options, Postgres};
 use crate::postgres::Store;
 use crate::worker::Worker;
@@ -49,7 +49,7 @@ impl Services {
                 broker.create_topic(&name, PARTITIONS)?;
             }
         }
-        let (database, home, database_url) = match schema::named_database() {
+        let (database, home, database_url) = match own_schema::named_database() {
             Some(url) => in_a_schema(url)?,
             None => privately().await?,
         };
@@ -109,7 +109,7 @@ impl Services {
                 let stopped = tokio::task::spawn_blocking(move || drop(postgres)).await;
                 stopped.map_err(std::io::Error::other).map_err(Error::io("stop Postgres"))
             }
-            Home::Schema(schema) => schema.end().await,
+            Home::Schema(schema) => schema.end().await.map_err(Error::io("drop the schemas of this run")),
         }
     }
 }
@@ -117,8 +117,9 @@ impl Services {
 type Found = (Database, Home, String);
 
 fn in_a_schema(url: String) -> Result<Found, Error> {
-    let schema = OwnSchema::begin()?;
-    let database = schema::database(schema.name.clone())?;
+    let begun = OwnSchema::begin(Purpose::Dev, &url);
+    let schema = begun.map_err(Error::io("start the process that drops the schema at the end"))?;
+    let database = own_schema::database(schema.name.clone())?;
     Ok((database, Home::Schema(schema), url))
 }
 

@@ -4,6 +4,10 @@
 //! interface, a directory of its own) and ends with this process, however this process ends.
 
 pub mod broker;
+pub(crate) mod directory;
 pub mod guarded;
+pub(crate) mod itself;
+pub mod kafka;
+pub mod own_schema;
 pub mod port;
 pub mod postgres;

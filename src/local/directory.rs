@@ -5,11 +5,11 @@ use std::{env, fs, io};
 
 /// Removed when dropped.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     /// A new one among the temporary files, for `purpose`.
-    pub(super) fn make(purpose: &str) -> io::Result<Self> {
+    pub(crate) fn make(purpose: &str) -> io::Result<Self> {
         let name = format!("solewriter-{purpose}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = env::temp_dir().join(name);
         fs::create_dir(&path)?;
@@ -17,14 +17,14 @@ impl Directory {
     }
 
     /// With these files.
-    pub(super) fn with(self, files: &[(&str, &str)]) -> io::Result<Self> {
+    pub(crate) fn with(self, files: &[(&str, &str)]) -> io::Result<Self> {
         for (name, text) in files {
             fs::write(self.0.join(name), text)?;
         }
         Ok(self)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

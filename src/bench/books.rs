@@ -1,0 +1,107 @@
+//! The books of one trial, balanced against the oracle: a rate that wrong books were kept at counts for
+//! nothing.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::Error;
+use super::trial::{Row, Trial};
+use super::workload::{Expected, account_id};
+
+/// The first difference between what a trial has left and what is right; `outcomes` stand on their
+/// topic.
+pub(super) async fn difference(trial: &Trial<'_>, outcomes: u64) -> Result<Option<String>, Error> {
+    let workload = trial.workload();
+    let mut connection = trial.services().connection().await?;
+    let held = Held {
+        outcomes,
+        balances: balances(&mut connection, trial.row()).await?,
+        ended: ended(&mut connection, trial.row()).await?,
+    };
+    Ok(compare(&workload.expected(), workload.commands, &held))
+}
+
+struct Held {
+    outcomes: u64,
+    balances: HashMap<String, i64>,
+    /// How many were applied, and how many rejected.
+    ended: (u64, u64),
+}
+
+async fn balances(connection: &mut PgConnection, row: Row) -> Result<HashMap<String, i64>, Error> {
+    let query = match row {
+        Row::Rust => "select entity_id, (state ->> 'balance')::bigint from entities",
+        Row::Sql => "select id, balance from account",
+        _ => "select account_id, balance from accounts",
+    };
+    let rows: Vec<(String, i64)> = sqlx::query_as(query).fetch_all(connection).await?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn ended(connection: &mut PgConnection, row: Row) -> Result<(u64, u64), Error> {
+    let query = match row.is_solewriter() {
+        true => {
+            "select count(*) filter (where outcome = 'applied'), count(*) filter (where outcome = 'rejected') from processed_commands where partition >= 0"
+        }
+        false => "select count(*) filter (where applied), count(*) filter (where not applied) from processed",
+    };
+    let (applied, rejected): (i64, i64) = sqlx::query_as(query).fetch_one(connection).await?;
+    Ok((applied.unsigned_abs(), rejected.unsigned_abs()))
+}
+
+fn compare(expected: &Expected, records: u64, held: &Held) -> Option<String> {
+    if held.outcomes != records {
+        return Some(format!("{} outcomes of {records} records", held.outcomes));
+    }
+    let (applied, rejected) = held.ended;
+    if (applied, rejected) != (expected.applied, expected.rejected) {
+        let Expected { applied: right, rejected: no, .. } = expected;
+        return Some(format!("{applied} applied and {rejected} rejected, not {right} and {no}"));
+    }
+    for (account, balance) in (0..).zip(&expected.balances) {
+        let id = account_id(account);
+        // nobody writes an account that nobody has paid into
+        let held = held.balances.get(&id).copied().unwrap_or(0);
+        if held != *balance {
+            return Some(format!("{id} holds {held}, not {balance}"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held() -> Held {
+        Held { outcomes: 3, balances: [(account_id(1), 7)].into(), ended: (2, 1) }
+    }
+
+    fn expected() -> Expected {
+        Expected { balances: vec![0, 7], applied: 2, rejected: 1 }
+    }
+
+    #[test]
+    fn books_that_are_right_show_no_difference() {
+        assert_eq!(compare(&expected(), 3, &held()), None);
+    }
+
+    #[test]
+    fn an_outcome_too_few_or_too_many_is_found() {
+        let two = Held { outcomes: 2, ..held() };
+        assert_eq!(compare(&expected(), 3, &two).as_deref(), Some("2 outcomes of 3 records"));
+    }
+
+    #[test]
+    fn a_command_that_ended_otherwise_is_found() {
+        let other = Held { ended: (3, 0), ..held() };
+        assert_eq!(compare(&expected(), 3, &other).as_deref(), Some("3 applied and 0 rejected, not 2 and 1"));
+    }
+
+    #[test]
+    fn a_lost_deposit_is_found() {
+        let lost = Held { balances: HashMap::new(), ..held() };
+        assert_eq!(compare(&expected(), 3, &lost).as_deref(), Some("acct-0000001 holds 0, not 7"));
+    }
+}

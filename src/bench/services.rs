@@ -1,0 +1,306 @@
+//! The Kafka and the Postgres that are measured: those of the configuration, or private ones where it
+//! names none.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use serde::Serialize;
+use sqlx::postgres::{PgConnection, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
+use tokio::task::spawn_blocking;
+
+use super::cost::{self, Parts};
+use super::{Error, bank};
+use crate::config::{Config, Database, DatabaseUrl, Kafka, Topic};
+use crate::kafka;
+use crate::local::kafka as broker;
+use crate::local::own_schema::{OwnSchema, Purpose};
+use crate::local::postgres::{self, Postgres};
+
+/// How long the broker may take to make or drop topics.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of the harness itself; workers have connections of their own.
+const CONNECTIONS_MAX: u32 = 10;
+
+/// What a private Postgres is given beside its defaults: memory and checkpoints as a small server in
+/// production has them.
+const POSTGRES_SETTINGS: [(&str, &str); 3] =
+    [("shared_buffers", "512MB"), ("max_wal_size", "4GB"), ("checkpoint_timeout", "15min")];
+
+/// Both, running.
+pub(crate) struct Services {
+    /// Names both, and the schemas; without topics.
+    config: Config,
+    database_url: String,
+    pub(super) pool: PgPool,
+    pub(super) parts: Parts,
+    admin: AdminClient<DefaultClientContext>,
+    /// Of this run's topics and groups.
+    prefix: String,
+    schema: OwnSchema,
+    /// Kept for their ends.
+    _broker: Option<broker::Kafka>,
+    _postgres: Option<Postgres>,
+    pub(super) setting: Setting,
+}
+
+/// Where it was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Setting {
+    /// Of the processor.
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) system: String,
+    pub(crate) solewriter: &'static str,
+    pub(crate) librdkafka: String,
+    /// Version and the settings that decide on speed.
+    pub(crate) postgres: Vec<(String, String)>,
+    /// `private`, or where it is.
+    pub(crate) database: String,
+    pub(crate) kafka: String,
+}
+
+impl Services {
+    /// Finds or starts both.
+    pub(crate) async fn start(config: &Config) -> Result<Self, Error> {
+        let (database_url, own_postgres) = match &config.database.url {
+            Some(url) => (url.exposed().to_owned(), None),
+            None => {
+                let own = started(private_postgres).await?;
+                (own.url(), Some(own))
+            }
+        };
+        let (bootstrap_servers, own_broker) = match &config.kafka.bootstrap_servers {
+            Some(servers) => (servers.clone(), None),
+            None => {
+                let own = started(private_broker).await?;
+                (own.bootstrap_servers(), Some(own))
+            }
+        };
+        let schema = OwnSchema::begin(Purpose::Bench, &database_url)
+            .map_err(Error::io("start the process that drops the schema at the end"))?;
+        let [own_schema, tables_schema] = schema.schemas();
+        let url: DatabaseUrl = database_url.parse()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .connect_lazy_with(url.connect_options()?.application_name("solewriter bench").disable_statement_logging());
+        let prefix = format!("solewriter-bench-{:08x}", fastrand::u32(..));
+        let config = Config {
+            commands: Vec::new(),
+            topics: Vec::new(),
+            database: Database { url: Some(url), schema: own_schema, tables_schema, ..config.database.clone() },
+            kafka: Kafka { bootstrap_servers: Some(bootstrap_servers.clone()), ..config.kafka.clone() },
+            ..config.clone()
+        };
+        let admin = kafka::Client::new(&config.kafka, &prefix)?.admin().create()?;
+        let parts = cost::parts(&pool, own_broker.as_ref().map(broker::Kafka::id), &bootstrap_servers).await?;
+        let setting = Setting {
+            database: if own_postgres.is_some() { "private".to_owned() } else { shown(&config) },
+            kafka: if own_broker.is_some() { "private".to_owned() } else { bootstrap_servers },
+            postgres: settings(&pool).await?,
+            ..Setting::of_this_machine()
+        };
+        Ok(Self {
+            config,
+            database_url,
+            pool,
+            parts,
+            admin,
+            prefix,
+            schema,
+            _broker: own_broker,
+            _postgres: own_postgres,
+            setting,
+        })
+    }
+
+    /// Drops what was made. What is private ends with this value.
+    pub(crate) async fn stop(self) -> Result<(), Error> {
+        self.pool.close().await;
+        self.schema.end().await.map_err(Error::io("drop the schemas of this run"))?;
+        let (broker, postgres) = (self._broker, self._postgres);
+        // stopping waits for processes
+        let stopped = spawn_blocking(move || drop((broker, postgres))).await;
+        stopped.map_err(std::io::Error::other).map_err(Error::io("stop Kafka and Postgres"))
+    }
+
+    /// The configuration of a worker in a group of its own, which settles `topic`.
+    pub(super) fn config(&self, topic: &str, run: &str) -> Config {
+        let mut config = self.config.clone();
+        config.kafka.group_id = format!("{}-{run}", self.prefix);
+        config.topics = vec![Topic {
+            outcomes_topic: Some(format!("{topic}-{run}-outcomes")),
+            events_topic: Some(format!("{topic}-{run}-events")),
+            ..Topic::new(topic, bank::ACCOUNT)
+        }];
+        config
+    }
+
+    pub(super) fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// A client for this run's own reading and writing.
+    pub(super) fn client(&self, name: &str) -> Result<kafka::Client, Error> {
+        let kafka = Kafka { group_id: format!("{}-{name}", self.prefix), ..self.config.kafka.clone() };
+        Ok(kafka::Client::new(&kafka, name)?)
+    }
+
+    /// The name of a topic of this run.
+    pub(super) fn topic(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Makes a topic with the broker's default replication.
+    pub(super) async fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), Error> {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1)).set("cleanup.policy", "delete");
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        for made in self.admin.create_topics([&new], &options).await? {
+            made.map_err(|(topic, code)| Error::Topic { doing: "create", topic, code })?;
+        }
+        Ok(())
+    }
+
+    /// Drops topics; one that is not there is as good.
+    pub(super) async fn delete_topics(&self, topics: &[&str]) -> Result<(), Error> {
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        for dropped in self.admin.delete_topics(topics, &options).await? {
+            match dropped {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => return Err(Error::Topic { doing: "delete", topic, code }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The schemas of solewriter and of the team's tables, without what an earlier row left.
+    pub(super) async fn empty_schemas(&self) -> Result<(), Error> {
+        let Database { schema, tables_schema, .. } = &self.config.database;
+        // the names are this program's: letters, digits and underscores
+        let statements = format!(
+            "drop schema if exists {schema}, {tables_schema} cascade; create schema {schema}; create schema {tables_schema}"
+        );
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// A connection with the schema of this run on its search path.
+    pub(super) async fn connection(&self) -> Result<PgConnection, Error> {
+        connection(&self.config).await
+    }
+
+    /// The two schemas.
+    pub(super) fn schemas(&self) -> [&str; 2] {
+        [&self.config.database.schema, &self.config.database.tables_schema]
+    }
+
+    /// So that each row finds a log without work left over. Not every role may ask for it; then the
+    /// rows share their checkpoints.
+    pub(super) async fn checkpoint(&self) {
+        if let Err(error) = sqlx::raw_sql("checkpoint").execute(&self.pool).await {
+            tracing::debug!(%error, "no checkpoint between rows");
+        }
+    }
+}
+
+/// A connection of a configuration, with its schema on the search path.
+pub(super) async fn connection(config: &Config) -> Result<PgConnection, Error> {
+    let options = config.database.require_url()?.connect_options()?;
+    let path = [("search_path", format!("{}, {}", config.database.schema, config.database.tables_schema))];
+    Ok(options.options(path).disable_statement_logging().connect().await?)
+}
+
+fn private_postgres() -> Result<Postgres, postgres::Error> {
+    let settings = POSTGRES_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Postgres::start(postgres::Options { durable: true, settings, ..postgres::Options::default() })
+}
+
+fn private_broker() -> Result<broker::Kafka, broker::Error> {
+    broker::Kafka::start(broker::Options::for_a_benchmark())
+}
+
+/// Starting waits for processes.
+async fn started<T, E>(start: fn() -> Result<T, E>) -> Result<T, Error>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    let joined = spawn_blocking(start).await;
+    Ok(joined.map_err(std::io::Error::other).map_err(Error::io("start Kafka and Postgres"))??)
+}
+
+fn shown(config: &Config) -> String {
+    config.database.url.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+async fn settings(pool: &PgPool) -> Result<Vec<(String, String)>, Error> {
+    Ok(sqlx::query_as(
+        "select name, current_setting(name) from unnest(array['server_version', 'fsync', 'synchronous_commit',
+             'full_page_writes', 'wal_level', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout']) as name",
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+impl Setting {
+    fn of_this_machine() -> Self {
+        let name = rustix::system::uname();
+        let system = [name.sysname(), name.release(), name.machine()].map(std::ffi::CStr::to_string_lossy);
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        Self {
+            cpu: cpu_model(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: memory_bytes(),
+            system: system.join(" "),
+            solewriter: env!("CARGO_PKG_VERSION"),
+            librdkafka,
+            postgres: Vec::new(),
+            database: String::new(),
+            kafka: String::new(),
+        }
+    }
+}
+
+fn cpu_model() -> String {
+    let described = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = described.lines().find_map(|line| line.strip_prefix("model name"));
+    model.map_or_else(|| "unknown".to_owned(), |model| model.trim_start_matches([' ', '\t', ':']).to_owned())
+}
+
+fn memory_bytes() -> Option<u64> {
+    let described = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = described.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(kibibytes.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// The outcomes that stand on a topic.
+pub(super) struct Ends {
+    consumer: rdkafka::consumer::BaseConsumer,
+    list: rdkafka::TopicPartitionList,
+}
+
+impl Ends {
+    pub(super) fn of(services: &Services, topic: &str, partitions: i32) -> Result<Self, Error> {
+        let mut list = rdkafka::TopicPartitionList::new();
+        for partition in 0..partitions {
+            // asked for the latest time, the broker answers with the end
+            list.add_partition_offset(topic, partition, rdkafka::Offset::End)?;
+        }
+        Ok(Self { consumer: services.client("ends")?.reader().create()?, list })
+    }
+
+    /// How many records there are in all.
+    pub(super) fn count(&self) -> Result<u64, KafkaError> {
+        use rdkafka::consumer::Consumer as _;
+        let ends = self.consumer.offsets_for_times(self.list.clone(), ADMIN_TIMEOUT)?;
+        let offsets = ends.elements().into_iter().map(|end| match end.offset() {
+            rdkafka::Offset::Offset(offset) => u64::try_from(offset).unwrap_or(0),
+            _ => 0,
+        });
+        Ok(offsets.sum())
+    }
+}

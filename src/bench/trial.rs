@@ -1,0 +1,321 @@
+//! One row, once: in tables of its own, on a log that stands, until the last outcome is on its topic.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::Serialize;
+
+use super::backlog::Backlog;
+use super::cost::{self, Cost, Meters, Pid};
+use super::rows::{commit, consume, copy, per_command, per_poll};
+use super::services::{Ends, Services};
+use super::workload::Workload;
+use super::{Error, bank, books};
+use crate::config::Config;
+use crate::declared::Declared;
+use crate::local::itself::{Copy, Itself};
+use crate::postgres::Store;
+
+/// How often the harness looks for outcomes.
+const LOOK: Duration = Duration::from_millis(10);
+/// Without one more outcome for so long, a row has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a worker may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Row {
+    /// Read the records, parse headers and data, and do nothing.
+    Consume,
+    /// COPY the rows that solewriter writes, over four connections.
+    Copy,
+    /// Commit one row at a time, over eight connections.
+    Commit,
+    /// The consumer that everybody writes first: a transaction per command, a task per partition.
+    PerCommand,
+    /// The consumer that a careful team writes: a transaction per poll, set-based.
+    PerPoll,
+    /// solewriter with handlers in Rust.
+    Rust,
+    /// solewriter with commands in SQL.
+    Sql,
+}
+
+impl Row {
+    /// All of them, in the order in which they are shown.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Consume, Self::Copy, Self::Commit, Self::PerCommand, Self::PerPoll, Self::Rust, Self::Sql];
+
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Consume => "consume",
+            Self::Copy => "copy",
+            Self::Commit => "commit",
+            Self::PerCommand => "per-command",
+            Self::PerPoll => "per-poll",
+            Self::Rust => "rust",
+            Self::Sql => "sql",
+        }
+    }
+
+    /// Whether a process of its own settles commands.
+    pub(crate) fn is_worker(self) -> bool {
+        !matches!(self, Self::Consume | Self::Copy | Self::Commit)
+    }
+
+    /// Whether solewriter does it.
+    pub(crate) fn is_solewriter(self) -> bool {
+        matches!(self, Self::Rust | Self::Sql)
+    }
+}
+
+/// What may differ from trial to trial, beside the workload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Worker processes.
+    pub(crate) workers: usize,
+    /// `worker.batch_commands_max`, where it is not the configured one.
+    pub(crate) batch_commands_max: Option<NonZeroUsize>,
+    /// Rows that the idempotency table holds before, with ids like the workload's.
+    pub(crate) prefilled_rows: u64,
+    /// How long the row of commits lasts.
+    pub(crate) commits_for: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, batch_commands_max: None, prefilled_rows: 0, commits_for: Duration::from_secs(5) }
+    }
+}
+
+/// What one trial has shown.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) commands_per_second: f64,
+    pub(crate) cost: Cost,
+    /// Bytes on disk per command, indexes included.
+    pub(crate) disk_bytes: Option<f64>,
+    /// The most memory that a worker held: bytes.
+    pub(crate) memory_bytes_max: Option<u64>,
+    /// What is wrong with its books.
+    pub(crate) void: Option<String>,
+}
+
+/// What a row that this process works itself has done.
+pub(super) struct Worked {
+    pub(super) commands: u64,
+    pub(super) took: Duration,
+}
+
+/// The rows of the idempotency table, as COPY takes them; known after the first trial of `rust`.
+pub(super) type CopiedRows = Option<copy::Rows>;
+
+/// Measures one row on one backlog.
+pub(super) async fn measure(
+    services: &Services,
+    row: Row,
+    backlog: &Backlog,
+    options: Options,
+    rows: &mut CopiedRows,
+) -> Result<Measured, Error> {
+    services.empty_schemas().await?;
+    if row.is_worker() {
+        return Trial::prepare(services, row, backlog, options).await?.run(rows).await;
+    }
+    let store = Store::new(&services.config("none", "copy").database, "solewriter bench")?;
+    if row == Row::Copy {
+        store.migrate(crate::config::Deduplication::default().window_ms()).await?;
+    }
+    store.close().await;
+    services.checkpoint().await;
+    let before = Meters::read(&services.pool, services.parts, &[]).await?;
+    let worked = match (row, rows.as_ref()) {
+        (Row::Consume, _) => consume::run(services, backlog).await?,
+        (Row::Copy, Some(rows)) => copy::run(services, rows).await?,
+        (Row::Copy, None) => return Err(Error::NoRows),
+        _ => commit::run(services, options.commits_for).await?,
+    };
+    let after = Meters::read(&services.pool, services.parts, &[]).await?;
+    let disk_bytes = cost::disk_bytes(&services.pool, &services.schemas()).await?;
+    Ok(Measured {
+        commands_per_second: worked.commands as f64 / worked.took.as_secs_f64(),
+        cost: before.cost(&after, worked.commands),
+        disk_bytes: (row != Row::Consume).then(|| disk_bytes as f64 / worked.commands as f64),
+        memory_bytes_max: None,
+        void: None,
+    })
+}
+
+/// Workers on one log, with topics and tables that go when they are done.
+pub(super) struct Trial<'a> {
+    services: &'a Services,
+    row: Row,
+    backlog: &'a Backlog,
+    config: Config,
+    /// Its outcomes, then its events.
+    topics: [String; 2],
+    ends: Ends,
+    options: Options,
+}
+
+impl<'a> Trial<'a> {
+    /// Makes topics and tables.
+    pub(super) async fn prepare(
+        services: &'a Services,
+        row: Row,
+        backlog: &'a Backlog,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let run = format!("{}-{:06x}", row.name(), fastrand::u32(..1 << 24));
+        let mut config = services.config(&backlog.topic, &run);
+        if let Some(batch_commands_max) = options.batch_commands_max {
+            config.worker.batch_commands_max = batch_commands_max;
+        }
+        if row == Row::Sql {
+            config.commands = vec![bank::COMMANDS.to_owned()];
+        }
+        let topics: [String; 2] = [config.topics[0].outcomes_topic(), config.topics[0].events_topic()].map(Into::into);
+        for topic in &topics {
+            services.create_topic(topic, backlog.partitions).await?;
+        }
+        let ends = Ends::of(services, &topics[0], backlog.partitions)?;
+        let trial = Self { services, row, backlog, config, topics, ends, options };
+        trial.make_tables().await?;
+        services.checkpoint().await;
+        Ok(trial)
+    }
+
+    async fn make_tables(&self) -> Result<(), Error> {
+        match self.row {
+            Row::PerCommand => per_command::make_tables(&mut self.services.connection().await?).await,
+            Row::PerPoll => per_poll::make_tables(&mut self.services.connection().await?).await,
+            _ => {
+                let store = Store::new(&self.config.database, "solewriter bench")?;
+                store.migrate(self.config.deduplication.window_ms()).await?;
+                if self.row == Row::Sql {
+                    let declared = bank::declared(&self.config)?;
+                    make_functions(&declared, &store).await?;
+                }
+                store.close().await;
+                copy::prefill(self.services, &self.backlog.workload, self.options.prefilled_rows).await
+            }
+        }
+    }
+
+    /// Starts workers, waits for the last outcome, ends them and balances the books.
+    async fn run(self, rows: &mut CopiedRows) -> Result<Measured, Error> {
+        let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
+        let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
+        let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
+        let (first, began) = self.outcomes_beyond(0, &mut workers).await?;
+        let before = self.meters(&pids).await?;
+        let (last, ended) = self.all_outcomes(&mut workers).await?;
+        let after = self.meters(&pids).await?;
+        let memory_bytes_max = pids.iter().filter_map(|pid| cost::memory_bytes_max(*pid)).max();
+        for worker in &mut workers {
+            stop(worker)?;
+        }
+        let settled = last - first;
+        let disk_after = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
+        let measured = Measured {
+            commands_per_second: settled as f64 / (ended - began).as_secs_f64(),
+            cost: before.cost(&after, settled),
+            disk_bytes: Some((disk_after - disk_before) as f64 / self.backlog.workload.commands as f64),
+            memory_bytes_max,
+            void: books::difference(&self, last).await?,
+        };
+        if self.row == Row::Rust && rows.is_none() {
+            *rows = Some(copy::Rows::of(self.services).await?);
+        }
+        self.services.delete_topics(&self.topics.each_ref().map(String::as_str)).await?;
+        Ok(measured)
+    }
+
+    /// This program once more: `run` with commands in SQL, and the hidden part of `bench` otherwise.
+    pub(super) fn start_worker(&self) -> Result<Itself, Error> {
+        let row = self.row.name();
+        let (arguments, files): (&[&str], &[_]) = match self.row {
+            Row::Sql => (&["run"], &bank::IN_SQL),
+            _ => (&["bench", "--as-worker", row], &[]),
+        };
+        let (config, database_url) = (self.config.clone(), self.services.database_url());
+        let copy =
+            Copy { purpose: "bench", arguments, config, files, database_url, log_directives: "warn,librdkafka=off" };
+        Itself::start(copy).map_err(Error::io("start a worker"))
+    }
+
+    async fn meters(&self, workers: &[Pid]) -> Result<Meters, Error> {
+        Meters::read(&self.services.pool, self.services.parts, workers).await
+    }
+
+    async fn all_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+        let mut seen = 0;
+        loop {
+            let (count, at) = self.outcomes_beyond(seen, workers).await?;
+            if count >= self.backlog.workload.commands {
+                return Ok((count, at));
+            }
+            seen = count;
+        }
+    }
+
+    /// Waits for more outcomes than have been seen.
+    async fn outcomes_beyond(&self, seen: u64, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let count = tokio::task::block_in_place(|| self.ends.count())?;
+            let now = Instant::now();
+            if count > seen {
+                return Ok((count, now));
+            }
+            for worker in &mut *workers {
+                let ended = worker.guarded.exit_status().map_err(Error::io("look after a worker"))?;
+                if ended.is_some() || now > deadline {
+                    let why = ended.map_or_else(
+                        || format!("settled nothing for {PATIENCE:?}"),
+                        |status| format!("ended with {status}"),
+                    );
+                    return Err(Error::Row { row: self.row.name(), why, log: worker.log_text() });
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(super) fn services(&self) -> &Services {
+        self.services
+    }
+
+    pub(super) fn row(&self) -> Row {
+        self.row
+    }
+
+    pub(super) fn workload(&self) -> &Workload {
+        &self.backlog.workload
+    }
+}
+
+async fn make_functions(declared: &Declared, store: &Store) -> Result<(), Error> {
+    declared.make_tables(store).await?;
+    declared.compile(store).await?.make(store).await?;
+    Ok(())
+}
+
+/// Ends a worker in order.
+pub(super) fn stop(worker: &mut Itself) -> Result<(), Error> {
+    worker.guarded.signal(Signal::TERM).map_err(Error::io("stop a worker"))?;
+    let ended =
+        tokio::task::block_in_place(|| worker.guarded.wait(STOP_TIMEOUT)).map_err(Error::io("wait for a worker"))?;
+    match ended {
+        Some(_) => Ok(()),
+        None => Err(Error::Row {
+            row: "worker",
+            why: format!("did not end within {STOP_TIMEOUT:?}"),
+            log: worker.log_text(),
+        }),
+    }
+}

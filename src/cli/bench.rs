@@ -1,0 +1,176 @@
+//! `bench`: the table of rates and costs.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Problem};
+use super::output::{Output, drawn, table};
+use super::{run, signals};
+use crate::bench::report::{CpuSpread, Spread, Table, TableRow};
+use crate::bench::workload::{self, Ids, Workload};
+use crate::bench::{self, Plan, Row};
+use crate::config::Config;
+use crate::telemetry::Health;
+
+/// This machine's limits, what people write, and the worker's rate beside them, in one run
+///
+/// On the configured Kafka and Postgres, in topics and schemas of its own that go at the end; where
+/// one is not configured, on a private one (`./dev bench` fetches Kafka). Rows, in rounds: consume
+/// (read and parse the records, do nothing), copy (COPY of the rows that solewriter writes, four
+/// connections), commit (commits of one row, eight connections), per-command (the consumer that
+/// everybody writes first: a transaction per command), per-poll (the one that a careful team writes:
+/// a transaction per poll, set-based), rust and sql (solewriter). After each the books are balanced;
+/// a wrong book voids the row, and the exit code is 3.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  solewriter bench --quick
+  DATABASE_URL=postgres://localhost/app KAFKA_BOOTSTRAP_SERVERS=localhost:9092 solewriter bench -o json")]
+pub(super) struct Args {
+    /// Fewer commands and rounds: at most two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only these rows; copy needs rust
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROW,…")]
+    rows: Vec<Row>,
+    /// Records that each row settles; per-command settles the first hundredth of them [default:
+    /// 1000000, with --quick 200000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1_000..))]
+    commands: Option<u64>,
+    /// Rounds at most [default: 5, with --quick 3]
+    #[arg(long, value_name = "NUMBER")]
+    rounds: Option<usize>,
+    /// Partitions of the command topic
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    partitions: i32,
+    /// For the processes that settle commands
+    #[arg(long, hide = true, value_enum)]
+    as_worker: Option<Row>,
+}
+
+/// Quick is quick also on a slow machine: no round begins that would end later.
+const QUICK: Duration = Duration::from_secs(75);
+const AT_LENGTH: Duration = Duration::from_hours(1);
+
+pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::Result<Exit> {
+    match args.as_worker {
+        Some(Row::Rust) => return run::run(bench::worker_in_rust(), config).await,
+        Some(row) => {
+            bench::as_worker(row, config).await?;
+            return Ok(Exit::Done);
+        }
+        None => {}
+    }
+    let plan = plan(&args)?;
+    let shutdown = CancellationToken::new();
+    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
+    let measured = bench::table(&config, &plan, &shutdown, &|event| eprintln!("{event}")).await?;
+    output.print(&measured, shown)?;
+    Ok(if measured.rows.iter().any(|row| row.void.is_some()) { Exit::Difference } else { Exit::Done })
+}
+
+fn plan(args: &Args) -> anyhow::Result<Plan> {
+    let rows = if args.rows.is_empty() { Row::ALL.to_vec() } else { args.rows.clone() };
+    if rows.contains(&Row::Copy) && !rows.contains(&Row::Rust) {
+        return Err(Problem::usage("the row copy copies what the row rust has written: name both").into());
+    }
+    let commands = args.commands.unwrap_or(if args.quick { 200_000 } else { 1_000_000 });
+    let (rounds, rounds_for, commits) = if args.quick { (3, QUICK, 1) } else { (5, AT_LENGTH, 4) };
+    Ok(Plan {
+        rows,
+        workload: workload(commands)?,
+        commands_one_by_one: commands / 100,
+        partitions: args.partitions,
+        rounds_max: args.rounds.unwrap_or(rounds),
+        rounds_for,
+        commits_for: Duration::from_secs(commits),
+    })
+}
+
+/// That of the table: ten thousand accounts, 100 bytes of data, no repeats.
+fn workload(commands: u64) -> anyhow::Result<Workload> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    Ok(Workload {
+        commands,
+        accounts: 10_000,
+        spread: workload::Spread::Even,
+        payload_bytes: 100,
+        ids: Ids::V7,
+        repeats_percent: 0,
+        began_ms: u64::try_from(now.as_millis())? - commands / workload::IDS_PER_MS,
+    })
+}
+
+fn shown(measured: &Table) -> String {
+    let mut rows = table(&[
+        "row",
+        "commands/s",
+        "min",
+        "max",
+        "x per-command",
+        "of copy",
+        "CPU worker",
+        "Postgres",
+        "broker",
+        "WAL B",
+        "xids",
+        "disk B",
+        "memory MB",
+    ]);
+    for row in &measured.rows {
+        rows.add_row(cells(row));
+    }
+    let machine = &measured.machine;
+    let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
+    let voids = measured.rows.iter().filter_map(|row| Some(format!("{}: VOID, {}\n", row.name, row.void.as_ref()?)));
+    format!(
+        "{}{}\nCPU: seconds per 100,000 commands. WAL, xids, disk: per command.\n\
+         {} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n\
+         {}, {} cores{memory}, {}; Kafka {}, librdkafka {}; Postgres {}: {}\n",
+        drawn(&rows),
+        voids.collect::<String>(),
+        measured.workload.commands,
+        measured.workload.payload_bytes,
+        measured.workload.accounts,
+        measured.partitions,
+        measured.rounds,
+        machine.cpu,
+        machine.cores,
+        machine.system,
+        machine.kafka,
+        machine.librdkafka,
+        machine.database,
+        postgres.join(", "),
+    )
+}
+
+fn cells(row: &TableRow) -> Vec<String> {
+    if row.void.is_some() {
+        return vec![row.name.to_owned(), "VOID".to_owned()];
+    }
+    let rate = row.commands_per_second;
+    let CpuSpread { worker, postgres, broker } = row.cpu_seconds_per_100k;
+    let median = |spread: Option<Spread>, digits: usize| match spread {
+        Some(spread) => format!("{:.digits$}", spread.median),
+        None => "-".to_owned(),
+    };
+    vec![
+        row.name.to_owned(),
+        format!("{:.0}", rate.median),
+        format!("{:.0}", rate.min),
+        format!("{:.0}", rate.max),
+        row.ratio_to_per_command.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")),
+        row.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}")),
+        median(worker, 2),
+        median(postgres, 2),
+        median(broker, 2),
+        format!("{:.0}", row.wal_bytes_per_command.median),
+        format!("{:.4}", row.transaction_ids_per_command.median),
+        median(row.disk_bytes_per_command, 0),
+        row.memory_bytes_max.map_or_else(|| "-".to_owned(), |bytes| format!("{:.0}", bytes.median / 1e6)),
+    ]
+}

@@ -1,0 +1,99 @@
+//! This program once more, in a process of its own: with a configuration file and a log in a directory
+//! that goes with it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::{env, fs, io};
+
+use super::directory::Directory;
+use super::guarded::{Guarded, Program};
+use crate::config::{Config, Database};
+
+/// What the copy is told. Of this process's settings it sees none.
+pub(crate) struct Copy<'a> {
+    /// Names its directory.
+    pub(crate) purpose: &'a str,
+    /// Its verb with arguments; `--config FILE` is added.
+    pub(crate) arguments: &'a [&'a str],
+    /// Written down, but for the database's address, which may hold a password. With any free HTTP
+    /// port: two workers of one machine cannot serve the same.
+    pub(crate) config: Config,
+    /// Laid beside the configuration.
+    pub(crate) files: &'a [(&'a str, &'a str)],
+    pub(crate) database_url: &'a str,
+    /// As `RUST_LOG` takes it.
+    pub(crate) log_directives: &'a str,
+}
+
+/// A copy, running or ended. Dropping it kills it and removes its directory, as its guard does when
+/// there is nobody to drop it.
+pub(crate) struct Itself {
+    pub(crate) guarded: Guarded,
+    directory: Directory,
+}
+
+impl Itself {
+    /// Starts a copy.
+    pub(crate) fn start(copy: Copy<'_>) -> io::Result<Self> {
+        let directory = Directory::make(copy.purpose)?.with(copy.files)?;
+        let file = directory.path().join("solewriter.toml");
+        fs::write(&file, written(copy.config)?)?;
+        let mut command = vec![OsString::from(env::current_exe()?)];
+        command.extend(copy.arguments.iter().map(OsString::from));
+        command.extend(["--config".into(), file.into_os_string()]);
+        let program = Program {
+            // the file and this are all that it is told
+            environment: vec![
+                ("DATABASE_URL".into(), copy.database_url.into()),
+                ("RUST_LOG".into(), copy.log_directives.into()),
+            ],
+            environment_without: env::vars_os().map(|(name, _)| name).filter(|name| is_a_setting(name)).collect(),
+            stderr: directory.path().join("log"),
+            remove_when_orphaned: Some(directory.path().to_owned()),
+            ..Program::new(command)
+        };
+        Ok(Self { guarded: program.spawn()?, directory })
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+fn written(mut config: Config) -> io::Result<String> {
+    config.database = Database { url: None, ..config.database };
+    config.http.listen.set_port(0);
+    toml::to_string(&config).map_err(io::Error::other)
+}
+
+fn is_a_setting(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name.starts_with("SOLEWRITER_") || name == "KAFKA_BOOTSTRAP_SERVERS"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatabaseUrl, Sources, Topic};
+
+    #[test]
+    fn the_file_can_be_loaded_again_and_holds_no_password() {
+        let url: DatabaseUrl = "postgres://me:secret@localhost/app".parse().expect("a URL");
+        let mut config = Config { topics: vec![Topic::new("a", "account")], ..Config::default() };
+        config.database.url = Some(url);
+        config.kafka.properties = [("session.timeout.ms", "3000")].into_iter().collect();
+        let text = written(config.clone()).expect("TOML");
+        assert!(!text.contains("secret"), "{text}");
+        let directory = Directory::make("test").expect("a directory");
+        let file = directory.path().join("solewriter.toml");
+        fs::write(&file, &text).expect("a file");
+        let loaded = Config::from_sources(&Sources::of_file(Some(file))).expect("a configuration");
+        assert_eq!(loaded.kafka.properties, config.kafka.properties);
+        assert_eq!(loaded.http.listen.port(), 0);
+    }
+}
