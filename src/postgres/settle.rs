@@ -108,7 +108,7 @@ impl<'a> Commands<'a> {
     fn of(decision: &'a Decision, type_id: impl Fn(&str) -> i16) -> Self {
         let mut outcomes: Vec<&FinalOutcome> = decision.outcomes.iter().map(|outcome| &**outcome).collect();
         outcomes.sort_unstable_by_key(|outcome| outcome.delivery.command_id);
-        let mut columns = Self::default();
+        let mut columns = Self::with_capacity(outcomes.len() + decision.called.len());
         for outcome in outcomes {
             columns.push(&outcome.delivery, &type_id);
             columns.push_ended(outcome);
@@ -117,6 +117,24 @@ impl<'a> Commands<'a> {
             columns.push(&called.delivery, &type_id);
         }
         columns
+    }
+
+    fn with_capacity(commands: usize) -> Self {
+        Self {
+            id: Vec::with_capacity(commands),
+            fingerprint: Vec::with_capacity(commands),
+            type_id: Vec::with_capacity(commands),
+            entity_id: Vec::with_capacity(commands),
+            offset: Vec::with_capacity(commands),
+            record_time_ms: Vec::with_capacity(commands),
+            applied: Vec::with_capacity(commands),
+            version: Vec::with_capacity(commands),
+            code: Vec::with_capacity(commands),
+            detail: Vec::with_capacity(commands),
+            reply: Vec::with_capacity(commands),
+            events: Vec::with_capacity(commands),
+            traceparent: Vec::with_capacity(commands),
+        }
     }
 
     fn push(&mut self, delivery: &'a Delivery, type_id: impl Fn(&str) -> i16) {
