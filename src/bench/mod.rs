@@ -10,6 +10,7 @@
 mod backlog;
 mod bank;
 mod books;
+pub(crate) mod chart;
 mod cost;
 pub(crate) mod report;
 mod rows;
