@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use self::axis::Axis;
-pub(crate) use self::axis::Scale;
+pub(crate) use self::axis::{Scale, short};
 use super::report::Spread;
 
 const SIZE: (u32, u32) = (900, 520);
