@@ -29,11 +29,14 @@ struct Held {
     ended: (u64, u64),
 }
 
+/// Of the accounts that hold something: of ten million few do.
 async fn balances(connection: &mut PgConnection, row: Row) -> Result<HashMap<String, i64>, Error> {
     let query = match row {
-        Row::Rust => "select entity_id, (state ->> 'balance')::bigint from entities",
-        Row::Sql => "select id, balance from account",
-        _ => "select account_id, balance from accounts",
+        Row::Rust => {
+            "select entity_id, (state ->> 'balance')::bigint from entities where (state ->> 'balance')::bigint <> 0"
+        }
+        Row::Sql => "select id, balance from account where balance <> 0",
+        _ => "select account_id, balance from accounts where balance <> 0",
     };
     let rows: Vec<(String, i64)> = sqlx::query_as(query).fetch_all(connection).await?;
     Ok(rows.into_iter().collect())
@@ -61,7 +64,7 @@ fn compare(expected: &Expected, records: u64, held: &Held) -> Option<String> {
     }
     for (account, balance) in (0..).zip(&expected.balances) {
         let id = account_id(account);
-        // nobody writes an account that nobody has paid into
+        // an account that holds nothing is not read, or not there
         let held = held.balances.get(&id).copied().unwrap_or(0);
         if held != *balance {
             return Some(format!("{id} holds {held}, not {balance}"));

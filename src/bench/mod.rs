@@ -10,10 +10,13 @@
 mod backlog;
 mod bank;
 mod books;
+pub(crate) mod chart;
 mod cost;
+mod prefill;
 pub(crate) mod report;
 mod rows;
-mod services;
+pub(crate) mod services;
+pub(crate) mod sweep;
 mod trial;
 pub(crate) mod workload;
 
@@ -65,6 +68,8 @@ pub(crate) enum Error {
     NotDelivered { delivered: u64, commands: u64 },
     #[error("waited in vain for {0}")]
     Silent(String),
+    #[error("{commands} commands were settled before each of {workers} workers owned a partition: take more")]
+    TooFew { workers: usize, commands: u64 },
     #[error("there are no rows to copy: the row rust writes them")]
     NoRows,
     #[error("{row} {why}; the end of its log:\n{}", end_of(log))]

@@ -21,23 +21,30 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<TableRow>,
 }
 
-/// One row of it, over all rounds.
+/// One row of it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TableRow {
     pub(crate) name: &'static str,
     /// How many commands each trial has settled; of the row of commits, what the time was enough for.
     pub(crate) commands: Option<u64>,
-    pub(crate) commands_per_second: Spread,
     /// How many times the rate of the consumer with a transaction per command, of the medians.
     pub(crate) ratio_to_per_command: Option<f64>,
     /// What part of the rate of COPY, of the medians.
     pub(crate) share_of_copy: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// What was measured in all rounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) commands_per_second: Spread,
     pub(crate) cpu_seconds_per_100k: CpuSpread,
     pub(crate) wal_bytes_per_command: Spread,
     pub(crate) transaction_ids_per_command: Spread,
     pub(crate) disk_bytes_per_command: Option<Spread>,
     pub(crate) memory_bytes_max: Option<Spread>,
-    /// What is wrong with its books, in the first round in which something was: its numbers count for
+    /// What is wrong with the books, in the first round in which something was: the numbers count for
     /// nothing.
     pub(crate) void: Option<String>,
 }
@@ -76,17 +83,21 @@ impl Spread {
 impl TableRow {
     /// `None` if there was no round.
     pub(super) fn of(row: Row, commands: Option<u64>, rounds: &[Measured]) -> Option<Self> {
+        let figures = Figures::of(rounds)?;
+        Some(Self { name: row.name(), commands, ratio_to_per_command: None, share_of_copy: None, figures })
+    }
+}
+
+impl Figures {
+    /// `None` if there was no round.
+    pub(super) fn of(rounds: &[Measured]) -> Option<Self> {
         let of = |value: fn(&Measured) -> f64| Spread::of(rounds.iter().map(value));
         let known = |value: fn(&Measured) -> Option<f64>| Spread::of(rounds.iter().filter_map(value));
         let cpu = |part: fn(&Cpu) -> Option<f64>| {
             Spread::of(rounds.iter().filter_map(|measured| part(&measured.cost.cpu_seconds)))
         };
         Some(Self {
-            name: row.name(),
-            commands,
             commands_per_second: of(|measured| measured.commands_per_second)?,
-            ratio_to_per_command: None,
-            share_of_copy: None,
             cpu_seconds_per_100k: CpuSpread {
                 worker: cpu(|cpu| cpu.worker),
                 postgres: cpu(|cpu| cpu.postgres),
@@ -99,18 +110,20 @@ impl TableRow {
             void: rounds.iter().find_map(|measured| measured.void.clone()),
         })
     }
+
+    /// The median, unless the books are wrong.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.void.is_none().then_some(self.commands_per_second.median)
+    }
 }
 
 /// Sets each row in relation to the two that are the measure.
 pub(super) fn relate(rows: &mut [TableRow]) {
-    let rate = |rows: &[TableRow], row: Row| {
-        let found = rows.iter().find(|found| found.name == row.name() && found.void.is_none());
-        found.map(|found| found.commands_per_second.median)
-    };
+    let rate = |rows: &[TableRow], row: Row| rows.iter().find(|found| found.name == row.name())?.figures.rate();
     let (naive, copy) = (rate(rows, Row::PerCommand), rate(rows, Row::Copy));
-    for row in rows.iter_mut().filter(|row| row.void.is_none()) {
-        row.ratio_to_per_command = naive.map(|naive| row.commands_per_second.median / naive);
-        row.share_of_copy = copy.map(|copy| row.commands_per_second.median / copy);
+    for row in rows {
+        let ratio = |measure: Option<f64>| Some(row.figures.rate()? / measure?);
+        (row.ratio_to_per_command, row.share_of_copy) = (ratio(naive), ratio(copy));
     }
 }
 
@@ -145,7 +158,7 @@ mod tests {
         let mut rows = vec![TableRow::of(Row::PerCommand, None, &[measured(2.0), void]).expect("rounds")];
         rows.push(TableRow::of(Row::Rust, None, &[measured(100.0)]).expect("a round"));
         relate(&mut rows);
-        assert_eq!(rows[0].void.as_deref(), Some("wrong"));
+        assert_eq!(rows[0].figures.void.as_deref(), Some("wrong"));
         assert_eq!((rows[0].ratio_to_per_command, rows[1].ratio_to_per_command), (None, None));
     }
 }

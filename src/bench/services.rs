@@ -252,7 +252,20 @@ async fn settings(pool: &PgPool) -> Result<Vec<(String, String)>, Error> {
 }
 
 impl Setting {
-    fn of_this_machine() -> Self {
+    /// In a few words, for a picture.
+    pub(crate) fn note(&self) -> String {
+        let memory = self.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
+        let setting = |name: &str| {
+            let found = self.postgres.iter().find(|(known, _)| known == name);
+            found.map_or("unknown", |(_, value)| value)
+        };
+        let (postgres, fsync) = (setting("server_version"), setting("fsync"));
+        // a packager adds the system's name
+        let postgres = postgres.split(' ').next().unwrap_or(postgres);
+        format!("{}, {} cores{memory}; Postgres {postgres}, fsync {fsync}", self.cpu, self.cores)
+    }
+
+    pub(super) fn of_this_machine() -> Self {
         let name = rustix::system::uname();
         let system = [name.sysname(), name.release(), name.machine()].map(std::ffi::CStr::to_string_lossy);
         let (_, librdkafka) = rdkafka::util::get_rdkafka_version();

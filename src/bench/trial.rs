@@ -11,7 +11,7 @@ use super::cost::{self, Cost, Meters, Pid};
 use super::rows::{commit, consume, copy, per_command, per_poll};
 use super::services::{Ends, Services};
 use super::workload::Workload;
-use super::{Error, bank, books};
+use super::{Error, bank, books, prefill};
 use crate::config::Config;
 use crate::declared::Declared;
 use crate::local::itself::{Copy, Itself};
@@ -74,7 +74,7 @@ impl Row {
 }
 
 /// What may differ from trial to trial, beside the workload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Options {
     /// Worker processes.
     pub(crate) workers: usize,
@@ -82,13 +82,22 @@ pub(crate) struct Options {
     pub(crate) batch_commands_max: Option<NonZeroUsize>,
     /// Rows that the idempotency table holds before, with ids like the workload's.
     pub(crate) prefilled_rows: u64,
+    /// Whether all accounts of the workload are there before.
+    pub(crate) accounts_exist: bool,
     /// How long the row of commits lasts.
+    #[serde(skip)]
     pub(crate) commits_for: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, batch_commands_max: None, prefilled_rows: 0, commits_for: Duration::from_secs(5) }
+        Self {
+            workers: 1,
+            batch_commands_max: None,
+            prefilled_rows: 0,
+            accounts_exist: false,
+            commits_for: Duration::from_secs(5),
+        }
     }
 }
 
@@ -124,7 +133,11 @@ pub(super) async fn measure(
 ) -> Result<Measured, Error> {
     services.empty_schemas().await?;
     if row.is_worker() {
-        return Trial::prepare(services, row, backlog, options).await?.run(rows).await;
+        let measured = Trial::prepare(services, row, backlog, options).await?.run().await?;
+        if row == Row::Rust && rows.is_none() {
+            *rows = Some(copy::Rows::of(services).await?);
+        }
+        return Ok(measured);
     }
     let store = Store::new(&services.config("none", "copy").database, "solewriter bench")?;
     if row == Row::Copy {
@@ -201,17 +214,21 @@ impl<'a> Trial<'a> {
                     make_functions(&declared, &store).await?;
                 }
                 store.close().await;
-                copy::prefill(self.services, &self.backlog.workload, self.options.prefilled_rows).await
+                prefill::processed(self.services, self.workload(), self.options.prefilled_rows).await?;
+                match self.options.accounts_exist {
+                    true => prefill::accounts(self.services, self.row, self.backlog).await,
+                    false => Ok(()),
+                }
             }
         }
     }
 
     /// Starts workers, waits for the last outcome, ends them and balances the books.
-    async fn run(self, rows: &mut CopiedRows) -> Result<Measured, Error> {
+    pub(super) async fn run(self) -> Result<Measured, Error> {
         let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
         let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
         let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
-        let (first, began) = self.outcomes_beyond(0, &mut workers).await?;
+        let (first, began) = self.first_outcomes(&mut workers).await?;
         let before = self.meters(&pids).await?;
         let (last, ended) = self.all_outcomes(&mut workers).await?;
         let after = self.meters(&pids).await?;
@@ -228,9 +245,6 @@ impl<'a> Trial<'a> {
             memory_bytes_max,
             void: books::difference(&self, last).await?,
         };
-        if self.row == Row::Rust && rows.is_none() {
-            *rows = Some(copy::Rows::of(self.services).await?);
-        }
         self.services.delete_topics(&self.topics.each_ref().map(String::as_str)).await?;
         Ok(measured)
     }
@@ -250,6 +264,25 @@ impl<'a> Trial<'a> {
 
     async fn meters(&self, workers: &[Pid]) -> Result<Meters, Error> {
         Meters::read(&self.services.pool, self.services.parts, workers).await
+    }
+
+    /// Waits until all workers settle: the first ones are alone for as long as the group takes to share
+    /// its partitions out.
+    async fn first_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+        let (mut seen, mut at) = self.outcomes_beyond(0, workers).await?;
+        while workers.len() > 1 && self.owners().await? < workers.len() as i64 {
+            if seen >= self.workload().commands {
+                return Err(Error::TooFew { workers: workers.len(), commands: seen });
+            }
+            (seen, at) = self.outcomes_beyond(seen, workers).await?;
+        }
+        Ok((seen, at))
+    }
+
+    /// How many workers own a partition.
+    async fn owners(&self) -> Result<i64, Error> {
+        let owners = sqlx::query_scalar("select count(distinct owner) from partitions");
+        Ok(owners.fetch_one(&mut self.services.connection().await?).await?)
     }
 
     async fn all_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {

@@ -26,9 +26,11 @@ pub(crate) const IDS_PER_MS: u64 = 100;
 const HOT_COMMANDS: u8 = 90;
 /// …that go to one account of so many.
 const HOT_SHARE: u64 = 100;
+/// From one cold account to the next: a prime number, so that no number of accounts below it is skipped.
+const COLD_STEP: u64 = 2_654_435_761;
 
 /// What is sent.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Workload {
     /// How many records, repeats included.
     pub(crate) commands: u64,
@@ -59,6 +61,8 @@ pub(crate) enum Spread {
     Zipf,
     /// Nine commands of ten go to one account of a hundred.
     Hot,
+    /// An account comes again after all others only, so that no cache that is smaller helps.
+    Cold,
 }
 
 /// What command ids are made of.
@@ -106,7 +110,7 @@ impl Workload {
             // an original or a repeat: its original then
             return self.command(number - 1 - chance.u64(..number.min(REPEATED_WITHIN)));
         }
-        let account = self.spread.account(self.accounts, &mut chance);
+        let account = self.spread.account(number, self.accounts, &mut chance);
         let is_withdrawal = chance.u8(..100) < WITHDRAWALS;
         let amount = chance.i64(AMOUNTS);
         let random = chance.u128(..).to_be_bytes();
@@ -153,8 +157,10 @@ pub(crate) fn balance_after(balance: i64, is_withdrawal: bool, amount: i64) -> O
 }
 
 impl Spread {
-    fn account(self, accounts: u64, chance: &mut fastrand::Rng) -> u64 {
+    fn account(self, number: u64, accounts: u64, chance: &mut fastrand::Rng) -> u64 {
         match self {
+            // a step that shares no factor with their number meets all of them
+            Self::Cold => (number % accounts * COLD_STEP) % accounts,
             Self::Even => chance.u64(..accounts),
             // the inverse of the harmonic sum, which grows as the logarithm
             Self::Zipf => ((accounts as f64).powf(chance.f64()) as u64).min(accounts) - 1,
@@ -268,6 +274,14 @@ mod tests {
         // ln 100 / ln 10,000 is a half
         assert!((4_500..5_500).contains(&met(Spread::Zipf)));
         assert!((8_800..9_300).contains(&met(Spread::Hot)));
+    }
+
+    #[test]
+    fn a_cold_account_comes_again_after_all_others() {
+        let workload = Workload { spread: Spread::Cold, accounts: 5_000, ..workload() };
+        let turn = |from: u64| (from..from + 5_000).map(|number| workload.command(number).account);
+        assert_eq!(turn(0).collect::<HashSet<_>>().len(), 5_000);
+        assert!(turn(0).eq(turn(5_000)));
     }
 
     #[test]

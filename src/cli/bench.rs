@@ -1,5 +1,7 @@
 //! `bench`: the table of rates and costs.
 
+mod sweep;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Problem};
 use super::output::{Output, drawn, table};
 use super::{run, signals};
-use crate::bench::report::{CpuSpread, Spread, Table, TableRow};
+use crate::bench::report::{CpuSpread, Figures, Spread, Table, TableRow};
+use crate::bench::services::Setting;
 use crate::bench::workload::{self, Ids, Workload};
 use crate::bench::{self, Plan, Row};
 use crate::config::Config;
@@ -25,11 +28,17 @@ use crate::telemetry::Health;
 /// a transaction per poll, set-based), rust and sql (solewriter). After each the books are balanced;
 /// a wrong book voids the row, and the exit code is 3.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   solewriter bench --quick
-  DATABASE_URL=postgres://localhost/app KAFKA_BOOTSTRAP_SERVERS=localhost:9092 solewriter bench -o json")]
+  solewriter bench sweep rows --prefill 0,1M,10M --svg rows.svg
+  DATABASE_URL=postgres://localhost/app KAFKA_BOOTSTRAP_SERVERS=localhost:9092 solewriter bench -o json"
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Fewer commands and rounds: at most two minutes
     #[arg(long)]
     quick: bool,
@@ -51,6 +60,11 @@ pub(super) struct Args {
     as_worker: Option<Row>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    Sweep(sweep::Args),
+}
+
 /// Quick is quick also on a slow machine: no round begins that would end later.
 const QUICK: Duration = Duration::from_secs(75);
 const AT_LENGTH: Duration = Duration::from_hours(1);
@@ -64,12 +78,16 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
         }
         None => {}
     }
+    match args.part {
+        Some(Part::Sweep(args)) => return sweep::run(&args, output, &config).await,
+        None => {}
+    }
     let plan = plan(&args)?;
     let shutdown = CancellationToken::new();
     signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
     let measured = bench::table(&config, &plan, &shutdown, &|event| eprintln!("{event}")).await?;
     output.print(&measured, shown)?;
-    Ok(if measured.rows.iter().any(|row| row.void.is_some()) { Exit::Difference } else { Exit::Done })
+    Ok(if measured.rows.iter().any(|row| row.figures.void.is_some()) { Exit::Difference } else { Exit::Done })
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
@@ -123,14 +141,10 @@ fn shown(measured: &Table) -> String {
     for row in &measured.rows {
         rows.add_row(cells(row));
     }
-    let machine = &measured.machine;
-    let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
-    let voids = measured.rows.iter().filter_map(|row| Some(format!("{}: VOID, {}\n", row.name, row.void.as_ref()?)));
+    let voids =
+        measured.rows.iter().filter_map(|row| Some(format!("{}: VOID, {}\n", row.name, row.figures.void.as_ref()?)));
     format!(
-        "{}{}\nCPU: seconds per 100,000 commands. WAL, xids, disk: per command.\n\
-         {} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n\
-         {}, {} cores{memory}, {}; Kafka {}, librdkafka {}; Postgres {}: {}\n",
+        "{}{}\n{UNITS}\n{} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n{}",
         drawn(&rows),
         voids.collect::<String>(),
         measured.workload.commands,
@@ -138,6 +152,17 @@ fn shown(measured: &Table) -> String {
         measured.workload.accounts,
         measured.partitions,
         measured.rounds,
+        machine(&measured.machine),
+    )
+}
+
+const UNITS: &str = "CPU: seconds per 100,000 commands. WAL, xids, disk: per command.";
+
+fn machine(machine: &Setting) -> String {
+    let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
+    format!(
+        "{}, {} cores{memory}, {}; Kafka {}, librdkafka {}; Postgres {}: {}\n",
         machine.cpu,
         machine.cores,
         machine.system,
@@ -149,28 +174,38 @@ fn shown(measured: &Table) -> String {
 }
 
 fn cells(row: &TableRow) -> Vec<String> {
-    if row.void.is_some() {
-        return vec![row.name.to_owned(), "VOID".to_owned()];
+    let mut cells = vec![row.name.to_owned()];
+    if row.figures.void.is_some() {
+        cells.push("VOID".to_owned());
+        return cells;
     }
-    let rate = row.commands_per_second;
-    let CpuSpread { worker, postgres, broker } = row.cpu_seconds_per_100k;
+    cells.extend(rates(&row.figures));
+    cells.push(row.ratio_to_per_command.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
+    cells.push(row.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}")));
+    cells.extend(costs(&row.figures));
+    cells
+}
+
+/// The median, the least and the most.
+fn rates(figures: &Figures) -> [String; 3] {
+    let Spread { median, min, max } = figures.commands_per_second;
+    [median, min, max].map(|rate| format!("{rate:.0}"))
+}
+
+/// CPU of worker, Postgres and broker, WAL, transaction ids, disk and memory: medians.
+fn costs(figures: &Figures) -> [String; 7] {
     let median = |spread: Option<Spread>, digits: usize| match spread {
         Some(spread) => format!("{:.digits$}", spread.median),
         None => "-".to_owned(),
     };
-    vec![
-        row.name.to_owned(),
-        format!("{:.0}", rate.median),
-        format!("{:.0}", rate.min),
-        format!("{:.0}", rate.max),
-        row.ratio_to_per_command.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")),
-        row.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}")),
+    let CpuSpread { worker, postgres, broker } = figures.cpu_seconds_per_100k;
+    [
         median(worker, 2),
         median(postgres, 2),
         median(broker, 2),
-        format!("{:.0}", row.wal_bytes_per_command.median),
-        format!("{:.4}", row.transaction_ids_per_command.median),
-        median(row.disk_bytes_per_command, 0),
-        row.memory_bytes_max.map_or_else(|| "-".to_owned(), |bytes| format!("{:.0}", bytes.median / 1e6)),
+        format!("{:.0}", figures.wal_bytes_per_command.median),
+        format!("{:.4}", figures.transaction_ids_per_command.median),
+        median(figures.disk_bytes_per_command, 0),
+        figures.memory_bytes_max.map_or_else(|| "-".to_owned(), |bytes| format!("{:.0}", bytes.median / 1e6)),
     ]
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::TryStreamExt as _;
+use sqlx::Connection as _;
 use sqlx::postgres::PgPoolCopyExt as _;
-use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::task::JoinSet;
 
 use super::super::Error;
 use super::super::services::Services;
 use super::super::trial::Worked;
-use super::super::workload::{Ids, Workload};
 
 const CONNECTIONS: usize = 4;
 /// As many as one batch of solewriter settles at most.
@@ -106,55 +105,6 @@ pub(crate) async fn run(services: &Services, rows: &Rows) -> Result<Worked, Erro
     let commands = rows.chunks.iter().map(|(_, rows)| rows).sum();
     Ok(Worked { commands, took: began.elapsed() })
 }
-
-/// Rows of earlier commands, so that the idempotency table is as large as after some time: of the last
-/// days before the workload if ids are made by time.
-pub(crate) async fn prefill(services: &Services, workload: &Workload, rows: u64) -> Result<(), Error> {
-    if rows == 0 {
-        return Ok(());
-    }
-    let mut connection = services.connection().await?;
-    let began_ms = i64::try_from(workload.began_ms).unwrap_or(i64::MAX);
-    for day in 0..PREFILLED_DAYS {
-        sqlx::query("select make_day_v1(to_timestamp($1::bigint / 1000) - $2 * interval '1 day')")
-            .bind(began_ms)
-            .bind(day)
-            .execute(&mut connection)
-            .await?;
-    }
-    let (table, id) = match workload.ids {
-        Ids::V7 => ("processed_timed", BY_TIME),
-        Ids::V4 => ("processed_untimed", "gen_random_uuid()"),
-    };
-    // an index on ids made by chance is built in a fraction of the time that inserting takes
-    let by_chance = workload.ids == Ids::V4;
-    if by_chance {
-        sqlx::raw_sql("alter table processed_untimed drop constraint processed_untimed_pkey")
-            .execute(&mut connection)
-            .await?;
-    }
-    let insert = format!(
-        "insert into {table}
-         select n, n, 1, now(), -1, 1, 1, true, {id}, gen_random_uuid(), 'acct-0000001', null, null, '{{\"balance\":1000}}', null, null
-           from generate_series(1, $1) n"
-    );
-    sqlx::query(AssertSqlSafe(insert))
-        .bind(i64::try_from(rows).unwrap_or(i64::MAX))
-        .bind(began_ms)
-        .execute(&mut connection)
-        .await?;
-    if by_chance {
-        sqlx::raw_sql("alter table processed_untimed add primary key (command_id)").execute(&mut connection).await?;
-    }
-    sqlx::raw_sql("analyze").execute(&mut connection).await?;
-    Ok(())
-}
-
-/// Those that a window of a week still holds.
-const PREFILLED_DAYS: i32 = 6;
-/// Evenly over the days up to the first id of the workload.
-const BY_TIME: &str = "(lpad(to_hex($2 - (($1 - n)::numeric * 5 * 86400000 / $1)::bigint - 1), 12, '0')
-     || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid";
 
 #[cfg(test)]
 mod tests {
