@@ -12,9 +12,13 @@ mod bank;
 mod books;
 pub(crate) mod chart;
 mod cost;
+pub(crate) mod latency;
+mod outcomes;
+mod paced;
 pub(crate) mod report;
 mod rows;
-mod services;
+pub(crate) mod services;
+pub(crate) mod take_over;
 mod trial;
 pub(crate) mod workload;
 
@@ -66,6 +70,10 @@ pub(crate) enum Error {
     NotDelivered { delivered: u64, commands: u64 },
     #[error("waited in vain for {0}")]
     Silent(String),
+    #[error("somebody has set this machine's clock by {by_us} µs meanwhile: measure again")]
+    ClockSet { by_us: u64 },
+    #[error(transparent)]
+    Chart(#[from] chart::ChartError),
     #[error("there are no rows to copy: the row rust writes them")]
     NoRows,
     #[error("{row} {why}; the end of its log:\n{}", end_of(log))]

@@ -1,4 +1,7 @@
-//! `bench`: the table of rates and costs.
+//! `bench`: the table of rates and costs; below it, latencies and take-overs.
+
+mod latency;
+mod take_over;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,6 +13,7 @@ use super::exit::{Exit, Problem};
 use super::output::{Output, drawn, table};
 use super::{run, signals};
 use crate::bench::report::{CpuSpread, Spread, Table, TableRow};
+use crate::bench::services::Setting;
 use crate::bench::workload::{self, Ids, Workload};
 use crate::bench::{self, Plan, Row};
 use crate::config::Config;
@@ -25,11 +29,16 @@ use crate::telemetry::Health;
 /// a transaction per poll, set-based), rust and sql (solewriter). After each the books are balanced;
 /// a wrong book voids the row, and the exit code is 3.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   solewriter bench --quick
-  DATABASE_URL=postgres://localhost/app KAFKA_BOOTSTRAP_SERVERS=localhost:9092 solewriter bench -o json")]
+  DATABASE_URL=postgres://localhost/app KAFKA_BOOTSTRAP_SERVERS=localhost:9092 solewriter bench -o json"
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Fewer commands and rounds: at most two minutes
     #[arg(long)]
     quick: bool,
@@ -51,6 +60,12 @@ pub(super) struct Args {
     as_worker: Option<Row>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    Latency(latency::Args),
+    TakeOver(take_over::Args),
+}
+
 /// Quick is quick also on a slow machine: no round begins that would end later.
 const QUICK: Duration = Duration::from_secs(75);
 const AT_LENGTH: Duration = Duration::from_hours(1);
@@ -64,12 +79,22 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
         }
         None => {}
     }
+    match args.part {
+        Some(Part::Latency(args)) => return latency::run(args, output, config).await,
+        Some(Part::TakeOver(args)) => return take_over::run(args, output, config).await,
+        None => {}
+    }
     let plan = plan(&args)?;
-    let shutdown = CancellationToken::new();
-    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let measured = bench::table(&config, &plan, &shutdown, &|event| eprintln!("{event}")).await?;
+    let measured = bench::table(&config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
     output.print(&measured, shown)?;
     Ok(if measured.rows.iter().any(|row| row.void.is_some()) { Exit::Difference } else { Exit::Done })
+}
+
+/// Cancelled by SIGTERM and SIGINT.
+fn shutdown() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
+    Ok(shutdown)
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
@@ -123,14 +148,10 @@ fn shown(measured: &Table) -> String {
     for row in &measured.rows {
         rows.add_row(cells(row));
     }
-    let machine = &measured.machine;
-    let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
     let voids = measured.rows.iter().filter_map(|row| Some(format!("{}: VOID, {}\n", row.name, row.void.as_ref()?)));
     format!(
         "{}{}\nCPU: seconds per 100,000 commands. WAL, xids, disk: per command.\n\
-         {} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n\
-         {}, {} cores{memory}, {}; Kafka {}, librdkafka {}; Postgres {}: {}\n",
+         {} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n{}",
         drawn(&rows),
         voids.collect::<String>(),
         measured.workload.commands,
@@ -138,6 +159,16 @@ fn shown(measured: &Table) -> String {
         measured.workload.accounts,
         measured.partitions,
         measured.rounds,
+        machine(&measured.machine),
+    )
+}
+
+/// A line about where it was measured.
+fn machine(machine: &Setting) -> String {
+    let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));
+    format!(
+        "{}, {} cores{memory}, {}; Kafka {}, librdkafka {}; Postgres {}: {}\n",
         machine.cpu,
         machine.cores,
         machine.system,
