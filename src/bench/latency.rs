@@ -7,7 +7,6 @@
 
 mod durable;
 mod percentiles;
-mod prefill;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use super::paced::{Paced, Position, Sent};
 use super::services::{Services, Setting};
 use super::trial::{LOOK, Options, Row, Trial};
 use super::workload::Workload;
-use super::{Error, Say, books, cost, with_services};
+use super::{Error, Say, books, cost, prefill, with_services};
 use crate::config::Config;
 use crate::local::itself::Itself;
 
@@ -111,7 +110,7 @@ pub(crate) async fn measure(
         let trial = Trial::prepare(services, plan.row, &backlog, Options::default()).await?;
         if plan.cold {
             say(format!("making {} accounts", plan.workload.accounts));
-            prefill::accounts(&trial).await?;
+            prefill::accounts(services, plan.row, &backlog).await?;
         }
         let measured = Run::begin(services, &trial, plan, say).await?.measure().await?;
         trial.end().await?;

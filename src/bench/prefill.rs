@@ -78,7 +78,13 @@ pub(super) async fn accounts(services: &Services, row: Row, backlog: &Backlog) -
     if row == Row::Sql {
         copy(&mut connection, "account (id, balance)", accounts, |id| format!("{id}\t0\n")).await?;
     }
-    execute(&mut connection, "analyze").await
+    // as after some time: what is durable is marked so, and the planner knows the table
+    execute(&mut connection, "vacuum (analyze) entities").await?;
+    if row == Row::Sql {
+        execute(&mut connection, "vacuum (analyze) account").await?;
+    }
+    services.checkpoint().await;
+    Ok(())
 }
 
 /// A line for each account, in COPY's text form.
