@@ -21,6 +21,9 @@ pub const ENCODING: i16 = 1;
 /// The longest stored detail, in bytes: 2 KiB.
 const DETAIL_BYTES_MAX: usize = 2048;
 
+/// Most outcomes are shorter, in bytes: their buffer need not grow.
+const OUTCOME_BYTES_LIKELY: usize = 512;
+
 /// A detail as it may be stored: control characters escaped, at most 2 KiB.
 pub fn escaped_detail(detail: &str) -> String {
     let mut escaped = String::with_capacity(detail.len().min(DETAIL_BYTES_MAX));
@@ -242,7 +245,9 @@ impl Envelope<'_> {
 /// The value's bytes. Serializing these types to memory cannot fail: strings,
 /// numbers and JSON that was valid when it was made.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("an outcome is plain JSON")
+    let mut bytes = Vec::with_capacity(OUTCOME_BYTES_LIKELY);
+    serde_json::to_writer(&mut bytes, value).expect("an outcome is plain JSON");
+    bytes
 }
 
 /// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.

@@ -106,7 +106,7 @@ impl Record {
     }
 
     /// All headers, in order.
-    pub fn headers(&self) -> impl Iterator<Item = Header<'_>> {
+    pub fn headers(&self) -> impl DoubleEndedIterator<Item = Header<'_>> {
         self.headers.iter().map(|h| (self.slice(&h.name), h.value.as_ref().map(|range| self.slice(range))))
     }
 

@@ -17,9 +17,9 @@ use super::workload::Workload;
 use crate::config::Partitioner;
 
 /// How long one record may take.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// librdkafka's queue is full: look again after this.
-const FULL_WAIT: Duration = Duration::from_millis(5);
+pub(super) const FULL_WAIT: Duration = Duration::from_millis(5);
 
 /// A topic with a workload on it.
 #[derive(Clone, Debug)]
@@ -32,13 +32,19 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Makes the topic and fills it.
     pub(super) async fn fill(services: &Services, workload: Workload, partitions: i32) -> Result<Self, Error> {
-        let topic = services.topic(&format!("commands-{:06x}", fastrand::u32(..1 << 24)));
-        services.create_topic(&topic, partitions).await?;
+        let Self { topic, .. } = Self::empty(services, workload, partitions).await?;
         let producer =
             bulk_producer(services.client("producer")?.command_producer(Partitioner::Murmur2, DELIVERY_TIMEOUT))?;
         let to = topic.clone();
         let produced = spawn_blocking(move || produce(&producer, &to, &workload)).await;
         produced.map_err(std::io::Error::other).map_err(Error::io("produce the commands"))??;
+        Ok(Self { topic, partitions, workload })
+    }
+
+    /// Makes the topic, for a workload that comes bit by bit.
+    pub(super) async fn empty(services: &Services, workload: Workload, partitions: i32) -> Result<Self, Error> {
+        let topic = services.topic(&format!("commands-{:06x}", fastrand::u32(..1 << 24)));
+        services.create_topic(&topic, partitions).await?;
         Ok(Self { topic, partitions, workload })
     }
 

@@ -7,12 +7,21 @@ use sqlx::PgConnection;
 
 use super::Error;
 use super::trial::{Row, Trial};
-use super::workload::{Expected, account_id};
+use super::workload::{Expected, Workload, account_id};
 
 /// The first difference between what a trial has left and what is right; `outcomes` stand on their
 /// topic.
 pub(super) async fn difference(trial: &Trial<'_>, outcomes: u64) -> Result<Option<String>, Error> {
-    let workload = trial.workload();
+    difference_of(trial, trial.workload(), outcomes).await
+}
+
+/// The same where not the whole workload was sent, or more records of outcomes stand on the topic than
+/// there are outcomes, as after a crash.
+pub(super) async fn difference_of(
+    trial: &Trial<'_>,
+    workload: &Workload,
+    outcomes: u64,
+) -> Result<Option<String>, Error> {
     let mut connection = trial.services().connection().await?;
     let held = Held {
         outcomes,

@@ -12,11 +12,15 @@ mod bank;
 mod books;
 pub(crate) mod chart;
 mod cost;
+pub(crate) mod latency;
+mod outcomes;
+mod paced;
 mod prefill;
 pub(crate) mod report;
 mod rows;
 pub(crate) mod services;
 pub(crate) mod sweep;
+pub(crate) mod take_over;
 mod trial;
 pub(crate) mod workload;
 
@@ -70,6 +74,10 @@ pub(crate) enum Error {
     Silent(String),
     #[error("{commands} commands were settled before each of {workers} workers owned a partition: take more")]
     TooFew { workers: usize, commands: u64 },
+    #[error("somebody has set this machine's clock by {by_us} µs meanwhile: measure again")]
+    ClockSet { by_us: u64 },
+    #[error(transparent)]
+    Chart(#[from] chart::ChartError),
     #[error("there are no rows to copy: the row rust writes them")]
     NoRows,
     #[error("{row} {why}; the end of its log:\n{}", end_of(log))]
@@ -164,7 +172,15 @@ async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Table,
     report::relate(&mut rows);
     whole.drop(services).await?;
     few.drop(services).await?;
-    Ok(Table { machine: services.setting.clone(), workload: plan.workload, partitions: plan.partitions, rounds, rows })
+    Ok(Table {
+        topics: services.prefix().to_owned(),
+        schema: services.schemas()[0].to_owned(),
+        machine: services.setting.clone(),
+        workload: plan.workload,
+        partitions: plan.partitions,
+        rounds,
+        rows,
+    })
 }
 
 /// What is copied is what `rust` has written.

@@ -1,10 +1,12 @@
 //! One row, once: in tables of its own, on a log that stands, until the last outcome is on its topic.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde::Serialize;
+use sqlx::Connection as _;
 
 use super::backlog::Backlog;
 use super::cost::{self, Cost, Meters, Pid};
@@ -18,9 +20,9 @@ use crate::local::itself::{Copy, Itself};
 use crate::postgres::Store;
 
 /// How often the harness looks for outcomes.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// Without one more outcome for so long, a row has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a worker may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -256,20 +258,24 @@ impl<'a> Trial<'a> {
             memory_bytes_max,
             void: books::difference(&self, last).await?,
         };
-        self.services.delete_topics(&self.topics.each_ref().map(String::as_str)).await?;
+        self.end().await?;
         Ok(measured)
     }
 
     /// This program once more: `run` with commands in SQL, and the hidden part of `bench` otherwise.
     pub(super) fn start_worker(&self) -> Result<Itself, Error> {
+        self.start_worker_that_logs("warn,librdkafka=off")
+    }
+
+    /// The same, with what `RUST_LOG` says in its log.
+    pub(super) fn start_worker_that_logs(&self, log_directives: &str) -> Result<Itself, Error> {
         let row = self.row.name();
         let (arguments, files): (&[&str], &[_]) = match self.row {
             Row::Sql => (&["run"], &bank::IN_SQL),
             _ => (&["bench", "--as-worker", row], &[]),
         };
         let (config, database_url) = (self.config.clone(), self.services.database_url());
-        let copy =
-            Copy { purpose: "bench", arguments, config, files, database_url, log_directives: "warn,librdkafka=off" };
+        let copy = Copy { purpose: "bench", arguments, config, files, database_url, log_directives };
         Itself::start(copy).map_err(Error::io("start a worker"))
     }
 
@@ -281,19 +287,13 @@ impl<'a> Trial<'a> {
     /// its partitions out.
     async fn first_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
         let (mut seen, mut at) = self.outcomes_beyond(0, workers).await?;
-        while workers.len() > 1 && self.owners().await? < workers.len() as i64 {
+        while workers.len() > 1 && self.owning().await? < workers.len() {
             if seen >= self.workload().commands {
                 return Err(Error::TooFew { workers: workers.len(), commands: seen });
             }
             (seen, at) = self.outcomes_beyond(seen, workers).await?;
         }
         Ok((seen, at))
-    }
-
-    /// How many workers own a partition.
-    async fn owners(&self) -> Result<i64, Error> {
-        let owners = sqlx::query_scalar("select count(distinct owner) from partitions");
-        Ok(owners.fetch_one(&mut self.services.connection().await?).await?)
     }
 
     async fn all_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
@@ -316,18 +316,54 @@ impl<'a> Trial<'a> {
             if count > seen {
                 return Ok((count, now));
             }
-            for worker in &mut *workers {
-                let ended = worker.guarded.exit_status().map_err(Error::io("look after a worker"))?;
-                if ended.is_some() || now > deadline {
-                    let why = ended.map_or_else(
-                        || format!("settled nothing for {PATIENCE:?}"),
-                        |status| format!("ended with {status}"),
-                    );
-                    return Err(Error::Row { row: self.row.name(), why, log: worker.log_text() });
-                }
-            }
+            self.look_after(workers, now > deadline)?;
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// An error if one has ended, or if all have been waited for in vain.
+    pub(super) fn look_after(&self, workers: &mut [Itself], in_vain: bool) -> Result<(), Error> {
+        for worker in workers {
+            let ended = worker.guarded.exit_status().map_err(Error::io("look after a worker"))?;
+            if ended.is_some() || in_vain {
+                let why = ended.map_or_else(
+                    || format!("settled nothing for {PATIENCE:?}"),
+                    |status| format!("ended with {status}"),
+                );
+                return Err(Error::Row { row: self.row.name(), why, log: worker.log_text() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Which process owns which partition, as far as they are claimed.
+    pub(super) async fn owners(&self) -> Result<HashMap<i32, Pid>, Error> {
+        let mut connection = self.services.connection().await?;
+        let rows: Vec<(i32, String)> =
+            sqlx::query_as("select partition, owner from partitions").fetch_all(&mut connection).await?;
+        connection.close().await?;
+        // host:process:random
+        let process = |owner: &str| owner.rsplit(':').nth(1)?.parse().ok();
+        Ok(rows.into_iter().filter_map(|(partition, owner)| Some((partition, process(&owner)?))).collect())
+    }
+
+    /// How many processes own a partition.
+    async fn owning(&self) -> Result<usize, Error> {
+        Ok(self.owners().await?.into_values().collect::<HashSet<Pid>>().len())
+    }
+
+    /// Drops its topics.
+    pub(super) async fn end(self) -> Result<(), Error> {
+        self.services.delete_topics(&self.topics.each_ref().map(String::as_str)).await
+    }
+
+    /// Of its outcomes.
+    pub(super) fn outcomes_topic(&self) -> &str {
+        &self.topics[0]
+    }
+
+    pub(super) fn backlog(&self) -> &Backlog {
+        self.backlog
     }
 
     pub(super) fn services(&self) -> &Services {
@@ -352,6 +388,11 @@ async fn make_functions(declared: &Declared, store: &Store) -> Result<(), Error>
 /// Ends a worker in order.
 pub(super) fn stop(worker: &mut Itself) -> Result<(), Error> {
     worker.guarded.signal(Signal::TERM).map_err(Error::io("stop a worker"))?;
+    wait_for_end(worker)
+}
+
+/// Waits for a worker that was told to end, or killed.
+pub(super) fn wait_for_end(worker: &mut Itself) -> Result<(), Error> {
     let ended =
         tokio::task::block_in_place(|| worker.guarded.wait(STOP_TIMEOUT)).map_err(Error::io("wait for a worker"))?;
     match ended {

@@ -1,6 +1,8 @@
-//! `bench`: the table of rates and costs.
+//! `bench`: the table of rates and costs; below it, latencies, take-overs and sweeps.
 
+mod latency;
 mod sweep;
+mod take_over;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,6 +65,8 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     Sweep(sweep::Args),
+    Latency(latency::Args),
+    TakeOver(take_over::Args),
 }
 
 /// Quick is quick also on a slow machine: no round begins that would end later.
@@ -80,14 +84,21 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
     }
     match args.part {
         Some(Part::Sweep(args)) => return sweep::run(&args, output, &config).await,
+        Some(Part::Latency(args)) => return latency::run(args, output, config).await,
+        Some(Part::TakeOver(args)) => return take_over::run(args, output, config).await,
         None => {}
     }
     let plan = plan(&args)?;
-    let shutdown = CancellationToken::new();
-    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let measured = bench::table(&config, &plan, &shutdown, &|event| eprintln!("{event}")).await?;
+    let measured = bench::table(&config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
     output.print(&measured, shown)?;
     Ok(if measured.rows.iter().any(|row| row.figures.void.is_some()) { Exit::Difference } else { Exit::Done })
+}
+
+/// Cancelled by SIGTERM and SIGINT.
+fn shutdown() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
+    Ok(shutdown)
 }
 
 fn plan(args: &Args) -> anyhow::Result<Plan> {
@@ -158,6 +169,7 @@ fn shown(measured: &Table) -> String {
 
 const UNITS: &str = "CPU: seconds per 100,000 commands. WAL, xids, disk: per command.";
 
+/// A line about where it was measured.
 fn machine(machine: &Setting) -> String {
     let postgres: Vec<String> = machine.postgres.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let memory = machine.memory_bytes.map_or_else(String::new, |bytes| format!(", {} GiB", bytes >> 30));

@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub(crate) mod directory;
+pub mod fetched;
 pub mod guarded;
 pub(crate) mod itself;
 pub mod kafka;

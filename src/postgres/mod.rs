@@ -48,6 +48,8 @@ pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, S
 pub use repartition::{PlacedPartition, TopicAction};
 pub use requests::LetterSpan;
 pub use settings::{Holder, Settings};
+#[cfg(feature = "dev")]
+pub(crate) use settle::arguments;
 pub use settle::{Progress, Settling};
 use sqlx::PgPool;
 pub use statements::{Examined, Examiner, StatementError};

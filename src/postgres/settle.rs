@@ -1,8 +1,8 @@
 //! The commit: one call of `settle_batch_v1`, in autocommit.
 
-use sqlx::FromRow;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgArguments, PgDatabaseError};
 use sqlx::types::Json;
+use sqlx::{Execute, FromRow};
 use uuid::Uuid;
 
 use super::{Error, Refusal, Result, Store};
@@ -108,7 +108,7 @@ impl<'a> Commands<'a> {
     fn of(decision: &'a Decision, type_id: impl Fn(&str) -> i16) -> Self {
         let mut outcomes: Vec<&FinalOutcome> = decision.outcomes.iter().map(|outcome| &**outcome).collect();
         outcomes.sort_unstable_by_key(|outcome| outcome.delivery.command_id);
-        let mut columns = Self::default();
+        let mut columns = Self::with_capacity(outcomes.len() + decision.called.len());
         for outcome in outcomes {
             columns.push(&outcome.delivery, &type_id);
             columns.push_ended(outcome);
@@ -117,6 +117,24 @@ impl<'a> Commands<'a> {
             columns.push(&called.delivery, &type_id);
         }
         columns
+    }
+
+    fn with_capacity(commands: usize) -> Self {
+        Self {
+            id: Vec::with_capacity(commands),
+            fingerprint: Vec::with_capacity(commands),
+            type_id: Vec::with_capacity(commands),
+            entity_id: Vec::with_capacity(commands),
+            offset: Vec::with_capacity(commands),
+            record_time_ms: Vec::with_capacity(commands),
+            applied: Vec::with_capacity(commands),
+            version: Vec::with_capacity(commands),
+            code: Vec::with_capacity(commands),
+            detail: Vec::with_capacity(commands),
+            reply: Vec::with_capacity(commands),
+            events: Vec::with_capacity(commands),
+            traceparent: Vec::with_capacity(commands),
+        }
     }
 
     fn push(&mut self, delivery: &'a Delivery, type_id: impl Fn(&str) -> i16) {
@@ -216,6 +234,97 @@ const SETTLE: &str = "select * from settle_batch_v1($1, $2, $3, $4, $5, $6, $7, 
      $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, \
      $60, $61)";
 
+/// The call's arguments, encoded as they are sent.
+///
+/// # Errors
+/// If a value cannot be encoded.
+pub(crate) fn arguments(
+    settlement: &Settlement,
+    progress: Progress,
+    type_id: impl Fn(&str) -> i16,
+) -> sqlx::Result<PgArguments> {
+    let Settlement { claimed, cursor, decision, running, .. } = settlement;
+    let calls = Calls::of(decision);
+    let commands = Commands::of(decision, type_id);
+    let owed = OwedColumns::of(decision);
+    let entities = &decision.entities;
+    let (read, changed) = match &decision.settles {
+        Settles::Log { first_offset, last } => (Some((*first_offset, *last)), None),
+        Settles::Letters(changes) => (None, Some(Json(changes))),
+    };
+    let last = read.map(|(_, last)| last);
+    // letters that are dead again have their row
+    let dead = if read.is_some() { decision.dead.as_slice() } else { &[] };
+    let mut call = sqlx::query(SETTLE)
+        // (a)
+        .bind(&*claimed.source().topic)
+        .bind(claimed.source().partition)
+        .bind(claimed.claim_id().0)
+        .bind(claimed.token().0)
+        .bind(cursor.next_offset)
+        .bind(cursor.batch_seq)
+        .bind(cursor.decision_id)
+        .bind(settlement.decision_id)
+        .bind(settlement.next_cursor().next_offset)
+        .bind(read.map_or(cursor.next_offset, |(first_offset, _)| first_offset))
+        .bind(last.map(|last| last.offset))
+        .bind(last.map(|last| last.timestamp_ms))
+        .bind(last.map(|last| i64::from(last.checksum)))
+        .bind(progress.published.batch_seq)
+        .bind(progress.published.next_offset)
+        .bind(progress.log_time_ms)
+        // (b)
+        .bind(running.runner.as_deref())
+        .bind(!decision.called.is_empty())
+        .bind(running.careful)
+        .bind(running.part_bytes_max)
+        .bind(&calls.function)
+        .bind(&calls.arguments)
+        .bind(&calls.offset)
+        .bind(&calls.entity_id)
+        .bind(&calls.command_id)
+        .bind(&calls.record_time_ms)
+        // (c)
+        .bind(&*settlement.entity_type)
+        .bind(entities.iter().map(|e| &*e.entity_id).collect::<Vec<_>>())
+        .bind(entities.iter().map(|e| e.base).collect::<Vec<_>>())
+        .bind(entities.iter().map(|e| e.change.as_ref().map(|(version, _)| *version)).collect::<Vec<_>>())
+        .bind(entities.iter().map(|e| e.change.as_ref().map(|(_, state)| &**state)).collect::<Vec<_>>())
+        // (d)
+        .bind(&commands.id)
+        .bind(&commands.fingerprint)
+        .bind(&commands.type_id)
+        .bind(&commands.entity_id)
+        .bind(&commands.offset)
+        .bind(&commands.record_time_ms)
+        .bind(ENCODING)
+        .bind(&commands.applied)
+        .bind(&commands.version)
+        .bind(&commands.code)
+        .bind(&commands.detail)
+        .bind(&commands.reply)
+        .bind(&commands.events)
+        .bind(&commands.traceparent)
+        // (e)
+        .bind(dead.iter().map(|d| d.record.offset).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.record.key()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.record.value()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.headers_json()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.code.as_str()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| &*d.detail).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.state.as_str()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.record.time_ms()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.command_id).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.command_type.as_deref()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.entity_id()).collect::<Vec<_>>())
+        .bind(dead.iter().map(|d| d.traceparent.as_deref()).collect::<Vec<_>>())
+        .bind(&owed.command_ids)
+        .bind(&owed.repeats)
+        .bind(&owed.dead_after)
+        .bind(changed);
+    Ok(call.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default())
+}
+
 impl Store {
     /// Settles one batch in one round trip: everything or nothing.
     ///
@@ -228,88 +337,12 @@ impl Store {
         progress: Progress,
         type_id: impl Fn(&str) -> i16,
     ) -> Result<Settling> {
-        let Settlement { claimed, cursor, decision, running, .. } = settlement;
-        let calls = Calls::of(decision);
-        let commands = Commands::of(decision, type_id);
-        let owed = OwedColumns::of(decision);
-        let entities = &decision.entities;
-        let (read, changed) = match &decision.settles {
-            Settles::Log { first_offset, last } => (Some((*first_offset, *last)), None),
-            Settles::Letters(changes) => (None, Some(Json(changes))),
+        let pool = if settlement.decision.serializable { &self.serializable } else { &self.pool };
+        let settled: sqlx::Result<AnswerRow> = match arguments(settlement, progress, type_id) {
+            Ok(arguments) => sqlx::query_as_with(SETTLE, arguments).fetch_one(pool).await,
+            Err(error) => Err(error),
         };
-        let last = read.map(|(_, last)| last);
-        // letters that are dead again have their row
-        let dead = if read.is_some() { decision.dead.as_slice() } else { &[] };
-        let row: AnswerRow = sqlx::query_as(SETTLE)
-            // (a)
-            .bind(&*claimed.source().topic)
-            .bind(claimed.source().partition)
-            .bind(claimed.claim_id().0)
-            .bind(claimed.token().0)
-            .bind(cursor.next_offset)
-            .bind(cursor.batch_seq)
-            .bind(cursor.decision_id)
-            .bind(settlement.decision_id)
-            .bind(settlement.next_cursor().next_offset)
-            .bind(read.map_or(cursor.next_offset, |(first_offset, _)| first_offset))
-            .bind(last.map(|last| last.offset))
-            .bind(last.map(|last| last.timestamp_ms))
-            .bind(last.map(|last| i64::from(last.checksum)))
-            .bind(progress.published.batch_seq)
-            .bind(progress.published.next_offset)
-            .bind(progress.log_time_ms)
-            // (b)
-            .bind(running.runner.as_deref())
-            .bind(!decision.called.is_empty())
-            .bind(running.careful)
-            .bind(running.part_bytes_max)
-            .bind(&calls.function)
-            .bind(&calls.arguments)
-            .bind(&calls.offset)
-            .bind(&calls.entity_id)
-            .bind(&calls.command_id)
-            .bind(&calls.record_time_ms)
-            // (c)
-            .bind(&*settlement.entity_type)
-            .bind(entities.iter().map(|e| &*e.entity_id).collect::<Vec<_>>())
-            .bind(entities.iter().map(|e| e.base).collect::<Vec<_>>())
-            .bind(entities.iter().map(|e| e.change.as_ref().map(|(version, _)| *version)).collect::<Vec<_>>())
-            .bind(entities.iter().map(|e| e.change.as_ref().map(|(_, state)| &**state)).collect::<Vec<_>>())
-            // (d)
-            .bind(&commands.id)
-            .bind(&commands.fingerprint)
-            .bind(&commands.type_id)
-            .bind(&commands.entity_id)
-            .bind(&commands.offset)
-            .bind(&commands.record_time_ms)
-            .bind(ENCODING)
-            .bind(&commands.applied)
-            .bind(&commands.version)
-            .bind(&commands.code)
-            .bind(&commands.detail)
-            .bind(&commands.reply)
-            .bind(&commands.events)
-            .bind(&commands.traceparent)
-            // (e)
-            .bind(dead.iter().map(|d| d.record.offset).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.record.key()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.record.value()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.headers_json()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.code.as_str()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| &*d.detail).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.state.as_str()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.record.time_ms()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.command_id).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.command_type.as_deref()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.entity_id()).collect::<Vec<_>>())
-            .bind(dead.iter().map(|d| d.traceparent.as_deref()).collect::<Vec<_>>())
-            .bind(&owed.command_ids)
-            .bind(&owed.repeats)
-            .bind(&owed.dead_after)
-            .bind(changed)
-            .fetch_one(if decision.serializable { &self.serializable } else { &self.pool })
-            .await
-            .map_err(|error| self.refusal_of_settlement(error))?;
+        let row = settled.map_err(|error| self.refusal_of_settlement(error))?;
         Ok(Settling { database_time_ms: row.database_time_ms, answer: row.into_answer() })
     }
 

@@ -33,6 +33,35 @@ struct Envelope {
     traceparent: Option<String>,
 }
 
+/// The headers that an envelope is made of; each the first of its name, and without a value as if it
+/// were not there.
+#[derive(Default)]
+struct EnvelopeHeaders<'r> {
+    specversion: Option<&'r [u8]>,
+    id: Option<&'r [u8]>,
+    command_type: Option<&'r [u8]>,
+    content_type: Option<&'r [u8]>,
+    traceparent: Option<&'r [u8]>,
+}
+
+impl<'r> EnvelopeHeaders<'r> {
+    /// Goes through the headers once, from the last to the first.
+    fn of(record: &'r Record) -> Self {
+        let mut headers = Self::default();
+        for (name, value) in record.headers().rev() {
+            match name {
+                b"ce_specversion" => headers.specversion = value,
+                b"ce_id" => headers.id = value,
+                b"ce_type" => headers.command_type = value,
+                b"content-type" => headers.content_type = value,
+                b"traceparent" => headers.traceparent = value,
+                _ => {}
+            }
+        }
+        headers
+    }
+}
+
 /// The command that a record carries.
 ///
 /// # Errors
@@ -85,19 +114,21 @@ fn unknown_type(name: &str, rules: &Rules) -> String {
 
 impl Envelope {
     fn read(record: &Record, payload_bytes_max: usize) -> Self {
-        let content_type = record.header("content-type").unwrap_or_default();
-        let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        let headers = EnvelopeHeaders::of(record);
+        let media_type = headers.content_type.unwrap_or_default().split(|b| *b == b';').next();
+        let media_type = media_type.unwrap_or_default().trim_ascii();
         let mut envelope = if media_type.eq_ignore_ascii_case(b"application/cloudevents+json") {
             match record.value() {
                 Some(value) if value.len() > payload_bytes_max => Self::default(),
                 value => Self::structured(value.unwrap_or_default()),
             }
         } else if media_type.eq_ignore_ascii_case(b"application/cloudevents-batch+json") {
-            Self { malformed: Some("a record is one command: no batches".into()), ..Self::binary(record) }
+            let malformed = Some("a record is one command: no batches".into());
+            Self { malformed, ..Self::binary(&headers, record.value()) }
         } else {
-            Self::binary(record)
+            Self::binary(&headers, record.value())
         };
-        if let Some(traceparent) = record.header("traceparent") {
+        if let Some(traceparent) = headers.traceparent {
             envelope.traceparent = String::from_utf8(traceparent.to_vec()).ok();
         }
         let carried = |t: &String| t.len() <= TRACEPARENT_BYTES_MAX && !t.chars().any(char::is_control);
@@ -105,13 +136,16 @@ impl Envelope {
         envelope
     }
 
-    fn binary(record: &Record) -> Self {
-        let specversion = record.header("ce_specversion").unwrap_or(b"1.0");
+    fn binary(headers: &EnvelopeHeaders<'_>, value: Option<&[u8]>) -> Self {
+        let specversion = headers.specversion.unwrap_or(b"1.0");
         Self {
             malformed: (specversion != b"1.0").then(|| wrong_specversion(&String::from_utf8_lossy(specversion))),
-            id: record.header("ce_id").map(|id| parse_id(&String::from_utf8_lossy(id))),
-            command_type: record.header("ce_type").map(|t| String::from_utf8_lossy(t).into_owned()),
-            data: record.value().map(|value| 0..value.len()),
+            id: headers.id.map(|id| match std::str::from_utf8(id) {
+                Ok(id) => parse_id(id),
+                Err(_) => parse_id(&String::from_utf8_lossy(id)),
+            }),
+            command_type: headers.command_type.map(|t| String::from_utf8_lossy(t).into_owned()),
+            data: value.map(|value| 0..value.len()),
             traceparent: None,
         }
     }

@@ -13,6 +13,10 @@ use crate::telemetry::metrics::{self, Settled, UNKNOWN_COMMAND_TYPE};
 /// A batch is durable.
 pub(super) fn settled(rules: &Rules, durable: &Durable, now_ms: i64) {
     let topic = &rules.source.topic;
+    if let Settles::Log { first_offset, last } = &durable.decision().settles {
+        let (partition, next_offset) = (rules.source.partition, last.offset + 1);
+        tracing::debug!(%topic, partition, first_offset, next_offset, "settled");
+    }
     // of letters that run again the age tells when an operator came
     let from_log = matches!(durable.decision().settles, Settles::Log { .. });
     let mut counts: HashMap<(&str, Settled), u64> = HashMap::new();

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
 use solewriter::local::broker::Embedded;
+use solewriter::local::kafka as private;
 use solewriter::local::postgres;
 use solewriter::local::postgres::{Options, Postgres};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -72,6 +75,39 @@ async fn a_broker_that_was_killed_comes_back_with_its_records() {
     // Through the encrypted listener: its certificate and user outlive the crash too.
     assert_eq!(consumer::read_all(&broker.secure_cluster(), &topic).len(), 10);
     broker.stop();
+}
+
+#[tokio::test]
+async fn a_broker_for_a_benchmark_takes_records_and_leaves_nothing_behind() {
+    let _turn = support::heavy();
+    let broker = private::Kafka::start(private::Options::for_a_benchmark()).expect("start Kafka");
+    let cluster = Cluster::plain(broker.bootstrap_servers());
+    let topic = topics::fresh(&cluster, "benchmark", 1).await;
+    Producer::new(&cluster).send(&topic, &deposits(10));
+    assert_eq!(consumer::read_all(&cluster, &topic).len(), 10);
+    let directory = broker.log_file().parent().expect("a directory").to_owned();
+    let process = Pid::from_raw(broker.id().cast_signed()).expect("a process id");
+    assert!(directory.exists() && test_kill_process(process).is_ok());
+    drop(broker);
+    assert!(!directory.exists(), "{directory:?}");
+    assert_eq!(test_kill_process(process), Err(Errno::SRCH));
+}
+
+#[test]
+fn a_broker_that_cannot_start_says_why() {
+    let settings = vec![("log.segment.bytes".to_owned(), "many".to_owned())];
+    let failed = private::Kafka::start(private::Options { settings, ..Default::default() });
+    let why = "Invalid value many for configuration log.segment.bytes";
+    assert!(matches!(&failed, Err(private::Error::Failed { reason, .. }) if reason.contains(why)), "{failed:?}");
+}
+
+#[test]
+fn what_needs_a_running_broker_is_refused_while_it_is_stopped() {
+    let _turn = support::heavy();
+    let mut broker = private::Kafka::start(private::Options::default()).expect("start Kafka");
+    broker.stop().expect("stop Kafka");
+    let frozen = broker.freeze();
+    assert!(matches!(frozen, Err(private::Error::Stopped)), "{frozen:?}");
 }
 
 #[test]

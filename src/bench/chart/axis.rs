@@ -11,9 +11,14 @@ pub(crate) enum Scale {
     Linear,
     /// Each ten times is as far as the next. Zero stands one step before the least value that is more.
     Log,
+    /// From 0 to below 100: each nine more is as far as the one before.
+    Percentile,
     /// The value is the number of the word, from 0.
     Words(Vec<String>),
 }
+
+/// The ticks of percentiles.
+const PERCENTILES: [f64; 7] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 
 /// More values than this are too many to name each.
 const TICKS_MAX: usize = 10;
@@ -38,6 +43,10 @@ impl Axis {
         let mut axis = Self::of_amounts(scale, values.iter().copied());
         let places: Vec<f64> = match scale {
             Scale::Words(words) => (0..words.len()).map(|word| word as f64).collect(),
+            Scale::Percentile => {
+                let most = values.last().copied().unwrap_or(0.0);
+                PERCENTILES.into_iter().filter(|percentile| *percentile <= most).map(|tick| axis.at(tick)).collect()
+            }
             _ => values.iter().map(|value| axis.at(*value)).collect(),
         };
         let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else { return axis };
@@ -84,6 +93,7 @@ impl Axis {
         match self.scale {
             Scale::Log if value > 0.0 => value.log10(),
             Scale::Log => self.zero,
+            Scale::Percentile => -(1.0 - value / 100.0).log10(),
             _ => value,
         }
     }
@@ -95,6 +105,7 @@ impl Axis {
             // powers and logarithms miss by a little
             Scale::Log if at > self.zero => short(format!("{:.6e}", 10_f64.powf(at)).parse().unwrap_or(at)),
             Scale::Log => "0".to_owned(),
+            Scale::Percentile => percentile(100.0 * (1.0 - 10_f64.powf(-at))),
             Scale::Words(words) => words.get(at as usize).cloned().unwrap_or_default(),
         }
     }
@@ -122,6 +133,12 @@ impl ValueFormatter<f64> for Axis {
     fn format_ext(&self, place: &f64) -> String {
         self.label(*place)
     }
+}
+
+/// With as many nines as it has.
+fn percentile(value: f64) -> String {
+    let digits = format!("{value:.4}");
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -189,6 +206,13 @@ mod tests {
         let axis = Axis::of_places(&Scale::Log, [0.0, 1e5, 1e6, 1e7].into_iter());
         assert_eq!(labels(&axis), ["0", "100k", "1M", "10M"]);
         assert!(axis.from < axis.at(0.0) && axis.at(0.0) < axis.at(1e5));
+    }
+
+    #[test]
+    fn each_nine_of_a_percentile_is_as_far_as_the_one_before() {
+        let axis = Axis::of_places(&Scale::Percentile, [0.0, 25.0, 50.0, 90.0, 99.0, 99.9].into_iter());
+        assert_eq!(labels(&axis), ["0", "50", "90", "99", "99.9"]);
+        assert!((axis.at(99.9) - axis.at(99.0) - (axis.at(99.0) - axis.at(90.0))).abs() < 1e-9);
     }
 
     #[test]

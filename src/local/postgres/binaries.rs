@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use super::{BINARIES_VARIABLE, Error};
+use crate::local::fetched;
 
 /// Folders with one sub-folder per version: `(parent, what stands before the version, what follows
 /// it)`.
@@ -60,7 +61,7 @@ fn places() -> Vec<PathBuf> {
         places.extend(newest_first(Path::new(parent), before).map(|version| version.join(after)));
     }
     places.push(PathBuf::from("/usr/bin"));
-    places.push(fetched());
+    places.push(fetched::path("postgres/bin"));
     places
 }
 
@@ -82,12 +83,6 @@ fn newest_first(parent: &Path, before: &str) -> impl Iterator<Item = PathBuf> + 
         .collect();
     versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     versions.into_iter().map(|(_, path)| path)
-}
-
-/// Where `./dev` unpacks a Postgres when it could not install one.
-fn fetched() -> PathBuf {
-    let local = env::var_os("SOLEWRITER_LOCAL_DIR").filter(|value| !value.is_empty());
-    local.map_or_else(|| PathBuf::from(".local"), PathBuf::from).join("postgres/bin")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Each client's program, made ready to run. `Err` says why it cannot be had here: a tool is
-//! missing, or a registry does not answer. What is fetched is kept beside the tests' Kafka.
+//! missing, or a registry does not answer. What is fetched is kept beside the jars of Kafka.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
+use solewriter::local::fetched;
+
 use super::docs;
 use super::snippet::{Call, Snippet};
-use crate::support::scratch::{Scratch, fetched};
+use crate::support::scratch::Scratch;
 
 /// For one tool; the slowest has been seen to take 15 s.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(180);
@@ -116,7 +118,7 @@ fn lock() -> File {
 }
 
 fn cache(name: &str) -> PathBuf {
-    fetched("publishing").join(name)
+    fetched::path("publishing").join(name)
 }
 
 fn source(file: &str) -> PathBuf {

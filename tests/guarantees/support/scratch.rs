@@ -1,7 +1,7 @@
 //! A directory for what one test writes: configurations, logs. Kept when the test fails.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 /// Removed when dropped, unless the test is failing: then its logs are the best witness.
 #[derive(Debug)]
@@ -36,13 +36,6 @@ impl Drop for Scratch {
 /// directories.
 pub fn unique(name: &str) -> String {
     format!("{name}_{:012x}", fastrand::u64(..1 << 48))
-}
-
-/// Where `./dev` puts what it fetches.
-pub fn fetched(name: &str) -> PathBuf {
-    let local = env::var_os("SOLEWRITER_LOCAL_DIR").filter(|value| !value.is_empty());
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".local");
-    local.map_or_else(default, PathBuf::from).join(name)
 }
 
 /// A port that was free a moment ago.

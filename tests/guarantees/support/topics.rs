@@ -82,6 +82,12 @@ pub fn partition_count(cluster: &Cluster, topic: &str) -> i32 {
     i32::try_from(count).expect("a partition count")
 }
 
+/// All topics.
+pub fn names(cluster: &Cluster) -> Vec<String> {
+    let metadata = client(cluster).fetch_metadata(None, REQUEST_TIMEOUT).expect("ask for metadata");
+    metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+}
+
 /// The first offset that is still there, and the one after the last.
 pub fn watermarks(cluster: &Cluster, topic: &str, partition: i32) -> (i64, i64) {
     client(cluster).fetch_watermarks(topic, partition, REQUEST_TIMEOUT).expect("ask for watermarks")
