@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use serde::Serialize;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool};
@@ -117,14 +118,16 @@ impl Services {
         })
     }
 
-    /// Drops what was made. What is private ends with this value.
+    /// Drops what was made, also topics that an error has left. What is private ends with this value.
     pub(crate) async fn stop(self) -> Result<(), Error> {
+        let left = self.delete_own_topics().await;
         self.pool.close().await;
         self.schema.end().await.map_err(Error::io("drop the schemas of this run"))?;
         let (broker, postgres) = (self._broker, self._postgres);
         // stopping waits for processes
         let stopped = spawn_blocking(move || drop((broker, postgres))).await;
-        stopped.map_err(std::io::Error::other).map_err(Error::io("stop Kafka and Postgres"))
+        stopped.map_err(std::io::Error::other).map_err(Error::io("stop Kafka and Postgres"))?;
+        left
     }
 
     /// The configuration of a worker in a group of its own, which settles `topic`.
@@ -174,6 +177,13 @@ impl Services {
             }
         }
         Ok(())
+    }
+
+    async fn delete_own_topics(&self) -> Result<(), Error> {
+        let all = tokio::task::block_in_place(|| self.admin.inner().fetch_metadata(None, ADMIN_TIMEOUT))?;
+        let own: Vec<&str> =
+            all.topics().iter().map(MetadataTopic::name).filter(|topic| topic.starts_with(&self.prefix)).collect();
+        if own.is_empty() { Ok(()) } else { self.delete_topics(&own).await }
     }
 
     /// The schemas of solewriter and of the team's tables, without what an earlier row left.

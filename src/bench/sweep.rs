@@ -12,7 +12,7 @@ use super::backlog::Backlog;
 use super::chart::{Chart, Point, Series};
 use super::report::Figures;
 use super::services::{Services, Setting};
-use super::trial::{Measured, Options, Row, Trial};
+use super::trial::{self, Measured, Options, Row};
 use super::workload::Workload;
 use super::{Error, Say, with_services};
 use crate::config::Config;
@@ -70,7 +70,7 @@ async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Sweep,
     for round in 1..=plan.rounds {
         for (setup, measured) in plan.setups.iter().zip(&mut measured) {
             let backlog = backlog_of(&mut backlogs, services, setup, say).await?;
-            let trial = Trial::prepare(services, plan.handlers, backlog, setup.options).await?.run().await?;
+            let trial = trial::settle(services, plan.handlers, backlog, setup.options).await?;
             say(format!("round {round}: {} {:.0}/s", setup.name(plan.what), trial.commands_per_second));
             measured.push(trial);
         }

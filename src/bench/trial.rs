@@ -133,14 +133,14 @@ pub(super) async fn measure(
     options: Options,
     rows: &mut CopiedRows,
 ) -> Result<Measured, Error> {
-    services.empty_schemas().await?;
     if row.is_worker() {
-        let measured = Trial::prepare(services, row, backlog, options).await?.run().await?;
+        let measured = settle(services, row, backlog, options).await?;
         if row == Row::Rust && rows.is_none() {
             *rows = Some(copy::Rows::of(services).await?);
         }
         return Ok(measured);
     }
+    services.empty_schemas().await?;
     let store = Store::new(&services.config("none", "copy").database, "solewriter bench")?;
     if row == Row::Copy {
         store.migrate(crate::config::Deduplication::default().window_ms()).await?;
@@ -163,6 +163,17 @@ pub(super) async fn measure(
         memory_bytes_max: None,
         void: None,
     })
+}
+
+/// Measures one row that settles commands, and leaves its tables behind.
+pub(super) async fn settle(
+    services: &Services,
+    row: Row,
+    backlog: &Backlog,
+    options: Options,
+) -> Result<Measured, Error> {
+    services.empty_schemas().await?;
+    Trial::prepare(services, row, backlog, options).await?.run().await
 }
 
 /// Workers on one log, with topics and tables that go when they are done.
@@ -226,7 +237,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Starts workers, waits for the last outcome, ends them and balances the books.
-    pub(super) async fn run(self) -> Result<Measured, Error> {
+    async fn run(self) -> Result<Measured, Error> {
         let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
         let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
         let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
