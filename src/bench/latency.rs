@@ -7,7 +7,6 @@
 
 mod durable;
 mod percentiles;
-mod prefill;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -108,11 +107,11 @@ pub(crate) async fn measure(
     with_services(config, shutdown, say, async |services| {
         services.empty_schemas().await?;
         let backlog = Backlog::empty(services, plan.whole(), plan.partitions).await?;
-        let trial = Trial::prepare(services, plan.row, &backlog, Options::default()).await?;
         if plan.cold {
             say(format!("making {} accounts", plan.workload.accounts));
-            prefill::accounts(&trial).await?;
         }
+        let options = Options { accounts_exist: plan.cold, ..Options::default() };
+        let trial = Trial::prepare(services, plan.row, &backlog, options).await?;
         let measured = Run::begin(services, &trial, plan, say).await?.measure().await?;
         trial.end().await?;
         backlog.drop(services).await?;
