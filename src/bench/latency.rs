@@ -23,7 +23,7 @@ use super::paced::{Paced, Position, Sent};
 use super::services::{Services, Setting};
 use super::trial::{LOOK, Options, Row, Trial};
 use super::workload::Workload;
-use super::{Error, Say, books, cost, prefill, with_services};
+use super::{Error, Say, books, cost, with_services};
 use crate::config::Config;
 use crate::local::itself::Itself;
 
@@ -107,11 +107,11 @@ pub(crate) async fn measure(
     with_services(config, shutdown, say, async |services| {
         services.empty_schemas().await?;
         let backlog = Backlog::empty(services, plan.whole(), plan.partitions).await?;
-        let trial = Trial::prepare(services, plan.row, &backlog, Options::default()).await?;
         if plan.cold {
             say(format!("making {} accounts", plan.workload.accounts));
-            prefill::accounts(services, plan.row, &backlog).await?;
         }
+        let options = Options { accounts_exist: plan.cold, ..Options::default() };
+        let trial = Trial::prepare(services, plan.row, &backlog, options).await?;
         let measured = Run::begin(services, &trial, plan, say).await?.measure().await?;
         trial.end().await?;
         backlog.drop(services).await?;

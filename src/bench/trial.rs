@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde::Serialize;
-use sqlx::Connection as _;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::backlog::Backlog;
 use super::cost::{self, Cost, Meters, Pid};
+use super::outcomes::Outcomes;
 use super::rows::{commit, consume, copy, per_command, per_poll};
 use super::services::{Ends, Services};
 use super::workload::Workload;
@@ -23,6 +24,8 @@ use crate::postgres::Store;
 pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// Without one more outcome for so long, a row has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// Without one more record for so long, all of a topic that stands has been read.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long a worker may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -229,7 +232,7 @@ impl<'a> Trial<'a> {
                 store.close().await;
                 prefill::processed(self.services, self.workload(), self.options.prefilled_rows).await?;
                 match self.options.accounts_exist {
-                    true => prefill::accounts(self.services, self.row, self.backlog).await,
+                    true => prefill::accounts(self).await,
                     false => Ok(()),
                 }
             }
@@ -241,9 +244,9 @@ impl<'a> Trial<'a> {
         let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
         let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
         let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
-        let (first, began) = self.first_outcomes(&mut workers).await?;
+        let (first, began) = self.first_settled(&mut workers).await?;
         let before = self.meters(&pids).await?;
-        let (last, ended) = self.all_outcomes(&mut workers).await?;
+        let (last, ended) = self.all_settled(&mut workers).await?;
         let after = self.meters(&pids).await?;
         let memory_bytes_max = pids.iter().filter_map(|pid| cost::memory_bytes_max(*pid)).max();
         for worker in &mut workers {
@@ -251,12 +254,13 @@ impl<'a> Trial<'a> {
         }
         let settled = last - first;
         let disk_after = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
+        let outcomes = if workers.len() > 1 { self.commands_with_outcome().await? } else { last };
         let measured = Measured {
             commands_per_second: settled as f64 / (ended - began).as_secs_f64(),
             cost: before.cost(&after, settled),
             disk_bytes: Some((disk_after - disk_before) as f64 / self.backlog.workload.commands as f64),
             memory_bytes_max,
-            void: books::difference(&self, last).await?,
+            void: books::difference(&self, outcomes).await?,
         };
         self.end().await?;
         Ok(measured)
@@ -285,21 +289,21 @@ impl<'a> Trial<'a> {
 
     /// Waits until all workers settle: the first ones are alone for as long as the group takes to share
     /// its partitions out.
-    async fn first_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
-        let (mut seen, mut at) = self.outcomes_beyond(0, workers).await?;
+    async fn first_settled(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+        let (mut seen, mut at) = self.settled_beyond(0, workers).await?;
         while workers.len() > 1 && self.owning().await? < workers.len() {
             if seen >= self.workload().commands {
                 return Err(Error::TooFew { workers: workers.len(), commands: seen });
             }
-            (seen, at) = self.outcomes_beyond(seen, workers).await?;
+            (seen, at) = self.settled_beyond(seen, workers).await?;
         }
         Ok((seen, at))
     }
 
-    async fn all_outcomes(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+    async fn all_settled(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
         let mut seen = 0;
         loop {
-            let (count, at) = self.outcomes_beyond(seen, workers).await?;
+            let (count, at) = self.settled_beyond(seen, workers).await?;
             if count >= self.backlog.workload.commands {
                 return Ok((count, at));
             }
@@ -307,11 +311,11 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Waits for more outcomes than have been seen.
-    async fn outcomes_beyond(&self, seen: u64, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+    /// Waits for more than have been seen.
+    async fn settled_beyond(&self, seen: u64, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let count = tokio::task::block_in_place(|| self.ends.count())?;
+            let count = self.settled().await?;
             let now = Instant::now();
             if count > seen {
                 return Ok((count, now));
@@ -319,6 +323,32 @@ impl<'a> Trial<'a> {
             self.look_after(workers, now > deadline)?;
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// How many records are settled: the outcomes on their topic. When a partition changes hands, its
+    /// next owner publishes again what the last one may have published; so of several workers it is the
+    /// cursors that count.
+    async fn settled(&self) -> Result<u64, Error> {
+        if self.options.workers == 1 {
+            return Ok(tokio::task::block_in_place(|| self.ends.count())?);
+        }
+        let [schema, _] = self.services.schemas();
+        let cursors = format!("select coalesce(sum(next_offset), 0)::bigint from {schema}.partitions");
+        let settled: i64 = sqlx::query_scalar(AssertSqlSafe(cursors)).fetch_one(&self.services.pool).await?;
+        Ok(settled.unsigned_abs())
+    }
+
+    /// How many commands have an outcome on the topic, all of which stands: copies count once.
+    async fn commands_with_outcome(&self) -> Result<u64, Error> {
+        let outcomes = Outcomes::follow(self)?;
+        let (mut count, mut at) = (0, Instant::now());
+        while count < self.workload().commands && at.elapsed() < SILENCE {
+            tokio::time::sleep(LOOK).await;
+            if outcomes.count() > count {
+                (count, at) = (outcomes.count(), Instant::now());
+            }
+        }
+        Ok(count)
     }
 
     /// An error if one has ended, or if all have been waited for in vain.

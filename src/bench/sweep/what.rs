@@ -86,6 +86,15 @@ impl What {
         numbers.iter().copied().map(Value::Number).collect()
     }
 
+    /// Records of each trial, where nothing else is asked for.
+    pub(crate) fn default_commands(self) -> u64 {
+        match self {
+            // a group takes some seconds to share its partitions out, before the clock starts
+            Self::Workers => 2_000_000,
+            _ => 400_000,
+        }
+    }
+
     /// Of what can be measured.
     fn range(self) -> RangeInclusive<u64> {
         match self {

@@ -34,9 +34,9 @@ pub(super) struct Args {
     /// Over these values: numbers, also as 100k or 10M; of ids v7 and v4
     #[arg(long, value_delimiter = ',', value_name = "VALUE,…")]
     values: Vec<String>,
-    /// Records that each trial settles
-    #[arg(long, value_name = "NUMBER", default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1_000..))]
-    commands: u64,
+    /// Records that each trial settles [default: 400000, for workers 2000000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1_000..))]
+    commands: Option<u64>,
     /// How often each point is measured
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -74,7 +74,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
 fn plan(args: &Args) -> anyhow::Result<Plan> {
     let what = args.what;
     let base = Base {
-        workload: workload(args.commands)?,
+        workload: workload(args.commands.unwrap_or_else(|| what.default_commands()))?,
         partitions: 8,
         prefilled_rows: if args.prefill.is_empty() { vec![0, 10_000_000] } else { args.prefill.clone() },
     };
@@ -103,7 +103,7 @@ fn values(args: &Args) -> Result<Vec<Value>, Problem> {
 
 fn shown(measured: &Sweep) -> String {
     let mut rows = table(&[
-        measured.what.label(),
+        "value",
         "series",
         "commands",
         "commands/s",
@@ -122,12 +122,14 @@ fn shown(measured: &Sweep) -> String {
         rows.add_row(cells(point));
     }
     let voids = measured.points.iter().filter_map(|point| {
-        Some(format!("{} {}: VOID, {}\n", point.value, point.series, point.figures.void.as_ref()?))
+        let series = if point.series.is_empty() { String::new() } else { format!(" {}", point.series) };
+        Some(format!("{}{series}: VOID, {}\n", point.value, point.figures.void.as_ref()?))
     });
     format!(
-        "{}{}\n{UNITS}\nHandlers: {}. {} rounds: medians\n{}",
+        "{}{}\nvalue: {}. {UNITS}\nHandlers: {}. {} rounds: medians\n{}",
         drawn(&rows),
         voids.collect::<String>(),
+        measured.what.label(),
         measured.handlers.name(),
         measured.rounds,
         machine(&measured.machine),
