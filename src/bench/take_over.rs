@@ -29,8 +29,12 @@ use super::{Error, Say, books, trial, with_services};
 use crate::config::Config;
 use crate::local::itself::Itself;
 
-/// Commands come for so long before a worker goes.
+/// Commands come for so long before a worker goes: at least…
 const BEFORE: Duration = Duration::from_secs(2);
+/// …and by chance so much longer. The worker that stays learns of it with its next heartbeat (every three
+/// seconds by default), and its heartbeats count from the rebalance before: without chance, each time would
+/// find the same moment between two of them.
+const BEFORE_BY_CHANCE: Duration = Duration::from_secs(3);
 /// And after one that was halted is woken: what it still writes must be refused.
 const AFTER_WAKING: Duration = Duration::from_secs(1);
 /// Joining, and sharing the partitions again.
@@ -185,7 +189,7 @@ impl<'a> Run<'a> {
         let changing = self.balanced().await?;
         let seen_before = self.outcomes.count();
         let sending = self.paced.begin(self.sent..u64::MAX, Some(self.plan.rate));
-        tokio::time::sleep(BEFORE).await;
+        tokio::time::sleep(BEFORE + BEFORE_BY_CHANCE.mul_f64(fastrand::f64())).await;
         self.signal(way.signal())?;
         self.taken_over(&changing).await?;
         let outcomes = self.outcomes.since(seen_before);

@@ -86,6 +86,26 @@ async fn a_rebalance_every_second_halts_nothing_and_loses_nothing() {
     assert_eq!(steady.sigterm_and_wait().code(), Some(0));
 }
 
+/// The one that ends gives up its place in the group while it is busy; otherwise its partitions would
+/// have no writer until its session has expired, which nobody waits for here.
+#[tokio::test]
+async fn a_worker_that_ends_in_order_leaves_its_partitions_to_others_at_once() {
+    let _turn = support::heavy();
+    let mut bank = Bank::open("leaves", 4).await;
+    let session_timeout = PATIENCE.as_millis() * 4;
+    bank.options = bank.options.clone().property("session.timeout.ms", &session_timeout.to_string());
+    let mut workers = [bank.worker(), bank.worker()];
+    let owners = "(select distinct owner from partitions) as owners";
+    wait_until("both to own partitions", PATIENCE, async || bank.database.count(owners).await == 2).await;
+    let stream = Stream::start(&bank, 2);
+    bank.settled_beyond(200).await;
+    assert_eq!(workers[0].sigterm_and_wait().code(), Some(0), "{}", workers[0].output());
+    stream.end();
+    bank.audit().await;
+    assert_eq!(bank.database.count(owners).await, 1);
+    assert_eq!(workers[1].sigterm_and_wait().code(), Some(0));
+}
+
 /// Two groups would both be given every partition: no fence between them makes sense.
 #[tokio::test]
 async fn a_worker_of_another_group_ends_with_code_2_and_changes_nothing() {

@@ -37,7 +37,7 @@ impl Percentiles {
         waits.for_each(|wait| histogram.saturating_record(micros(wait)));
         let within = |percent: f64| ms(histogram.value_at_quantile(percent / 100.0));
         // one command beyond a percentile is the least that it takes to know it
-        let is_known = |percent: &f64| (histogram.len() as f64 * (100.0 - percent) / 100.0).round() >= 1.0;
+        let is_known = |percent: &f64| histogram.len() as f64 * (100.0 - percent) / 100.0 > 0.999;
         Self {
             p50: within(50.0),
             p75: within(75.0),
