@@ -210,7 +210,9 @@ mod tests {
         let own = std::process::id();
         let (alone, tree) = (cpu_seconds(own).expect("time"), cpu_seconds_of_tree(own).expect("time"));
         assert!(tree >= alone && alone >= 0.0);
-        assert!(memory_bytes_max(own) >= memory_bytes(own));
+        // first what it holds now: other tests make this process grow
+        let now = memory_bytes(own);
+        assert!(memory_bytes_max(own) >= now);
     }
 
     #[test]
