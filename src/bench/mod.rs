@@ -172,15 +172,7 @@ async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Table,
     report::relate(&mut rows);
     whole.drop(services).await?;
     few.drop(services).await?;
-    Ok(Table {
-        topics: services.prefix().to_owned(),
-        schema: services.schemas()[0].to_owned(),
-        machine: services.setting.clone(),
-        workload: plan.workload,
-        partitions: plan.partitions,
-        rounds,
-        rows,
-    })
+    Ok(Table { machine: services.setting.clone(), workload: plan.workload, partitions: plan.partitions, rounds, rows })
 }
 
 /// What is copied is what `rust` has written.

@@ -10,10 +10,6 @@ use super::workload::Workload;
 /// The whole table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
-    /// What the names of this run's topics and groups begin with; all of them are gone.
-    pub(crate) topics: String,
-    /// What those of its schemas begin with.
-    pub(crate) schema: String,
     pub(crate) machine: Setting,
     pub(crate) workload: Workload,
     pub(crate) partitions: i32,

@@ -142,11 +142,6 @@ impl Services {
         config
     }
 
-    /// What the names of this run's topics and groups begin with.
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     pub(super) fn database_url(&self) -> &str {
         &self.database_url
     }

@@ -218,8 +218,7 @@ impl Client {
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             // a batch is sent at once: records queue up by themselves meanwhile
-            .set("linger.ms", std::env::var("SW_LINGER").unwrap_or("0".into()))
-            .set("max.in.flight.requests.per.connection", std::env::var("SW_INFLIGHT").unwrap_or("5".into()))
+            .set("linger.ms", "0")
             // after an expiry librdkafka goes on with later records: never expire
             .set("message.timeout.ms", "0")
             .set("allow.auto.create.topics", "false");

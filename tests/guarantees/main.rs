@@ -2,7 +2,7 @@
 //! test`.
 
 mod audit;
-mod bench_table;
+mod bench;
 mod cost_stays_flat;
 mod dead_letter_topic;
 mod dead_letters_keep_everything;

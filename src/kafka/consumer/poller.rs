@@ -25,8 +25,6 @@ const POLL: Duration = Duration::from_millis(20);
 const REVOKE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often settled offsets are committed to the group.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(500);
-/// How long leaving the group may take.
-const LEAVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct Poller {
     native: Arc<Native>,
@@ -294,15 +292,15 @@ impl Poller {
         }
     }
 
-    /// Leaves the group: a last commit, the revocation, then the client is closed.
+    /// Leaves the group: a last commit, then the client is closed, which leaves by itself. The writers
+    /// have ended before.
+    ///
+    /// Giving the partitions back first (unsubscribe, then the incremental unassign) would leave nothing
+    /// if the client is closed before that is through, as a commit in flight makes it: librdkafka forgets
+    /// its LeaveGroup then (rdkafka_cgrp.c, `rd_kafka_cgrp_incr_unassign_done` while terminating), and the
+    /// others wait for the session to expire. What a closing client gives back, it gives back as a whole.
     fn leave(mut self) {
         self.commit_acknowledged();
-        self.native.unsubscribe();
-        let deadline = Instant::now() + LEAVE_WAIT_MAX;
-        while !self.assigned.is_empty() && Instant::now() < deadline {
-            self.poll(POLL);
-            self.serve_rebalances();
-        }
         self.native.context().closing.store(true, Ordering::Release);
     }
 }
