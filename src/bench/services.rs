@@ -319,11 +319,25 @@ impl Ends {
     /// How many records there are in all.
     pub(super) fn count(&self) -> Result<u64, KafkaError> {
         use rdkafka::consumer::Consumer as _;
-        let ends = self.consumer.offsets_for_times(self.list.clone(), ADMIN_TIMEOUT)?;
+        let ends = match self.consumer.offsets_for_times(self.list.clone(), ADMIN_TIMEOUT) {
+            // a topic that has just been made has no leader for a moment, and nothing on it
+            Err(error) if is_without_leader(&error) => return Ok(0),
+            ends => ends?,
+        };
         let offsets = ends.elements().into_iter().map(|end| match end.offset() {
             rdkafka::Offset::Offset(offset) => u64::try_from(offset).unwrap_or(0),
             _ => 0,
         });
         Ok(offsets.sum())
     }
+}
+
+fn is_without_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopic, UnknownTopicOrPartition,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(LeaderNotAvailable | NotLeaderForPartition | UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
+    )
 }

@@ -239,26 +239,32 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Starts workers, waits for the last outcome, ends them and balances the books.
+    /// Starts workers, measures the middle, waits for the last outcome, ends them and balances the
+    /// books.
     async fn run(self) -> Result<Measured, Error> {
         let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
         let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
         let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
-        let (first, began) = self.first_settled(&mut workers).await?;
+        let commands = self.workload().commands;
+        // between the two all is in motion: neither the start counts, nor what was decided before the
+        // first outcome was seen, nor the end, when there is nothing behind
+        let (first, began) = self.first_settled(commands / 10, &mut workers).await?;
         let before = self.meters(&pids).await?;
-        let (last, ended) = self.all_settled(&mut workers).await?;
+        let (last, ended) = self.settled_at_least((commands * 9 / 10).max(first + 1), &mut workers).await?;
         let after = self.meters(&pids).await?;
+        self.settled_at_least(commands, &mut workers).await?;
         let memory_bytes_max = pids.iter().filter_map(|pid| cost::memory_bytes_max(*pid)).max();
         for worker in &mut workers {
             stop(worker)?;
         }
         let settled = last - first;
         let disk_after = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
-        let outcomes = if workers.len() > 1 { self.commands_with_outcome().await? } else { last };
+        // what they have published until their end, also beyond what was waited for
+        let outcomes = if workers.len() > 1 { self.commands_with_outcome().await? } else { self.settled().await? };
         let measured = Measured {
             commands_per_second: settled as f64 / (ended - began).as_secs_f64(),
             cost: before.cost(&after, settled),
-            disk_bytes: Some((disk_after - disk_before) as f64 / self.backlog.workload.commands as f64),
+            disk_bytes: Some((disk_after - disk_before) as f64 / commands as f64),
             memory_bytes_max,
             void: books::difference(&self, outcomes).await?,
         };
@@ -289,8 +295,8 @@ impl<'a> Trial<'a> {
 
     /// Waits until all workers settle: the first ones are alone for as long as the group takes to share
     /// its partitions out.
-    async fn first_settled(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
-        let (mut seen, mut at) = self.settled_beyond(0, workers).await?;
+    async fn first_settled(&self, count: u64, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+        let (mut seen, mut at) = self.settled_at_least(count.max(1), workers).await?;
         while workers.len() > 1 && self.owning().await? < workers.len() {
             if seen >= self.workload().commands {
                 return Err(Error::TooFew { workers: workers.len(), commands: seen });
@@ -300,11 +306,12 @@ impl<'a> Trial<'a> {
         Ok((seen, at))
     }
 
-    async fn all_settled(&self, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
+    /// Waits for so many in all.
+    async fn settled_at_least(&self, wanted: u64, workers: &mut [Itself]) -> Result<(u64, Instant), Error> {
         let mut seen = 0;
         loop {
             let (count, at) = self.settled_beyond(seen, workers).await?;
-            if count >= self.backlog.workload.commands {
+            if count >= wanted {
                 return Ok((count, at));
             }
             seen = count;

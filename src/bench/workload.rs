@@ -18,8 +18,6 @@ pub(super) const INSUFFICIENT_FUNDS: &str = "insufficient-funds";
 const AMOUNTS: RangeInclusive<i64> = 1..=100;
 /// Of 100 commands.
 const WITHDRAWALS: u8 = 25;
-/// A repeat comes within so many commands of its original.
-const REPEATED_WITHIN: u64 = 1_000;
 /// How many ids of version 7 fall on one millisecond.
 pub(crate) const IDS_PER_MS: u64 = 100;
 /// Of 100 commands, with hot accounts…
@@ -107,8 +105,9 @@ impl Workload {
         let mut chance = chance(number);
         let is_repeat = number > 0 && chance.u8(..100) < self.repeats_percent;
         if is_repeat {
-            // an original or a repeat: its original then
-            return self.command(number - 1 - chance.u64(..number.min(REPEATED_WITHIN)));
+            // as often within ten as within the ten thousand before; it may be a repeat: its original then
+            let distance = ((number as f64).powf(chance.f64()) as u64).clamp(1, number);
+            return self.command(number - distance);
         }
         let account = self.spread.account(number, self.accounts, &mut chance);
         let is_withdrawal = chance.u8(..100) < WITHDRAWALS;

@@ -105,7 +105,8 @@ impl Client {
         let mut config = self.base(PRODUCER_ONLY);
         let defaults = [
             ("session.timeout.ms", "15000"),
-            ("heartbeat.interval.ms", "3000"),
+            // how late a member hears that another has left
+            ("heartbeat.interval.ms", "500"),
             ("max.poll.interval.ms", "300000"),
             // counts values only: each record costs some 600 bytes more
             ("queued.max.messages.kbytes", "4096"),

@@ -1,5 +1,6 @@
 //! A directory for what another process reads, or what is read at once.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -8,11 +9,11 @@ use std::{env, fs, io};
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one among the temporary files, for `purpose`.
+    /// A new one among the temporary files, for `purpose` and for this user only.
     pub(crate) fn make(purpose: &str) -> io::Result<Self> {
         let name = format!("solewriter-{purpose}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = env::temp_dir().join(name);
-        fs::create_dir(&path)?;
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 

@@ -117,7 +117,7 @@ async fn a_killed_worker_s_partitions_have_no_writer_until_its_session_has_timed
         let found = ways.iter().find(|found| found["after"] == way).unwrap_or_else(|| panic!("{way}: {measured}"));
         number(&found["seconds_without_a_writer"]["median"])
     };
-    assert!(seconds("SIGTERM") > 0.0);
+    assert!((f64::MIN_POSITIVE..seconds("kill -9")).contains(&seconds("SIGTERM")), "{measured}");
     // less a heartbeat: from the last one on the session counts
     assert!(seconds("kill -9") > 1.5 && seconds("SIGSTOP") > 1.5, "{measured}");
     let picture = bench.read("take-over.svg");
@@ -174,7 +174,7 @@ async fn a_wrong_book_voids_its_row() {
     database.execute(&format!("update {accounts} set balance = balance + 1 where account_id = {first}")).await;
     let table = bench.ends_with(3);
     let row = row(&table, "per-command");
-    assert!(row["void"].as_str().is_some_and(|void| void.contains("holds")), "{row:#}");
+    assert!(row["void"].as_str().is_some_and(|void| !void.is_empty()), "{row:#}");
     assert!(row["ratio_to_per_command"].is_null(), "{row:#}");
 }
 

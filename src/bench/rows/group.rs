@@ -38,20 +38,20 @@ pub(super) fn join(config: &Config) -> Result<(Consumer, Vec<Queue>), Error> {
     for partition in 0..partitions as i32 {
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
-    consumer.assign(&list)?;
     let queue = |partition| {
         let queue = consumer.split_partition_queue(topic, partition);
         queue.ok_or_else(|| Error::Silent(format!("partition {partition} of {topic}")))
     };
+    // before anything is read, so that no record goes elsewhere
     let queues = (0..partitions as i32).map(queue).collect::<Result<_, _>>()?;
+    consumer.assign(&list)?;
     Ok((consumer, queues))
 }
 
-/// Serves what is not a record, for ever; no record comes here, as each partition has its queue.
+/// Serves what is not a record; no record comes here, as each partition has its queue.
 pub(super) async fn serve(consumer: Consumer) -> Error {
-    loop {
-        if let Err(error) = consumer.recv().await {
-            return error.into();
-        }
+    match consumer.recv().await {
+        Ok(_) => Error::Silent("a record in the queue of its partition, not beside it".to_owned()),
+        Err(error) => error.into(),
     }
 }

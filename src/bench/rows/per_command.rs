@@ -1,10 +1,14 @@
-//! The consumer that everybody writes first: a task per partition, a transaction per command, and the
-//! outcome on its topic before the next command.
+//! The consumer that everybody writes first: a task per partition, a transaction per command.
 //!
 //! Kept honest: statements are prepared once, a duplicate is known by a table and gets the stored
-//! outcome again, offsets are stored after all that, and nothing waits for a batch to fill.
+//! outcome again, the next command does not wait until the broker has acknowledged the outcome of the
+//! one before (only its offset does), and nothing waits for a batch to fill.
 
+use std::collections::VecDeque;
+
+use futures_util::FutureExt as _;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::producer::DeliveryFuture;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::task::JoinSet;
@@ -13,9 +17,12 @@ use super::super::Error;
 use super::super::services::connection;
 use super::super::workload::balance_after;
 use super::group::{self, Consumer, Queue};
-use super::publish::{Outcomes, delivered};
+use super::publish::{Outcomes, delivered, on_its_topic};
 use super::read::{Read, read};
 use crate::config::Config;
+
+/// Outcomes of a partition that the broker has not acknowledged, at most. A count.
+const ON_THEIR_WAY_MAX: usize = 1_000;
 
 /// The two tables of this consumer.
 pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Error> {
@@ -29,10 +36,19 @@ pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Err
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
     let (consumer, queues) = group::join(config)?;
     let outcomes = Outcomes::new(config)?;
+    let topic = config.topics.first().map(|topic| topic.name.clone()).unwrap_or_default();
     let mut tasks = JoinSet::new();
     for queue in queues {
         let connection = connection(config).await?;
-        tasks.spawn(Task { consumer: consumer.clone(), queue, connection, outcomes: outcomes.clone() }.run());
+        let task = Task {
+            consumer: consumer.clone(),
+            queue,
+            connection,
+            outcomes: outcomes.clone(),
+            topic: topic.clone(),
+            on_their_way: VecDeque::new(),
+        };
+        tasks.spawn(task.run());
     }
     tasks.spawn(async { Err(group::serve(consumer).await) });
     match tasks.join_next().await {
@@ -46,6 +62,9 @@ struct Task {
     queue: Queue,
     connection: PgConnection,
     outcomes: Outcomes,
+    topic: String,
+    /// Outcomes that the broker has not acknowledged, with the partition and the offset of the command.
+    on_their_way: VecDeque<(DeliveryFuture, i32, i64)>,
 }
 
 /// What became of a command.
@@ -62,9 +81,26 @@ impl Task {
             let settled = settle(&mut self.connection, &command).await?;
             let id = command.id.hyphenated().to_string();
             let value = outcome(&id, &command, settled.applied, settled.balance);
-            delivered(self.outcomes.send(&command.account, &id, &value).await?).await?;
-            self.consumer.store_offset_from_message(&record)?;
+            let delivery = self.outcomes.send(&command.account, &id, &value).await?;
+            self.on_their_way.push_back((delivery, command.partition, command.offset));
+            self.store_acknowledged().await?;
         }
+    }
+
+    /// The group's offset passes what is on its topic, in order.
+    async fn store_acknowledged(&mut self) -> Result<(), Error> {
+        while let Some((mut delivery, partition, offset)) = self.on_their_way.pop_front() {
+            match (&mut delivery).now_or_never() {
+                Some(acknowledged) => on_its_topic(acknowledged)?,
+                None if self.on_their_way.len() < ON_THEIR_WAY_MAX => {
+                    self.on_their_way.push_front((delivery, partition, offset));
+                    return Ok(());
+                }
+                None => delivered(delivery).await?,
+            }
+            self.consumer.store_offset(&self.topic, partition, offset)?;
+        }
+        Ok(())
     }
 }
 

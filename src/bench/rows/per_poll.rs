@@ -2,7 +2,7 @@
 //! statement per table, the cursor in the same transaction, and the outcomes of one poll on their way
 //! while the next is settled.
 //!
-//! It has no fence, no dead letters and no horizon, and one record that cannot be read would stop it.
+//! It has no fence, no dead letters and no horizon, and skips a record that cannot be read.
 
 use std::collections::HashMap;
 
@@ -22,9 +22,6 @@ use super::per_command::outcome;
 use super::publish::{Outcomes, delivered};
 use super::read::{Read, read};
 use crate::config::Config;
-
-/// As many as solewriter settles at once by default.
-const COMMANDS_MAX: usize = 2_000;
 
 /// The three tables of this consumer.
 pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Error> {
@@ -49,6 +46,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
             connection,
             outcomes: outcomes.clone(),
             topic: topic.clone(),
+            commands_max: config.worker.batch_commands_max.get(),
             on_their_way: Vec::new(),
             published: None,
         };
@@ -67,6 +65,8 @@ struct Task {
     connection: PgConnection,
     outcomes: Outcomes,
     topic: String,
+    /// As many as solewriter settles at once.
+    commands_max: usize,
     /// The outcomes of the last poll…
     on_their_way: Vec<DeliveryFuture>,
     /// …and the last record, with its partition.
@@ -79,11 +79,11 @@ type Settled = HashMap<Uuid, (bool, i64)>;
 impl Task {
     async fn run(mut self) -> Result<(), Error> {
         loop {
-            let commands = poll(&self.queue).await?;
+            let commands = poll(&self.queue, self.commands_max).await?;
             let settled = settle(&mut self.connection, &commands).await?;
             self.all_delivered().await?;
             self.publish(&commands, &settled).await?;
-            if commands.len() < COMMANDS_MAX {
+            if commands.len() < self.commands_max {
                 self.all_delivered().await?;
             }
         }
@@ -113,9 +113,9 @@ impl Task {
 }
 
 /// Whatever is there, at least one record.
-async fn poll(queue: &Queue) -> Result<Vec<Read>, Error> {
+async fn poll(queue: &Queue, commands_max: usize) -> Result<Vec<Read>, Error> {
     let mut commands: Vec<Read> = read(&queue.recv().await?).into_iter().collect();
-    while commands.len() < COMMANDS_MAX {
+    while commands.len() < commands_max {
         match queue.recv().now_or_never() {
             Some(record) => commands.extend(read(&record?)),
             None => break,

@@ -24,7 +24,10 @@ impl Outcomes {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let client = kafka::Client::new(&config.kafka, "bench")?;
         let topic = config.topics.first().map(|topic| topic.outcomes_topic().into()).unwrap_or_default();
-        Ok(Self { producer: client.producer(BATCH_BYTES_MAX).create()?, topic })
+        let mut settings = client.producer(BATCH_BYTES_MAX);
+        // what waits in the queue is limited as by default, not as where eight writers share it
+        settings.remove("queue.buffering.max.kbytes").remove("queue.buffering.max.messages");
+        Ok(Self { producer: settings.create()?, topic })
     }
 
     /// Hands one over; it is on its topic when the future says so.
@@ -44,7 +47,12 @@ impl Outcomes {
 
 /// Waits until it is on its topic.
 pub(super) async fn delivered(delivery: DeliveryFuture) -> Result<(), Error> {
-    match delivery.await {
+    on_its_topic(delivery.await)
+}
+
+/// What has become of it.
+pub(super) fn on_its_topic(acknowledged: <DeliveryFuture as Future>::Output) -> Result<(), Error> {
+    match acknowledged {
         Ok(Ok(_)) => Ok(()),
         Ok(Err((error, _))) => Err(error.into()),
         Err(_) => Err(Error::Silent("the outcome's acknowledgement".to_owned())),
