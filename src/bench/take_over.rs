@@ -10,7 +10,7 @@
 
 mod gaps;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde::Serialize;
@@ -190,12 +190,17 @@ impl<'a> Run<'a> {
         let seen_before = self.outcomes.count();
         let sending = self.paced.begin(self.sent..u64::MAX, Some(self.plan.rate));
         tokio::time::sleep(BEFORE + BEFORE_BY_CHANCE.mul_f64(fastrand::f64())).await;
+        let went_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis());
         self.signal(way.signal())?;
         self.taken_over(&changing).await?;
         let outcomes = self.outcomes.since(seen_before);
         self.comes_back(way, sending).await?;
-        let silent = || Error::Silent("outcomes on the partitions that change hands".to_owned());
-        let gap_ms = gaps::longest(&outcomes, &changing).ok_or_else(silent)?;
+        let silent = || {
+            Error::Silent(
+                "outcomes before and after on each partition that changes hands: send more (--rate)".to_owned(),
+            )
+        };
+        let gap_ms = gaps::longest(&outcomes, &changing, went_ms.unwrap_or(i64::MAX)).ok_or_else(silent)?;
         Ok(Duration::from_millis(gap_ms).as_secs_f64())
     }
 

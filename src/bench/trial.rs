@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -255,7 +256,11 @@ impl<'a> Trial<'a> {
         self.settled_at_least(commands, &mut workers).await?;
         let memory_bytes_max = pids.iter().filter_map(|pid| cost::memory_bytes_max(*pid)).max();
         for worker in &mut workers {
-            stop(worker)?;
+            let ended = stop(worker)?;
+            if self.row.is_solewriter() && !ended.success() {
+                let why = format!("has settled everything and ended with {ended}");
+                return Err(Error::Row { row: self.row.name(), why, log: worker.log_text() });
+            }
         }
         let settled = last - first;
         let disk_after = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
@@ -423,17 +428,17 @@ async fn make_functions(declared: &Declared, store: &Store) -> Result<(), Error>
 }
 
 /// Ends a worker in order.
-pub(super) fn stop(worker: &mut Itself) -> Result<(), Error> {
+pub(super) fn stop(worker: &mut Itself) -> Result<ExitStatus, Error> {
     worker.guarded.signal(Signal::TERM).map_err(Error::io("stop a worker"))?;
     wait_for_end(worker)
 }
 
 /// Waits for a worker that was told to end, or killed.
-pub(super) fn wait_for_end(worker: &mut Itself) -> Result<(), Error> {
+pub(super) fn wait_for_end(worker: &mut Itself) -> Result<ExitStatus, Error> {
     let ended =
         tokio::task::block_in_place(|| worker.guarded.wait(STOP_TIMEOUT)).map_err(Error::io("wait for a worker"))?;
     match ended {
-        Some(_) => Ok(()),
+        Some(status) => Ok(status),
         None => Err(Error::Row {
             row: "worker",
             why: format!("did not end within {STOP_TIMEOUT:?}"),

@@ -4,6 +4,8 @@ mod latency;
 mod sweep;
 mod take_over;
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Problem};
 use super::output::{Output, drawn, table};
 use super::{run, signals};
+use crate::bench::chart::Chart;
 use crate::bench::report::{CpuSpread, Figures, Spread, Table, TableRow};
 use crate::bench::services::Setting;
 use crate::bench::workload::{self, Ids, Workload};
@@ -92,6 +95,33 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
     let measured = bench::table(&config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
     output.print(&measured, shown)?;
     Ok(if measured.rows.iter().any(|row| row.figures.void.is_some()) { Exit::Difference } else { Exit::Done })
+}
+
+/// What the worker's commands are written in.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Handlers {
+    /// Handlers in Rust
+    #[default]
+    Rust,
+    /// Commands in SQL
+    Sql,
+}
+
+impl From<Handlers> for Row {
+    fn from(handlers: Handlers) -> Self {
+        match handlers {
+            Handlers::Rust => Self::Rust,
+            Handlers::Sql => Self::Sql,
+        }
+    }
+}
+
+/// Draws a picture, if one is asked for.
+fn draw(chart: &Chart, file: Option<&Path>) -> anyhow::Result<()> {
+    match file {
+        Some(file) => fs::write(file, chart.svg()?).with_context(|| format!("could not write {}", file.display())),
+        None => Ok(()),
+    }
 }
 
 /// Cancelled by SIGTERM and SIGINT.

@@ -18,8 +18,11 @@ use super::super::paced::Position;
 /// What the worker is to log.
 pub(super) const LOG_DIRECTIVES: &str = "warn,librdkafka=off,solewriter::writer::report=debug";
 
-/// The two clocks of this machine may differ by so much that reading one after the other explains it.
+/// So much may they drift apart in a run while a time server slews one of them.
 const DRIFT_MAX: Duration = Duration::from_millis(1);
+
+/// How often both clocks are read, so that one reading is without an interruption. A count.
+const READINGS: usize = 20;
 
 /// One moment by both clocks of this machine: that which only measures, and that of log lines.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +32,16 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
+    /// Reads both several times, and keeps the reading that the least time has passed in: nothing came
+    /// between the two.
     pub(super) fn read() -> Self {
-        Self { instant: Instant::now(), unix_us: unix_us() }
+        let read = || {
+            let instant = Instant::now();
+            let unix_us = unix_us();
+            (instant.elapsed(), Self { instant, unix_us })
+        };
+        let again = (1..READINGS).map(|_| read());
+        again.fold(read(), |best, next| if next.0 < best.0 { next } else { best }).1
     }
 
     /// How long after an instant a time of the log is. A line's time is cut off, so it is rounded up.

@@ -7,17 +7,14 @@
 use std::collections::VecDeque;
 
 use futures_util::FutureExt as _;
-use rdkafka::consumer::Consumer as _;
 use rdkafka::producer::DeliveryFuture;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
-use tokio::task::JoinSet;
 
 use super::super::Error;
-use super::super::services::connection;
 use super::super::workload::balance_after;
-use super::group::{self, Consumer, Queue};
-use super::publish::{Outcomes, delivered, on_its_topic};
+use super::group::{self, Partition};
+use super::publish::{delivered, on_its_topic};
 use super::read::{Read, read};
 use crate::config::Config;
 
@@ -34,35 +31,11 @@ pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Err
 
 /// Settles until it is killed.
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
-    let (consumer, queues) = group::join(config)?;
-    let outcomes = Outcomes::new(config)?;
-    let topic = config.topics.first().map(|topic| topic.name.clone()).unwrap_or_default();
-    let mut tasks = JoinSet::new();
-    for queue in queues {
-        let connection = connection(config).await?;
-        let task = Task {
-            consumer: consumer.clone(),
-            queue,
-            connection,
-            outcomes: outcomes.clone(),
-            topic: topic.clone(),
-            on_their_way: VecDeque::new(),
-        };
-        tasks.spawn(task.run());
-    }
-    tasks.spawn(async { Err(group::serve(consumer).await) });
-    match tasks.join_next().await {
-        Some(joined) => joined.map_err(std::io::Error::other).map_err(Error::io("settle"))?,
-        None => Ok(()),
-    }
+    group::run(config, |partition| Task { partition, on_their_way: VecDeque::new() }.run()).await
 }
 
 struct Task {
-    consumer: Consumer,
-    queue: Queue,
-    connection: PgConnection,
-    outcomes: Outcomes,
-    topic: String,
+    partition: Partition,
     /// Outcomes that the broker has not acknowledged, with the partition and the offset of the command.
     on_their_way: VecDeque<(DeliveryFuture, i32, i64)>,
 }
@@ -76,12 +49,11 @@ struct Settled {
 impl Task {
     async fn run(mut self) -> Result<(), Error> {
         loop {
-            let record = self.queue.recv().await?;
-            let Some(command) = read(&record) else { continue };
-            let settled = settle(&mut self.connection, &command).await?;
+            let Some(command) = read(&self.partition.record().await?) else { continue };
+            let settled = settle(&mut self.partition.connection, &command).await?;
             let id = command.id.hyphenated().to_string();
             let value = outcome(&id, &command, settled.applied, settled.balance);
-            let delivery = self.outcomes.send(&command.account, &id, &value).await?;
+            let delivery = self.partition.outcomes.send(&command.account, &id, &value).await?;
             self.on_their_way.push_back((delivery, command.partition, command.offset));
             self.store_acknowledged().await?;
         }
@@ -98,7 +70,7 @@ impl Task {
                 }
                 None => delivered(delivery).await?,
             }
-            self.consumer.store_offset(&self.topic, partition, offset)?;
+            self.partition.published(partition, offset)?;
         }
         Ok(())
     }

@@ -7,19 +7,16 @@
 use std::collections::HashMap;
 
 use futures_util::FutureExt as _;
-use rdkafka::consumer::Consumer as _;
 use rdkafka::producer::DeliveryFuture;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::Error;
-use super::super::services::connection;
 use super::super::workload::balance_after;
-use super::group::{self, Consumer, Queue};
+use super::group::{self, Partition};
 use super::per_command::outcome;
-use super::publish::{Outcomes, delivered};
+use super::publish::delivered;
 use super::read::{Read, read};
 use crate::config::Config;
 
@@ -34,43 +31,19 @@ pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Err
 
 /// Settles until it is killed.
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
-    let (consumer, queues) = group::join(config)?;
-    let outcomes = Outcomes::new(config)?;
-    let topic = config.topics.first().map(|topic| topic.name.clone()).unwrap_or_default();
-    let mut tasks = JoinSet::new();
-    for queue in queues {
-        let connection = connection(config).await?;
-        let task = Task {
-            consumer: consumer.clone(),
-            queue,
-            connection,
-            outcomes: outcomes.clone(),
-            topic: topic.clone(),
-            commands_max: config.worker.batch_commands_max.get(),
-            on_their_way: Vec::new(),
-            published: None,
-        };
-        tasks.spawn(task.run());
-    }
-    tasks.spawn(async { Err(group::serve(consumer).await) });
-    match tasks.join_next().await {
-        Some(joined) => joined.map_err(std::io::Error::other).map_err(Error::io("settle"))?,
-        None => Ok(()),
-    }
+    let commands_max = config.worker.batch_commands_max.get();
+    let task = |partition| Task { partition, commands_max, on_their_way: Vec::new(), last: None }.run();
+    group::run(config, task).await
 }
 
 struct Task {
-    consumer: Consumer,
-    queue: Queue,
-    connection: PgConnection,
-    outcomes: Outcomes,
-    topic: String,
+    partition: Partition,
     /// As many as solewriter settles at once.
     commands_max: usize,
     /// The outcomes of the last poll…
     on_their_way: Vec<DeliveryFuture>,
-    /// …and the last record, with its partition.
-    published: Option<(i32, i64)>,
+    /// …and the partition and the offset of its last record.
+    last: Option<(i32, i64)>,
 }
 
 /// What became of a command, or had become of it before.
@@ -79,8 +52,8 @@ type Settled = HashMap<Uuid, (bool, i64)>;
 impl Task {
     async fn run(mut self) -> Result<(), Error> {
         loop {
-            let commands = poll(&self.queue, self.commands_max).await?;
-            let settled = settle(&mut self.connection, &commands).await?;
+            let commands = poll(&self.partition, self.commands_max).await?;
+            let settled = settle(&mut self.partition.connection, &commands).await?;
             self.all_delivered().await?;
             self.publish(&commands, &settled).await?;
             if commands.len() < self.commands_max {
@@ -94,9 +67,9 @@ impl Task {
             let Some((applied, balance)) = settled.get(&command.id) else { continue };
             let id = command.id.hyphenated().to_string();
             let value = outcome(&id, command, *applied, *balance);
-            self.on_their_way.push(self.outcomes.send(&command.account, &id, &value).await?);
+            self.on_their_way.push(self.partition.outcomes.send(&command.account, &id, &value).await?);
         }
-        self.published = commands.last().map(|last| (last.partition, last.offset));
+        self.last = commands.last().map(|last| (last.partition, last.offset));
         Ok(())
     }
 
@@ -105,18 +78,18 @@ impl Task {
         for delivery in self.on_their_way.drain(..) {
             delivered(delivery).await?;
         }
-        if let Some((partition, offset)) = self.published.take() {
-            self.consumer.store_offset(&self.topic, partition, offset)?;
+        if let Some((partition, offset)) = self.last.take() {
+            self.partition.published(partition, offset)?;
         }
         Ok(())
     }
 }
 
 /// Whatever is there, at least one record.
-async fn poll(queue: &Queue, commands_max: usize) -> Result<Vec<Read>, Error> {
-    let mut commands: Vec<Read> = read(&queue.recv().await?).into_iter().collect();
+async fn poll(partition: &Partition, commands_max: usize) -> Result<Vec<Read>, Error> {
+    let mut commands: Vec<Read> = read(&partition.record().await?).into_iter().collect();
     while commands.len() < commands_max {
-        match queue.recv().now_or_never() {
+        match partition.record().now_or_never() {
             Some(record) => commands.extend(read(&record?)),
             None => break,
         }

@@ -3,12 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use super::super::exit::Exit;
 use super::super::output::Output;
-use super::{machine, shutdown, workload};
-use crate::bench::Row;
+use super::{Handlers, draw, machine, shutdown, workload};
 use crate::bench::latency::{self, Latency, Measured, Plan};
 use crate::bench::workload::Workload;
 use crate::config::Config;
@@ -51,22 +48,10 @@ pub(in super::super) struct Args {
     svg: Option<PathBuf>,
 }
 
-/// What commands are written in.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Handlers {
-    /// Handlers in Rust
-    #[default]
-    Rust,
-    /// Commands in SQL
-    Sql,
-}
-
 pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::Result<Exit> {
     let plan = plan(&args)?;
     let measured = latency::measure(&config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
-    if let Some(file) = &args.svg {
-        std::fs::write(file, measured.chart().svg()?).with_context(|| format!("{} is not written", file.display()))?;
-    }
+    draw(&measured.chart(), args.svg.as_deref())?;
     output.print(&measured, shown)?;
     Ok(if measured.void.is_some() { Exit::Difference } else { Exit::Done })
 }
@@ -74,10 +59,7 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
 fn plan(args: &Args) -> anyhow::Result<Plan> {
     let accounts = args.accounts.unwrap_or(if args.cold { 10_000_000 } else { 10_000 });
     Ok(Plan {
-        row: match args.handlers {
-            Handlers::Rust => Row::Rust,
-            Handlers::Sql => Row::Sql,
-        },
+        row: args.handlers.into(),
         rates: args.rate.clone(),
         length: args.length,
         warm_up: args.warm_up,

@@ -1,20 +1,12 @@
 //! `bench sweep`: how cost grows with one thing.
 
-use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use anyhow::Context as _;
-use tokio_util::sync::CancellationToken;
 
 use super::super::exit::{Exit, Problem};
 use super::super::output::{Output, drawn, table};
-use super::super::signals;
-use super::{UNITS, costs, machine, rates, workload};
-use crate::bench::Row;
+use super::{Handlers, UNITS, costs, draw, machine, rates, shutdown, workload};
 use crate::bench::sweep::{self, Base, Measurement, Plan, Sweep, Value, What};
 use crate::config::Config;
-use crate::telemetry::Health;
 
 /// How rate and cost change with one thing, all else the same: a table and a picture
 ///
@@ -52,22 +44,11 @@ pub(super) struct Args {
     svg: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Handlers {
-    #[default]
-    Rust,
-    Sql,
-}
-
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
     let plan = plan(args)?;
-    let shutdown = CancellationToken::new();
-    signals::stop_on_signal(shutdown.clone(), Arc::new(Health::new()))?;
-    let measured = sweep::measure(config, &plan, &shutdown, &|event| eprintln!("{event}")).await?;
+    let measured = sweep::measure(config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
     output.print(&measured, shown)?;
-    if let Some(file) = &args.svg {
-        fs::write(file, measured.chart().svg()?).with_context(|| format!("could not write {}", file.display()))?;
-    }
+    draw(&measured.chart(), args.svg.as_deref())?;
     Ok(if measured.points.iter().any(|point| point.figures.void.is_some()) { Exit::Difference } else { Exit::Done })
 }
 
@@ -79,10 +60,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         prefilled_rows: if args.prefill.is_empty() { vec![0, 10_000_000] } else { args.prefill.clone() },
     };
     let setups = values(args)?.into_iter().flat_map(|value| what.setups(&base, value)).collect();
-    let handlers = match args.handlers {
-        Handlers::Rust => Row::Rust,
-        Handlers::Sql => Row::Sql,
-    };
+    let handlers = args.handlers.into();
     Ok(Plan { what, handlers, setups, rounds: args.rounds.into() })
 }
 
@@ -151,6 +129,7 @@ fn cells(point: &Measurement) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use crate::bench::Row;
     use clap::Parser as _;
 
     use super::*;

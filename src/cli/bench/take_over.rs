@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-
 use super::super::exit::Exit;
 use super::super::output::{Output, drawn, table};
-use super::{machine, shutdown, workload};
+use super::{draw, machine, shutdown, workload};
 use crate::bench::take_over::{self, Measured, Plan};
 use crate::config::Config;
 
@@ -44,9 +42,7 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
         partitions: PARTITIONS,
     };
     let measured = take_over::measure(&config, &plan, &shutdown()?, &|event| eprintln!("{event}")).await?;
-    if let Some(file) = &args.svg {
-        std::fs::write(file, measured.chart().svg()?).with_context(|| format!("{} is not written", file.display()))?;
-    }
+    draw(&measured.chart(), args.svg.as_deref())?;
     output.print(&measured, shown)?;
     Ok(if measured.void.is_some() { Exit::Difference } else { Exit::Done })
 }
