@@ -18,8 +18,10 @@ use super::publish::{delivered, on_its_topic};
 use super::read::{Read, read};
 use crate::config::Config;
 
-/// Outcomes of a partition that the broker has not acknowledged, at most. A count.
-const ON_THEIR_WAY_MAX: usize = 1_000;
+/// Outcomes of a partition that the broker has not acknowledged, at most: as many requests as an idempotent
+/// producer has in flight. More would make the rate of a short run, which is that of the outcomes, the
+/// producer's and not the consumer's. A count.
+const ON_THEIR_WAY_MAX: usize = 5;
 
 /// The two tables of this consumer.
 pub(crate) async fn make_tables(connection: &mut PgConnection) -> Result<(), Error> {
