@@ -44,10 +44,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// milliseconds.
 const LOG_TIME_STEP_MS: i64 = 60_000;
 
-/// While a batch is on its way, the next one is decided when it has at least so many-th part of the
-/// commands that it may have; else when the answer is there, with all that has come until then.
-const OVERLAP_SHARE: usize = 2;
-
 /// So many batches after one that raised are run carefully: where one command broke a rule, more
 /// do. It costs a subtransaction per batch.
 const CAREFUL_BATCHES: u32 = 64;
@@ -82,7 +78,6 @@ pub struct Writer<'p> {
     rules: Rules,
     records: UnboundedReceiver<Record>,
     lane: Arc<Lane>,
-    /// Taken from the channel for the next batch.
     received: Vec<Record>,
     /// The first offset that was not received.
     expected_offset: i64,
@@ -261,16 +256,13 @@ impl<'p> Writer<'p> {
             return Err(self.halted_at_last(halt).await);
         }
         // in turns with what comes from the log, if anything does
-        let log_is_silent = self.records.is_empty() && self.received.is_empty();
-        let letters_next = self.partition.are_letters_requested() && (self.letters_next || log_is_silent);
+        let letters_next = self.partition.are_letters_requested() && (self.letters_next || self.records.is_empty());
         if letters_next && in_flight.is_none() {
             self.letters_next = false;
             return self.requested_letters().await;
         }
         let worker = &self.partition.worker;
-        let (idle, commands_max) = (in_flight.is_none(), self.batch_size.commands_max());
         let may_receive = self.again.is_empty() && !letters_next && self.halts.is_none();
-        let may_receive = may_receive && (idle || self.received.len() < commands_max);
         tokio::select! {
             biased;
             () = self.stop.revoked.cancelled() => Err(Ended::Stopped),
@@ -278,16 +270,9 @@ impl<'p> Writer<'p> {
             () = self.partition.poke.notified() => Err(Ended::Poked),
             count = async {
                 self.publisher.room(worker.limits.unpublished_bytes_max.get(), self.cursor.batch_seq).await?;
-                if idle && !self.received.is_empty() {
-                    return Ok(self.received.len());
-                }
-                let more_max = commands_max - self.received.len();
-                Ok(self.records.recv_many(&mut self.received, more_max).await)
+                Ok(self.records.recv_many(&mut self.received, self.batch_size.commands_max()).await)
             }, if may_receive => match count.map_err(|Replaced| stale())? {
                 0 => Err(Ended::Fenced), // the poll thread has let go of the partition
-                // the batch before is on its way, so there is time for more to come: batches that are cut
-                // short here cost the CPU that would have filled the next ones, and stay short
-                _ if !idle && self.received.len() < commands_max / OVERLAP_SHARE => Ok(None),
                 _ => self.receive().await,
             },
             () = answered(in_flight) => {
@@ -307,12 +292,9 @@ impl<'p> Writer<'p> {
             self.received.extract_if(.., |record| record.offset < expected).map(|record| record.size_bytes()).sum();
         self.lane.give_back(stale);
         self.letters_next = true;
-        // what a batch may have was perhaps halved meanwhile
-        let later = self.received.split_off(self.received.len().min(self.batch_size.commands_max()));
         let Some(last) = self.received.last() else { return Ok(None) };
         self.expected_offset = last.offset + 1;
         let mut batch = Batch::receive(&mut self.received, &self.rules);
-        self.received = later;
         if let Some(n) = batch.first_misrouted() {
             self.check_layout(&mut batch, n).await?;
         }
