@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::services::Services;
@@ -36,7 +37,10 @@ impl Backlog {
         let producer =
             bulk_producer(services.client("producer")?.command_producer(Partitioner::Murmur2, DELIVERY_TIMEOUT))?;
         let to = topic.clone();
-        let produced = spawn_blocking(move || produce(&producer, &to, &workload)).await;
+        // whoever no longer waits, as at Ctrl-C, wants no more records either
+        let stop = CancellationToken::new();
+        let _stops = stop.clone().drop_guard();
+        let produced = spawn_blocking(move || produce(&producer, &to, &workload, &stop)).await;
         produced.map_err(std::io::Error::other).map_err(Error::io("produce the commands"))??;
         Ok(Self { topic, partitions, workload })
     }
@@ -62,8 +66,16 @@ fn bulk_producer(mut config: ClientConfig) -> Result<ThreadedProducer<Deliveries
         .create_with_context(Deliveries::default())
 }
 
-fn produce(producer: &ThreadedProducer<Deliveries>, topic: &str, workload: &Workload) -> Result<(), Error> {
+fn produce(
+    producer: &ThreadedProducer<Deliveries>,
+    topic: &str,
+    workload: &Workload,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     for number in 0..workload.commands {
+        if stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
         let command = workload.command(number);
         let (key, data) = (command.key(), command.data(workload.payload_bytes));
         let mut record = BaseRecord::to(topic)

@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
             latencies,
             idle_memory_bytes,
             memory_bytes_max,
-            void: books::difference(trial, outcomes.count()).await?,
+            void: books::difference(trial, &outcomes.published()).await?,
         })
     }
 

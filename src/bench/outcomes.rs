@@ -1,6 +1,7 @@
 //! Outcomes as whoever waits for them sees them: read from their topic at once, with the moment.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -40,6 +41,29 @@ struct Value {
     command_id: Uuid,
     partition: i32,
     offset: i64,
+    outcome: Ending,
+}
+
+/// How a command ended, as its outcome says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Ending {
+    Applied,
+    Rejected,
+    Dead,
+}
+
+/// What stands on a topic of outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Copies included.
+    pub(super) records: u64,
+    /// Commands whose outcome says so, each counted once.
+    pub(super) applied: u64,
+    pub(super) rejected: u64,
+    pub(super) dead: u64,
+    /// Records that are no outcome, and those that say of a command what its first one did not.
+    pub(super) wrong: u64,
 }
 
 /// Reads a topic of outcomes from its beginning, in a thread of its own. Dropping this ends it.
@@ -51,8 +75,31 @@ pub(super) struct Outcomes {
 
 /// First outcomes, in the order in which they came.
 struct Seen {
-    ids: HashSet<Uuid>,
+    endings: HashMap<Uuid, Ending>,
     outcomes: Vec<Outcome>,
+    published: Published,
+}
+
+impl Seen {
+    fn note(&mut self, value: Option<Value>, arrived: Instant, record_ms: i64) {
+        self.published.records += 1;
+        let Some(Value { command_id, partition, offset, outcome }) = value else {
+            self.published.wrong += 1;
+            return;
+        };
+        match self.endings.entry(command_id) {
+            Entry::Occupied(first) => self.published.wrong += u64::from(*first.get() != outcome),
+            Entry::Vacant(first) => {
+                first.insert(outcome);
+                self.outcomes.push(Outcome { partition, offset, arrived, record_ms });
+                match outcome {
+                    Ending::Applied => self.published.applied += 1,
+                    Ending::Rejected => self.published.rejected += 1,
+                    Ending::Dead => self.published.dead += 1,
+                }
+            }
+        }
+    }
 }
 
 impl Outcomes {
@@ -66,7 +113,11 @@ impl Outcomes {
         consumer.assign(&list)?;
         // what grows while it is measured, makes the next outcome wait
         let room = usize::try_from(trial.workload().commands).unwrap_or(ROOM_MAX).min(ROOM_MAX);
-        let seen = Seen { ids: HashSet::with_capacity(room), outcomes: Vec::with_capacity(room) };
+        let seen = Seen {
+            endings: HashMap::with_capacity(room),
+            outcomes: Vec::with_capacity(room),
+            published: Published::default(),
+        };
         let (seen, stop) = (Arc::new(Mutex::new(seen)), Arc::<AtomicBool>::default());
         let (into, stopped) = (seen.clone(), stop.clone());
         let thread = thread::Builder::new().name("outcomes".to_owned());
@@ -77,6 +128,11 @@ impl Outcomes {
     /// How many commands have an outcome: copies do not count.
     pub(super) fn count(&self) -> u64 {
         self.seen().outcomes.len() as u64
+    }
+
+    /// What has been read so far.
+    pub(super) fn published(&self) -> Published {
+        self.seen().published
     }
 
     /// Waits until so many commands have one.
@@ -122,13 +178,38 @@ fn read(consumer: &BaseConsumer, seen: &Mutex<Seen>, stop: &AtomicBool) {
                 let arrived = Instant::now();
                 let record_ms = record.timestamp().to_millis().unwrap_or_default();
                 let value = record.payload().and_then(|value| serde_json::from_slice::<Value>(value).ok());
-                let Some(Value { command_id, partition, offset }) = value else { continue };
-                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                if seen.ids.insert(command_id) {
-                    seen.outcomes.push(Outcome { partition, offset, arrived, record_ms });
-                }
+                seen.lock().unwrap_or_else(PoisonError::into_inner).note(value, arrived, record_ms);
             }
             Some(Err(error)) => tracing::warn!(%error, "outcomes cannot be read now; trying again"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(values: &[&str]) -> Published {
+        let mut seen = Seen { endings: HashMap::new(), outcomes: Vec::new(), published: Published::default() };
+        for value in values {
+            seen.note(serde_json::from_str(value).ok(), Instant::now(), 0);
+        }
+        seen.published
+    }
+
+    const APPLIED: &str =
+        r#"{"command_id":"00000000-0000-7000-8000-000000000001","partition":0,"offset":1,"outcome":"applied"}"#;
+    const REJECTED: &str =
+        r#"{"command_id":"00000000-0000-7000-8000-000000000001","partition":0,"offset":1,"outcome":"rejected"}"#;
+
+    #[test]
+    fn a_command_counts_once_however_often_its_outcome_is_published() {
+        assert_eq!(seen(&[APPLIED, APPLIED]), Published { records: 2, applied: 1, ..Published::default() });
+    }
+
+    #[test]
+    fn an_outcome_that_contradicts_the_first_one_is_wrong_and_so_is_what_is_none() {
+        let published = seen(&[REJECTED, APPLIED, "{}"]);
+        assert_eq!(published, Published { records: 3, rejected: 1, wrong: 2, ..Published::default() });
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct TableRow {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) commands_per_second: Spread,
+    /// How long the clock ran.
+    pub(crate) seconds: Spread,
     pub(crate) cpu_seconds_per_100k: CpuSpread,
     pub(crate) wal_bytes_per_command: Spread,
     pub(crate) transaction_ids_per_command: Spread,
@@ -94,6 +96,7 @@ impl Figures {
         };
         Some(Self {
             commands_per_second: of(|measured| measured.commands_per_second)?,
+            seconds: of(|measured| measured.seconds)?,
             cpu_seconds_per_100k: CpuSpread {
                 worker: cpu(|cpu| cpu.worker),
                 postgres: cpu(|cpu| cpu.postgres),
@@ -129,7 +132,14 @@ mod tests {
     use super::*;
 
     fn measured(commands_per_second: f64) -> Measured {
-        Measured { commands_per_second, cost: Cost::default(), disk_bytes: None, memory_bytes_max: None, void: None }
+        Measured {
+            commands_per_second,
+            seconds: 1.0,
+            cost: Cost::default(),
+            disk_bytes: None,
+            memory_bytes_max: None,
+            void: None,
+        }
     }
 
     #[test]

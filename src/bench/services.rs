@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
 use rdkafka::metadata::MetadataTopic;
 use serde::Serialize;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
@@ -120,7 +121,7 @@ impl Services {
 
     /// Drops what was made, also topics that an error has left. What is private ends with this value.
     pub(crate) async fn stop(self) -> Result<(), Error> {
-        let left = self.delete_own_topics().await;
+        let left = self.delete_own_topics().await.and(self.delete_own_groups().await);
         self.pool.close().await;
         self.schema.end().await.map_err(Error::io("drop the schemas of this run"))?;
         let (broker, postgres) = (self._broker, self._postgres);
@@ -184,6 +185,24 @@ impl Services {
         let own: Vec<&str> =
             all.topics().iter().map(MetadataTopic::name).filter(|topic| topic.starts_with(&self.prefix)).collect();
         if own.is_empty() { Ok(()) } else { self.delete_topics(&own).await }
+    }
+
+    /// A group whose members were killed has them until their sessions end: Kafka forgets it by itself.
+    async fn delete_own_groups(&self) -> Result<(), Error> {
+        let all = tokio::task::block_in_place(|| self.admin.inner().fetch_group_list(None, ADMIN_TIMEOUT))?;
+        let own: Vec<&str> =
+            all.groups().iter().map(GroupInfo::name).filter(|group| group.starts_with(&self.prefix)).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+        for deleted in self.admin.delete_groups(&own, &options).await? {
+            match deleted {
+                Ok(_) | Err((_, RDKafkaErrorCode::NonEmptyGroup | RDKafkaErrorCode::GroupIdNotFound)) => {}
+                Err((group, code)) => return Err(Error::Group { group, code }),
+            }
+        }
+        Ok(())
     }
 
     /// The schemas of solewriter and of the team's tables, without what an earlier row left.

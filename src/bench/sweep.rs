@@ -179,6 +179,7 @@ mod tests {
         let setup = Setup { series: series.to_owned(), value, workload, partitions: 8, options };
         let of = |rate: &f64| Measured {
             commands_per_second: *rate,
+            seconds: 1.0,
             cost: Cost::default(),
             disk_bytes: None,
             memory_bytes_max: None,

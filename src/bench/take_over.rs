@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         self.sent = sending.no_more().await?.numbers.end;
         self.outcomes.wait_for(self.sent, self.trial, &mut self.workers).await?;
         let workload = self.plan.workload.first(self.sent);
-        let difference = books::difference_of(self.trial, &workload, self.outcomes.count()).await?;
+        let difference = books::difference_of(self.trial, &workload, &self.outcomes.published()).await?;
         self.void =
             self.void.take().or_else(|| difference.map(|difference| format!("after {}: {difference}", way.name())));
         Ok(())

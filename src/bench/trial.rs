@@ -1,24 +1,24 @@
 //! One row, once: in tables of its own, on a log that stands, until the last outcome is on its topic.
 
-use std::collections::{HashMap, HashSet};
+mod workers;
+
 use std::num::NonZeroUsize;
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::AssertSqlSafe;
 
+pub(super) use self::workers::{stop, wait_for_end};
 use super::backlog::Backlog;
 use super::cost::{self, Cost, Meters, Pid};
-use super::outcomes::Outcomes;
+use super::outcomes::{Outcomes, Published};
 use super::rows::{commit, consume, copy, per_command, per_poll};
 use super::services::{Ends, Services};
 use super::workload::Workload;
 use super::{Error, bank, books, prefill};
 use crate::config::Config;
 use crate::declared::Declared;
-use crate::local::itself::{Copy, Itself};
+use crate::local::itself::Itself;
 use crate::postgres::Store;
 
 /// How often the harness looks for outcomes.
@@ -27,8 +27,6 @@ pub(super) const LOOK: Duration = Duration::from_millis(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Without one more record for so long, all of a topic that stands has been read.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long a worker may take to end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
@@ -90,9 +88,22 @@ pub(crate) struct Options {
     pub(crate) prefilled_rows: u64,
     /// Whether all accounts of the workload are there before.
     pub(crate) accounts_exist: bool,
+    /// What says how far the workers are.
+    #[serde(skip)]
+    pub(crate) progress: Progress,
     /// How long the row of commits lasts.
     #[serde(skip)]
     pub(crate) commits_for: Duration,
+}
+
+/// What says how far workers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The outcomes on their topic.
+    Outcomes,
+    /// The cursors in the database. When a partition changes hands, its next owner publishes again what
+    /// the last one may have published: where several workers share a log, outcomes count too much.
+    Cursors,
 }
 
 impl Default for Options {
@@ -102,6 +113,7 @@ impl Default for Options {
             batch_commands_max: None,
             prefilled_rows: 0,
             accounts_exist: false,
+            progress: Progress::Outcomes,
             commits_for: Duration::from_secs(5),
         }
     }
@@ -114,7 +126,9 @@ pub(crate) struct Measured {
     pub(crate) cost: Cost,
     /// Bytes on disk per command, indexes included.
     pub(crate) disk_bytes: Option<f64>,
-    /// The most memory that a worker held: bytes.
+    /// How long the clock ran.
+    pub(crate) seconds: f64,
+    /// The most memory that the workers held, together: bytes.
     pub(crate) memory_bytes_max: Option<u64>,
     /// What is wrong with its books.
     pub(crate) void: Option<String>,
@@ -162,6 +176,7 @@ pub(super) async fn measure(
     let disk_bytes = cost::disk_bytes(&services.pool, &services.schemas()).await?;
     Ok(Measured {
         commands_per_second: worked.commands as f64 / worked.took.as_secs_f64(),
+        seconds: worked.took.as_secs_f64(),
         cost: before.cost(&after, worked.commands),
         disk_bytes: (row != Row::Consume).then(|| disk_bytes as f64 / worked.commands as f64),
         memory_bytes_max: None,
@@ -254,7 +269,7 @@ impl<'a> Trial<'a> {
         let (last, ended) = self.settled_at_least((commands * 9 / 10).max(first + 1), &mut workers).await?;
         let after = self.meters(&pids).await?;
         self.settled_at_least(commands, &mut workers).await?;
-        let memory_bytes_max = pids.iter().filter_map(|pid| cost::memory_bytes_max(*pid)).max();
+        let memory_bytes_max = pids.iter().map(|pid| cost::memory_bytes_max(*pid)).sum();
         for worker in &mut workers {
             let ended = stop(worker)?;
             if self.row.is_solewriter() && !ended.success() {
@@ -264,34 +279,22 @@ impl<'a> Trial<'a> {
         }
         let settled = last - first;
         let disk_after = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
-        // what they have published until their end, also beyond what was waited for
-        let outcomes = if workers.len() > 1 { self.commands_with_outcome().await? } else { self.settled().await? };
+        let seconds = (ended - began).as_secs_f64();
+        let published = self.published().await?;
+        let void = match self.options.progress {
+            Progress::Outcomes => books::difference(&self, &published).await?,
+            Progress::Cursors => books::difference_of(&self, self.workload(), &published).await?,
+        };
         let measured = Measured {
-            commands_per_second: settled as f64 / (ended - began).as_secs_f64(),
+            commands_per_second: settled as f64 / seconds,
+            seconds,
             cost: before.cost(&after, settled),
             disk_bytes: Some((disk_after - disk_before) as f64 / commands as f64),
             memory_bytes_max,
-            void: books::difference(&self, outcomes).await?,
+            void,
         };
         self.end().await?;
         Ok(measured)
-    }
-
-    /// This program once more: `run` with commands in SQL, and the hidden part of `bench` otherwise.
-    pub(super) fn start_worker(&self) -> Result<Itself, Error> {
-        self.start_worker_that_logs("warn,librdkafka=off")
-    }
-
-    /// The same, with what `RUST_LOG` says in its log.
-    pub(super) fn start_worker_that_logs(&self, log_directives: &str) -> Result<Itself, Error> {
-        let row = self.row.name();
-        let (arguments, files): (&[&str], &[_]) = match self.row {
-            Row::Sql => (&["run"], &bank::IN_SQL),
-            _ => (&["bench", "--as-worker", row], &[]),
-        };
-        let (config, database_url) = (self.config.clone(), self.services.database_url());
-        let copy = Copy { purpose: "bench", arguments, config, files, database_url, log_directives };
-        Itself::start(copy).map_err(Error::io("start a worker"))
     }
 
     async fn meters(&self, workers: &[Pid]) -> Result<Meters, Error> {
@@ -337,61 +340,32 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// How many records are settled: the outcomes on their topic. When a partition changes hands, its
-    /// next owner publishes again what the last one may have published; so of several workers it is the
-    /// cursors that count.
+    /// How many records are settled.
     async fn settled(&self) -> Result<u64, Error> {
-        if self.options.workers == 1 {
-            return Ok(tokio::task::block_in_place(|| self.ends.count())?);
+        match self.options.progress {
+            Progress::Outcomes => Ok(tokio::task::block_in_place(|| self.ends.count())?),
+            Progress::Cursors => {
+                let [schema, _] = self.services.schemas();
+                let cursors = format!("select coalesce(sum(next_offset), 0)::bigint from {schema}.partitions");
+                let settled: i64 = sqlx::query_scalar(AssertSqlSafe(cursors)).fetch_one(&self.services.pool).await?;
+                Ok(settled.unsigned_abs())
+            }
         }
-        let [schema, _] = self.services.schemas();
-        let cursors = format!("select coalesce(sum(next_offset), 0)::bigint from {schema}.partitions");
-        let settled: i64 = sqlx::query_scalar(AssertSqlSafe(cursors)).fetch_one(&self.services.pool).await?;
-        Ok(settled.unsigned_abs())
     }
 
-    /// How many commands have an outcome on the topic, all of which stands: copies count once.
-    async fn commands_with_outcome(&self) -> Result<u64, Error> {
+    /// All that stands on the outcomes topic after the workers' end, also beyond what was waited for.
+    async fn published(&self) -> Result<Published, Error> {
+        let records = tokio::task::block_in_place(|| self.ends.count())?;
         let outcomes = Outcomes::follow(self)?;
-        let (mut count, mut at) = (0, Instant::now());
-        while count < self.workload().commands && at.elapsed() < SILENCE {
+        let (mut read, mut at) = (0, Instant::now());
+        while outcomes.published().records < records && at.elapsed() < SILENCE {
             tokio::time::sleep(LOOK).await;
-            if outcomes.count() > count {
-                (count, at) = (outcomes.count(), Instant::now());
+            let records = outcomes.published().records;
+            if records > read {
+                (read, at) = (records, Instant::now());
             }
         }
-        Ok(count)
-    }
-
-    /// An error if one has ended, or if all have been waited for in vain.
-    pub(super) fn look_after(&self, workers: &mut [Itself], in_vain: bool) -> Result<(), Error> {
-        for worker in workers {
-            let ended = worker.guarded.exit_status().map_err(Error::io("look after a worker"))?;
-            if ended.is_some() || in_vain {
-                let why = ended.map_or_else(
-                    || format!("settled nothing for {PATIENCE:?}"),
-                    |status| format!("ended with {status}"),
-                );
-                return Err(Error::Row { row: self.row.name(), why, log: worker.log_text() });
-            }
-        }
-        Ok(())
-    }
-
-    /// Which process owns which partition, as far as they are claimed.
-    pub(super) async fn owners(&self) -> Result<HashMap<i32, Pid>, Error> {
-        let mut connection = self.services.connection().await?;
-        let rows: Vec<(i32, String)> =
-            sqlx::query_as("select partition, owner from partitions").fetch_all(&mut connection).await?;
-        connection.close().await?;
-        // host:process:random
-        let process = |owner: &str| owner.rsplit(':').nth(1)?.parse().ok();
-        Ok(rows.into_iter().filter_map(|(partition, owner)| Some((partition, process(&owner)?))).collect())
-    }
-
-    /// How many processes own a partition.
-    async fn owning(&self) -> Result<usize, Error> {
-        Ok(self.owners().await?.into_values().collect::<HashSet<Pid>>().len())
+        Ok(outcomes.published())
     }
 
     /// Drops its topics.
@@ -425,24 +399,4 @@ async fn make_functions(declared: &Declared, store: &Store) -> Result<(), Error>
     declared.make_tables(store).await?;
     declared.compile(store).await?.make(store).await?;
     Ok(())
-}
-
-/// Ends a worker in order.
-pub(super) fn stop(worker: &mut Itself) -> Result<ExitStatus, Error> {
-    worker.guarded.signal(Signal::TERM).map_err(Error::io("stop a worker"))?;
-    wait_for_end(worker)
-}
-
-/// Waits for a worker that was told to end, or killed.
-pub(super) fn wait_for_end(worker: &mut Itself) -> Result<ExitStatus, Error> {
-    let ended =
-        tokio::task::block_in_place(|| worker.guarded.wait(STOP_TIMEOUT)).map_err(Error::io("wait for a worker"))?;
-    match ended {
-        Some(status) => Ok(status),
-        None => Err(Error::Row {
-            row: "worker",
-            why: format!("did not end within {STOP_TIMEOUT:?}"),
-            log: worker.log_text(),
-        }),
-    }
 }

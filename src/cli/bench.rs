@@ -159,8 +159,15 @@ fn workload(commands: u64) -> anyhow::Result<Workload> {
         payload_bytes: 100,
         ids: Ids::V7,
         repeats_percent: 0,
-        began_ms: u64::try_from(now.as_millis())? - commands / workload::IDS_PER_MS,
+        began_ms: noon_before(u64::try_from(now.as_millis())?),
     })
+}
+
+/// Noon of yesterday, UTC: how many earlier rows share the day of the workload's ids must not depend on
+/// the hour at which it is measured.
+fn noon_before(now_ms: u64) -> u64 {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    (now_ms / DAY_MS * DAY_MS).saturating_sub(DAY_MS / 2)
 }
 
 fn shown(measured: &Table) -> String {
@@ -169,6 +176,7 @@ fn shown(measured: &Table) -> String {
         "commands/s",
         "min",
         "max",
+        "s",
         "x per-command",
         "of copy",
         "CPU worker",
@@ -197,7 +205,8 @@ fn shown(measured: &Table) -> String {
     )
 }
 
-const UNITS: &str = "CPU: seconds per 100,000 commands. WAL, xids, disk: per command.";
+const UNITS: &str =
+    "s: how long the clock ran, at least. CPU: seconds per 100,000 commands. WAL, xids, disk: per command.";
 
 /// A line about where it was measured.
 fn machine(machine: &Setting) -> String {
@@ -222,6 +231,7 @@ fn cells(row: &TableRow) -> Vec<String> {
         return cells;
     }
     cells.extend(rates(&row.figures));
+    cells.push(seconds(&row.figures));
     cells.push(row.ratio_to_per_command.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
     cells.push(row.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}")));
     cells.extend(costs(&row.figures));
@@ -232,6 +242,11 @@ fn cells(row: &TableRow) -> Vec<String> {
 fn rates(figures: &Figures) -> [String; 3] {
     let Spread { median, min, max } = figures.commands_per_second;
     [median, min, max].map(|rate| format!("{rate:.0}"))
+}
+
+/// How long the clock ran in the shortest round.
+fn seconds(figures: &Figures) -> String {
+    format!("{:.1}", figures.seconds.min)
 }
 
 /// CPU of worker, Postgres and broker, WAL, transaction ids, disk and memory: medians.

@@ -8,7 +8,7 @@ use clap::ValueEnum as _;
 use serde::Serialize;
 
 use crate::bench::chart::{Scale, short};
-use crate::bench::trial::Options;
+use crate::bench::trial::{Options, Progress};
 use crate::bench::workload::{Ids, PAYLOAD_BYTES_MIN, Spread, Workload};
 
 /// What is varied.
@@ -63,7 +63,7 @@ pub(crate) struct Setup {
 }
 
 /// What a log may hold: bytes of data.
-const BACKLOG_BYTES_MAX: u64 = 300_000_000;
+const BACKLOG_BYTES_MAX: u64 = 2_000_000_000;
 /// With small batches, so many of them are enough; more would take minutes.
 const BATCHES: u64 = 10_000;
 /// How entities are met, with the name of the curve.
@@ -172,7 +172,11 @@ impl What {
                 *workload = workload.first(workload.commands.min(BACKLOG_BYTES_MAX / number));
             }
             Self::Rows | Self::Ids => options.prefilled_rows = number,
-            Self::Workers => options.workers = number as usize,
+            Self::Workers => {
+                options.workers = number as usize;
+                // of one worker too, so that all points have the same clock
+                options.progress = Progress::Cursors;
+            }
             Self::Duplicates => workload.repeats_percent = number as u8,
         }
         vec![setup]
@@ -309,7 +313,7 @@ mod tests {
     #[test]
     fn large_data_and_small_batches_take_fewer_commands() {
         let commands = |what| setups(what).iter().map(|setup| setup.workload.commands).collect::<Vec<_>>();
-        assert_eq!(commands(What::Payload), [1_000_000, 300_000, 30_000, 3_000]);
+        assert_eq!(commands(What::Payload), [1_000_000, 1_000_000, 200_000, 20_000]);
         assert_eq!(commands(What::Batch)[..3], [10_000, 100_000, 1_000_000]);
     }
 

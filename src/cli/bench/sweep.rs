@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::exit::{Exit, Problem};
 use super::super::output::{Output, drawn, table};
-use super::{Handlers, UNITS, costs, draw, machine, rates, shutdown, workload};
+use super::{Handlers, UNITS, costs, draw, machine, rates, seconds, shutdown, workload};
 use crate::bench::sweep::{self, Base, Measurement, Plan, Sweep, Value, What};
 use crate::config::Config;
 
@@ -87,6 +87,7 @@ fn shown(measured: &Sweep) -> String {
         "commands/s",
         "min",
         "max",
+        "s",
         "x first",
         "CPU worker",
         "Postgres",
@@ -122,6 +123,7 @@ fn cells(point: &Measurement) -> Vec<String> {
         return cells;
     }
     cells.extend(rates(&point.figures));
+    cells.push(seconds(&point.figures));
     cells.push(point.ratio_to_first.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
     cells.extend(costs(&point.figures));
     cells
