@@ -11,6 +11,8 @@ pub struct Message {
     pub bytes: Vec<u8>,
     /// The text of the statement that this message starts to execute.
     pub runs: Option<String>,
+    /// The server ends the transaction of what it was sent up to here, unless one was begun explicitly.
+    pub ends_flight: bool,
     /// The client would like to encrypt and waits for one byte.
     pub asks_for_encryption: bool,
 }
@@ -40,12 +42,13 @@ impl Frontend {
         let bytes: Vec<u8> = self.buffer.drain(..total).collect();
         if self.started {
             let runs = self.statement(&bytes);
-            return Some(Message { bytes, runs, asks_for_encryption: false });
+            let ends_flight = !matches!(bytes.first(), Some(b'P' | b'B' | b'D' | b'E' | b'C'));
+            return Some(Message { bytes, runs, ends_flight, asks_for_encryption: false });
         }
         let code = u32_at(&bytes, 4);
         let asks_for_encryption = code == Some(SSL_REQUEST) || code == Some(GSS_ENCRYPTION_REQUEST);
         self.started = !asks_for_encryption;
-        Some(Message { bytes, runs: None, asks_for_encryption })
+        Some(Message { bytes, runs: None, ends_flight: true, asks_for_encryption })
     }
 
     fn statement(&mut self, message: &[u8]) -> Option<String> {

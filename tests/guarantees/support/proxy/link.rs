@@ -46,6 +46,7 @@ impl Link {
     fn requests(&self) -> io::Result<()> {
         let mut frontend = Frontend::default();
         let mut chunk = vec![0; 64 * 1024];
+        let mut in_flight = false;
         loop {
             let count = (&self.client).read(&mut chunk)?;
             if count == 0 {
@@ -53,16 +54,19 @@ impl Link {
             }
             frontend.push(&chunk[..count]);
             while let Some(message) = frontend.next() {
-                if !self.request(message)? {
+                let ends_flight = message.ends_flight;
+                if !self.request(message, in_flight)? {
                     return Ok(());
                 }
+                in_flight = !ends_flight;
             }
         }
     }
 
-    /// False ends the connection.
-    fn request(&self, message: Message) -> io::Result<bool> {
-        let fault = message.runs.and_then(|statement| self.switchboard.fault(&statement));
+    /// False ends the connection. What is held is held between two flights: a client writes a whole one
+    /// at once, and the server would hold the locks of half a one.
+    fn request(&self, message: Message, in_flight: bool) -> io::Result<bool> {
+        let fault = message.runs.as_deref().and_then(|statement| self.switchboard.fault(statement));
         match fault {
             Some(Fault::RequestLost) => {
                 self.switchboard.close(self.id);
@@ -73,7 +77,7 @@ impl Link {
             Some(Fault::Held) => self.switchboard.has_fired(),
             None => {}
         }
-        if !self.switchboard.may_forward(self.id) {
+        if (!in_flight || fault.is_some()) && !self.switchboard.may_forward(self.id) {
             return Ok(false);
         }
         if message.asks_for_encryption {
