@@ -91,10 +91,17 @@ impl Plan {
     }
 
     /// The workload, with as many commands as it takes.
-    fn whole(&self) -> Workload {
+    fn whole(&self, services: &Services) -> Workload {
         let paced = |rate: &u32| Self::commands(*rate, self.warm_up) + Self::commands(*rate, self.length);
-        self.workload.first(self.to_know_the_accounts() + self.rates.iter().map(paced).sum::<u64>())
+        let first = first_pace(services).map_or(0, |(rate, length)| Self::commands(rate, length));
+        self.workload.first(first + self.to_know_the_accounts() + self.rates.iter().map(paced).sum::<u64>())
     }
+}
+
+/// What a broker is warmed up with that has just been started: commands per second, and how long. Its
+/// compiler takes half of two cores meanwhile.
+fn first_pace(services: &Services) -> Option<(u32, Duration)> {
+    services.has_private_broker().then_some((2_000, Duration::from_secs(30)))
 }
 
 /// Measures. Whatever was made is gone when this returns.
@@ -106,7 +113,7 @@ pub(crate) async fn measure(
 ) -> Result<Measured, Error> {
     with_services(config, shutdown, say, async |services| {
         services.empty_schemas().await?;
-        let backlog = Backlog::empty(services, plan.whole(), plan.partitions).await?;
+        let backlog = Backlog::empty(services, plan.whole(services), plan.partitions).await?;
         if plan.cold {
             say(format!("making {} accounts", plan.workload.accounts));
         }
@@ -148,6 +155,10 @@ impl<'a> Run<'a> {
 
     async fn measure(mut self) -> Result<Measured, Error> {
         let plan = self.plan;
+        if let Some((rate, length)) = first_pace(self.trial.services()) {
+            (self.say)(format!("warming up: the broker, {}", humantime::format_duration(length)));
+            self.settle(Plan::commands(rate, length), Some(rate)).await?;
+        }
         if !plan.cold {
             (self.say)(format!("warming up: {} accounts", plan.workload.accounts));
             self.settle(plan.to_know_the_accounts(), None).await?;

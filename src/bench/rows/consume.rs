@@ -22,6 +22,8 @@ pub(crate) async fn run(services: &Services, backlog: &Backlog) -> Result<Worked
     for setting in ["fetch.wait.max.ms", "queued.max.messages.kbytes", "queued.min.messages"] {
         config.remove(setting);
     }
+    // but this one: a consumer whose queue has been full for a moment waits for a second
+    config.set("fetch.queue.backoff.ms", "20");
     let consumer: BaseConsumer = config.create()?;
     let backlog = backlog.clone();
     let worked = spawn_blocking(move || consume(&consumer, &backlog)).await;

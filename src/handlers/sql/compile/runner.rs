@@ -59,7 +59,9 @@ pub(super) fn runner(functions: &[&Numbered], schemas: Schemas<'_>) -> Body {
         "set search_path = {}, pg_temp\n\
          -- commands look rows up: a plan made while a table was small must not go on scanning it when it\n\
          -- is large, and a scan would make serializable transactions abort each other for nothing\n\
-         set enable_seqscan = off\n",
+         set enable_seqscan = off\n\
+         -- how a team's own statements are planned is Postgres' choice\n\
+         set plan_cache_mode = auto\n",
         quoted(schemas.tables),
     );
     let source = SOURCE
