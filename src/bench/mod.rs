@@ -156,6 +156,7 @@ async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Table,
     let whole = Backlog::fill(services, plan.workload, plan.partitions).await?;
     let few = Backlog::fill(services, plan.workload.first(plan.commands_one_by_one), plan.partitions).await?;
     let backlog_of = |row| if row == Row::PerCommand { &few } else { &whole };
+    trial::warm_up(services, &whole, say).await?;
     let mut measured: HashMap<Row, Vec<Measured>> = HashMap::new();
     let mut rows_to_copy = None;
     let began = Instant::now();

@@ -67,6 +67,9 @@ pub(crate) async fn measure(
 async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Sweep, Error> {
     let mut backlogs = Vec::new();
     let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); plan.setups.len()];
+    if let Some(first) = plan.setups.first() {
+        trial::warm_up(services, backlog_of(&mut backlogs, services, first, say).await?, say).await?;
+    }
     for round in 1..=plan.rounds {
         for (setup, measured) in plan.setups.iter().zip(&mut measured) {
             let backlog = backlog_of(&mut backlogs, services, setup, say).await?;

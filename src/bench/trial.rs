@@ -15,7 +15,7 @@ use super::outcomes::{Outcomes, Published};
 use super::rows::{commit, consume, copy, per_command, per_poll};
 use super::services::{Ends, Services};
 use super::workload::Workload;
-use super::{Error, bank, books, prefill};
+use super::{Error, Say, bank, books, prefill};
 use crate::config::Config;
 use crate::declared::Declared;
 use crate::local::itself::Itself;
@@ -182,6 +182,16 @@ pub(super) async fn measure(
         memory_bytes_max: None,
         void: None,
     })
+}
+
+/// Lets a broker that has just been started compile what runs often, which takes a third of a core for
+/// some seconds. One that is not ours has run before.
+pub(super) async fn warm_up(services: &Services, backlog: &Backlog, say: Say<'_>) -> Result<(), Error> {
+    if services.has_private_broker() {
+        say("warming up the broker".to_owned());
+        settle(services, Row::Rust, backlog, Options::default()).await?;
+    }
+    Ok(())
 }
 
 /// Measures one row that settles commands, and leaves its tables behind.
