@@ -11,13 +11,15 @@ use super::report::Spread;
 
 const SIZE: (u32, u32) = (900, 520);
 /// Easy to tell apart, also for the colour-blind (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+    RGBColor(140, 140, 140),
 ];
 const FONT: &str = "sans-serif";
 /// Above the plot: the title and the note.
