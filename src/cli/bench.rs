@@ -171,22 +171,7 @@ fn noon_before(now_ms: u64) -> u64 {
 }
 
 fn shown(measured: &Table) -> String {
-    let mut rows = table(&[
-        "row",
-        "commands/s",
-        "min",
-        "max",
-        "s",
-        "x per-command",
-        "of copy",
-        "CPU worker",
-        "Postgres",
-        "broker",
-        "WAL B",
-        "xids",
-        "disk B",
-        "memory MB",
-    ]);
+    let mut rows = table(&[&["row"][..], &RATES, &["x per-command", "of copy"], &COSTS].concat());
     for row in &measured.rows {
         rows.add_row(cells(row));
     }
@@ -231,23 +216,21 @@ fn cells(row: &TableRow) -> Vec<String> {
         return cells;
     }
     cells.extend(rates(&row.figures));
-    cells.push(seconds(&row.figures));
     cells.push(row.ratio_to_per_command.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")));
     cells.push(row.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}")));
     cells.extend(costs(&row.figures));
     cells
 }
 
-/// The median, the least and the most.
-fn rates(figures: &Figures) -> [String; 3] {
+const RATES: [&str; 4] = ["commands/s", "min", "max", "s"];
+
+/// The median, the least and the most, and how long the clock ran in the shortest round.
+fn rates(figures: &Figures) -> [String; 4] {
     let Spread { median, min, max } = figures.commands_per_second;
-    [median, min, max].map(|rate| format!("{rate:.0}"))
+    [format!("{median:.0}"), format!("{min:.0}"), format!("{max:.0}"), format!("{:.1}", figures.seconds.min)]
 }
 
-/// How long the clock ran in the shortest round.
-fn seconds(figures: &Figures) -> String {
-    format!("{:.1}", figures.seconds.min)
-}
+const COSTS: [&str; 7] = ["CPU worker", "Postgres", "broker", "WAL B", "xids", "disk B", "memory MB"];
 
 /// CPU of worker, Postgres and broker, WAL, transaction ids, disk and memory: medians.
 fn costs(figures: &Figures) -> [String; 7] {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::exit::{Exit, Problem};
 use super::super::output::{Output, drawn, table};
-use super::{Handlers, UNITS, costs, draw, machine, rates, seconds, shutdown, workload};
+use super::{COSTS, Handlers, RATES, UNITS, costs, draw, machine, rates, shutdown, workload};
 use crate::bench::sweep::{self, Base, Measurement, Plan, Sweep, Value, What};
 use crate::config::Config;
 
@@ -80,23 +80,7 @@ fn values(args: &Args) -> Result<Vec<Value>, Problem> {
 }
 
 fn shown(measured: &Sweep) -> String {
-    let mut rows = table(&[
-        "value",
-        "series",
-        "commands",
-        "commands/s",
-        "min",
-        "max",
-        "s",
-        "x first",
-        "CPU worker",
-        "Postgres",
-        "broker",
-        "WAL B",
-        "xids",
-        "disk B",
-        "memory MB",
-    ]);
+    let mut rows = table(&[&["value", "series", "commands"][..], &RATES, &["x first"], &COSTS].concat());
     for point in &measured.points {
         rows.add_row(cells(point));
     }
@@ -123,7 +107,6 @@ fn cells(point: &Measurement) -> Vec<String> {
         return cells;
     }
     cells.extend(rates(&point.figures));
-    cells.push(seconds(&point.figures));
     cells.push(point.ratio_to_first.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
     cells.extend(costs(&point.figures));
     cells
