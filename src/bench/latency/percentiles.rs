@@ -21,7 +21,8 @@ pub(crate) struct Percentiles {
     pub(crate) p90: f64,
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
-    pub(crate) p99_99: f64,
+    /// Not known of fewer than 10,000 commands.
+    pub(crate) p99_99: Option<f64>,
     pub(crate) max: f64,
     /// Percentile and milliseconds.
     #[serde(skip)]
@@ -44,23 +45,25 @@ impl Percentiles {
             p90: within(90.0),
             p99: within(99.0),
             p99_9: within(99.9),
-            p99_99: within(99.99),
+            p99_99: is_known(&99.99).then(|| within(99.99)),
             max: ms(histogram.max()),
             curve: CURVE.into_iter().filter(is_known).map(|percent| (percent, within(percent))).collect(),
         }
     }
 
-    /// With their names, in order.
-    pub(crate) fn named(&self) -> [(&'static str, f64); 7] {
+    /// Those that are known, with their names, in order.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
         [
-            ("p50", self.p50),
-            ("p75", self.p75),
-            ("p90", self.p90),
-            ("p99", self.p99),
-            ("p99.9", self.p99_9),
+            ("p50", Some(self.p50)),
+            ("p75", Some(self.p75)),
+            ("p90", Some(self.p90)),
+            ("p99", Some(self.p99)),
+            ("p99.9", Some(self.p99_9)),
             ("p99.99", self.p99_99),
-            ("max", self.max),
+            ("max", Some(self.max)),
         ]
+        .into_iter()
+        .filter_map(|(name, ms)| Some((name, ms?)))
     }
 }
 
@@ -95,5 +98,6 @@ mod tests {
         let percents: Vec<f64> = of_ms(1..=1_000).curve.into_iter().map(|(percent, _)| percent).collect();
         assert_eq!(percents.last(), Some(&99.9));
         assert!(of_ms([]).curve.is_empty());
+        assert_eq!([of_ms(1..=1_000), of_ms(1..=10_000)].map(|all| all.p99_99.is_some()), [false, true]);
     }
 }

@@ -98,7 +98,7 @@ const BAR_MAX: f64 = 24.0;
 
 fn pace(latency: &Latency) -> String {
     let Latency { commands_per_second, samples, sent_late, .. } = latency;
-    let percentiles = latency.durable_ms.named().into_iter().zip(latency.outcome_ms.named());
+    let percentiles = latency.durable_ms.named().zip(latency.outcome_ms.named());
     let lines = percentiles.map(|((name, durable), (_, outcome))| {
         let line = format!("{name:<7}{durable:>9.2} {:<24}  {outcome:>9.2} {}", bar(durable), bar(outcome));
         line.trim_end().to_owned() + "\n"
