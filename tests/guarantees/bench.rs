@@ -142,9 +142,10 @@ async fn every_row_of_the_table_is_measured_with_balanced_books() {
         assert!(number(&row["commands_per_second"]["median"]) > 0.0, "{row:#}");
         assert!(row["cpu_seconds_per_100k"]["postgres"].is_object(), "Postgres runs on this machine: {row:#}");
     }
-    // a batch is a transaction, and so is each command of the other; outcomes come a little later
+    // a batch is a transaction, and so is each command of the other; how many of the few fall between two
+    // outcomes depends on how far outcomes are behind
     let transactions = |name| number(&row(&table, name)["transaction_ids_per_command"]["median"]);
-    assert!(transactions("rust") < 0.2 && transactions("per-command") > 0.5, "{table:#}");
+    assert!(transactions("per-command") > 10.0 * transactions("rust"), "{table:#}");
     assert_eq!(number(&row(&table, "per-command")["ratio_to_per_command"]), 1.0);
     assert_eq!(number(&row(&table, "copy")["share_of_copy"]), 1.0);
     assert!(number(&table["machine"]["cores"]) > 0.0, "{table:#}");
