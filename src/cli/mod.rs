@@ -28,6 +28,7 @@ mod operator;
 mod output;
 mod publish;
 mod repartition;
+mod replay;
 mod resume;
 mod run;
 mod signals;

@@ -1,0 +1,77 @@
+//! A range of the log on the command line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::exit::Problem;
+use crate::cli::operator::ago_ms;
+use crate::config::Config;
+use crate::kafka::Inspector;
+use crate::replay::range::{self, Bound, Only, Place, Range};
+use crate::replay::resolve::{self, ResolveError, Stretch};
+
+/// Which part of the log is meant; with nothing given, all of every configured topic.
+#[derive(Clone, Debug, clap::Args)]
+pub(in crate::cli) struct RangeArgs {
+    /// Topics, partitions or offsets; TO is the offset behind the last. Default: every topic
+    #[arg(value_name = "TOPIC[:PARTITION[:FROM-TO]]")]
+    places: Vec<Place>,
+    /// From this offset on
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    from_offset: Option<i64>,
+    /// Up to the offset before this one
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    to_offset: Option<i64>,
+    /// From the first record as new as this on, such as 2026-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = range::time_ms, conflicts_with = "from_offset")]
+    from_datetime: Option<i64>,
+    /// Up to the record before the first that is as new as this
+    #[arg(long, value_name = "TIME", value_parser = range::time_ms, conflicts_with = "to_offset")]
+    to_datetime: Option<i64>,
+    /// From so long ago on, such as 2h, 3d or PT2H
+    #[arg(long, visible_alias = "by-duration", value_name = "DURATION", value_parser = range::duration,
+          conflicts_with_all = ["from_offset", "from_datetime"])]
+    since: Option<Duration>,
+    /// Only commands of this entity: its id, as in the records' keys
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only commands of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    command_type: Option<String>,
+}
+
+impl RangeArgs {
+    /// The range as it was written; `--since` counts from now.
+    pub(in crate::cli) fn range(&self) -> anyhow::Result<Range> {
+        let time = self.from_datetime.or_else(|| self.since.map(ago_ms));
+        let range = Range {
+            places: self.places.clone(),
+            from: self.from_offset.map(Bound::Offset).or(time.map(Bound::TimeMs)),
+            to: self.to_offset.map(Bound::Offset).or(self.to_datetime.map(Bound::TimeMs)),
+            only: Only { entity_id: self.key.clone(), command_type: self.command_type.clone() },
+        };
+        range.checked().map_err(|error| Problem::usage(error.to_string()).into())
+    }
+}
+
+/// The stretches of a range on the logs as they are now.
+pub(in crate::cli) async fn resolved(
+    config: &Config,
+    inspector: &Arc<Inspector>,
+    range: &Range,
+) -> anyhow::Result<Vec<Stretch>> {
+    let known = |topic: &str| config.topics.iter().any(|known| known.name == topic);
+    if let Some(place) = range.places.iter().find(|place| !known(&place.topic)) {
+        return Err(Problem::usage(format!("topic {} is not in the configuration", place.topic)).into());
+    }
+    let (inspector, range) = (inspector.clone(), range.clone());
+    let topics: Vec<String> = config.topics.iter().map(|topic| topic.name.clone()).collect();
+    let resolved = tokio::task::spawn_blocking(move || {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        resolve::resolve(&inspector, &range, &topics)
+    });
+    resolved.await?.map_err(|error| match error {
+        ResolveError::NoPartition(_) => Problem::usage(error.to_string()).into(),
+        error => Problem::unreachable(error.to_string()).into(),
+    })
+}
