@@ -28,7 +28,9 @@ const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[non_exhaustive]
 pub enum ReadError {
     /// The log begins behind the stretch's beginning, or ended before its end.
-    #[error("{source_log}:{offset} is not in the log, which goes from {low} to {stable}: retention, or a topic that was recreated")]
+    #[error(
+        "{source_log}:{offset} is not in the log, which goes from {low} to {stable}: retention, or a topic that was recreated"
+    )]
     Gone {
         /// The partition.
         source_log: TopicPartition,
@@ -87,8 +89,7 @@ impl LogReader {
         timeout: Duration,
     ) -> Result<Self, ReadError> {
         let failed = |error| ReadError::Kafka { source_log: source.clone(), offset: from, error };
-        let consumer: BaseConsumer<Reported> =
-            client.log_reader().create_with_context(Reported).map_err(failed)?;
+        let consumer: BaseConsumer<Reported> = client.log_reader().create_with_context(Reported).map_err(failed)?;
         let reader = Self { consumer, source: source.clone(), position: from, end, timeout };
         if from < end {
             let (low, stable) =
@@ -117,7 +118,8 @@ impl LogReader {
         let deadline = Instant::now() + self.timeout;
         while self.position < self.end {
             let polled = self.consumer.poll(POLL);
-            let polled = polled.map(|polled| polled.map(|message| (message.offset() < self.end).then(|| copy::record(&message))));
+            let polled = polled
+                .map(|polled| polled.map(|message| (message.offset() < self.end).then(|| copy::record(&message))));
             match polled {
                 Some(Ok(Some(record))) => {
                     self.position = record.offset + 1;

@@ -186,7 +186,9 @@ mod tests {
         for text in ["a.commands", "a.commands:3", "a.commands:3:7-9", "a.commands:3:7-", "a.commands:3:-9"] {
             assert_eq!(text.parse::<Place>().map(|place| place.to_string()).as_deref(), Ok(text));
         }
-        for wrong in ["", ":3", "a:x", "a:-1", "a:3:", "a:3:7", "a:3:9-7", "a:3:7-7", "a:3:x-9", "a:3:1-2-3", "a:3:-1-9"] {
+        for wrong in
+            ["", ":3", "a:x", "a:-1", "a:3:", "a:3:7", "a:3:9-7", "a:3:7-7", "a:3:x-9", "a:3:1-2-3", "a:3:-1-9"]
+        {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

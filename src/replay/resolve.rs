@@ -51,16 +51,19 @@ impl Stretch {
         let source = &self.source;
         let lost = self.lost.map(|lost| match lost.from {
             Some(from) => {
-                format!("{source}: offsets {from} to {} are no longer in the log (retention or DeleteRecords)", lost.to - 1)
+                format!(
+                    "{source}: offsets {from} to {} are no longer in the log (retention or DeleteRecords)",
+                    lost.to - 1
+                )
             }
             None => format!(
                 "{source}: the log begins at offset {}, later than the range: what was older is no longer in it",
                 lost.to
             ),
         });
-        let hidden = self.hidden.map(|hidden| {
-            format!("{source}: an open transaction hides offsets {} to {}", hidden.from, hidden.to - 1)
-        });
+        let hidden = self
+            .hidden
+            .map(|hidden| format!("{source}: an open transaction hides offsets {} to {}", hidden.from, hidden.to - 1));
         lost.into_iter().chain(hidden).collect()
     }
 }
