@@ -5,8 +5,12 @@
 //! partitions as the broker has them now, saying what of them is gone. Whoever reads for long tells its
 //! [`progress`] and hears a stop.
 //!
-//! Nothing here runs a command against the live tables.
+//! Nothing here runs a command against the live tables: [`survey`] says the [`fate`] of every record of a
+//! stretch, [`republish`] makes the records of settled batches again.
 
+pub mod fate;
 pub mod progress;
 pub mod range;
+pub mod republish;
 pub mod resolve;
+pub mod survey;
