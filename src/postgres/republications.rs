@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// Notes what a command is about to publish again, in the place of what it has begun before, and audits it
-    /// for each partition. What is begun already is audited as gone on with.
+    /// for each partition, with what else belongs to it.
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -59,12 +59,11 @@ impl Store {
         &self,
         asked: &str,
         (actor, reason): (&str, &str),
-        partitions: &[Republication],
-        detail: &serde_json::Value,
+        partitions: &[(Republication, serde_json::Value)],
     ) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query("delete from republications where asked = $1").bind(asked).execute(&mut *transaction).await?;
-        for row in partitions {
+        for (row, detail) in partitions {
             sqlx::query(
                 "insert into republications (asked, topic, partition, begun_at, from_offset, to_offset, after_seq,
                                              through_seq, done_seq)

@@ -52,38 +52,29 @@ enum Made<'b> {
 
 impl Wanted {
     fn made<'b>(&self, batch: &'b SettledBatch) -> impl Iterator<Item = Made<'b>> {
-        batch.items.iter().flat_map(move |item| {
-            let (outcome, events, gone) = self.of(item, batch.is_of_log);
-            let records = outcome.into_iter().chain(events.into_iter().flatten()).map(Made::Record);
-            records.chain(gone)
-        })
+        batch.items.iter().flat_map(move |item| self.of(item, batch.is_of_log))
     }
 
-    #[allow(clippy::type_complexity)] // said once, two lines above where it is taken apart
-    fn of<'b>(
-        &self,
-        item: &'b SettledItem,
-        is_of_log: bool,
-    ) -> (Option<Publication<'b>>, Option<impl Iterator<Item = Publication<'b>> + use<'b>>, Option<Made<'b>>) {
+    fn of<'b>(&self, item: &'b SettledItem, is_of_log: bool) -> Vec<Made<'b>> {
         let is_within = |offset: i64| !is_of_log || (self.from..self.to).contains(&offset);
         let is_meant = |delivery: &Delivery| self.means(Some(&delivery.entity_id), Some(&delivery.command_type));
         match item {
             SettledItem::Outcome(outcome) if is_within(outcome.delivery.offset) && is_meant(&outcome.delivery) => {
-                let events = self.events.then(|| outcome.events());
-                (self.outcomes.then(|| outcome.outcome()), events, None)
+                let events = outcome.events().filter(|_| self.events);
+                self.outcomes.then(|| outcome.outcome()).into_iter().chain(events).map(Made::Record).collect()
             }
             // which delivery it was that repeated it is not known: a copy too many does no harm
             SettledItem::Repeat(outcome) if self.outcomes && is_meant(&outcome.delivery) => {
-                (Some(outcome.outcome()), None, None)
+                vec![Made::Record(outcome.outcome())]
             }
             SettledItem::Dead(dead)
                 if self.outcomes && is_within(dead.offset()) && self.means(dead.entity_id(), dead.command_type()) =>
             {
-                (dead.publication(), None, None)
+                dead.publication().map(Made::Record).into_iter().collect()
             }
-            SettledItem::Forgotten(_) => (None, None, Some(Made::Forgotten)),
-            SettledItem::Overwritten(_) if self.outcomes => (None, None, Some(Made::Overwritten)),
-            _ => (None, None, None),
+            SettledItem::Forgotten(_) => vec![Made::Forgotten],
+            SettledItem::Overwritten(_) if self.outcomes => vec![Made::Overwritten],
+            _ => Vec::new(),
         }
     }
 

@@ -41,6 +41,14 @@ pub(in crate::cli) struct RangeArgs {
 }
 
 impl RangeArgs {
+    /// The range as it was written, times included: the same text for the same command.
+    pub(in crate::cli) fn as_written(&self) -> String {
+        let Self { places, from_offset, to_offset, from_datetime, to_datetime, since, key, command_type } = self;
+        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        let since = since.map(|since| since.as_millis());
+        format!("{places:?} {from_offset:?} {to_offset:?} {from_datetime:?} {to_datetime:?} {since:?} {key:?} {command_type:?}")
+    }
+
     /// The range as it was written; `--since` counts from now.
     pub(in crate::cli) fn range(&self) -> anyhow::Result<Range> {
         let time = self.from_datetime.or_else(|| self.since.map(ago_ms));
