@@ -95,7 +95,11 @@ impl DeadRow {
             return Some(self);
         }
         let failed_last = self.attempts - i32::from(ended);
-        (attempt == failed_last).then_some(Self { attempts: attempt, ..self })
+        if attempt != failed_last {
+            return None;
+        }
+        self.attempts = attempt;
+        Some(self)
     }
 
     /// Which of its attempts owed something last.

@@ -77,11 +77,11 @@ impl Bank {
         topics::fresh(&self.cluster, name, topics::partition_count(&self.cluster, &self.topic)).await
     }
 
-    fn outcomes(&self) -> String {
+    fn outcomes_topic(&self) -> String {
         format!("{}.outcomes", self.topic)
     }
 
-    fn events(&self) -> String {
+    fn events_topic(&self) -> String {
         format!("{}.events", self.topic)
     }
 
@@ -103,7 +103,7 @@ impl Bank {
 async fn what_was_published_is_published_again_byte_for_byte_and_in_order() {
     let _turn = support::heavy();
     let (bank, _worker) = Bank::with_history("again", 2, 400).await;
-    let (outcomes, events) = (on(&bank, &bank.outcomes()), on(&bank, &bank.events()));
+    let (outcomes, events) = (on(&bank, &bank.outcomes_topic()), on(&bank, &bank.events_topic()));
     let processed = bank.database.count("processed_commands").await;
     let cursors = "select sum(next_offset + batch_seq + fencing_token)::bigint from partitions";
     let before = bank.database.number(cursors).await;
@@ -112,8 +112,8 @@ async fn what_was_published_is_published_again_byte_for_byte_and_in_order() {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!((&planned["executed"], &planned["outcomes"]), (&json!(false), &json!(count(&outcomes))));
     assert_eq!(planned["events"], json!(count(&events)));
-    assert_eq!(planned["partitions"][0]["outcomes_topic"], json!(bank.outcomes()));
-    assert_eq!((on(&bank, &bank.outcomes()), on(&bank, &bank.events())), (outcomes.clone(), events.clone()));
+    assert_eq!(planned["partitions"][0]["outcomes_topic"], json!(bank.outcomes_topic()));
+    assert_eq!((on(&bank, &bank.outcomes_topic()), on(&bank, &bank.events_topic())), (outcomes.clone(), events.clone()));
     assert_eq!(bank.database.count("operator_actions").await, 0, "a dry run changes nothing");
     assert_eq!(bank.republish(&["--execute"]).0.code, Some(2), "nobody acts without a reason");
 
@@ -128,11 +128,11 @@ async fn what_was_published_is_published_again_byte_for_byte_and_in_order() {
     bank.republished(&["--to", &both]);
     assert_eq!(count(&on(&bank, &both)), count(&outcomes) + count(&events));
     bank.republished(&["--outcomes-only"]);
-    let twice = on(&bank, &bank.outcomes());
+    let twice = on(&bank, &bank.outcomes_topic());
     for (partition, records) in &outcomes {
         assert_eq!(twice[partition], [records.as_slice(), records.as_slice()].concat());
     }
-    assert_eq!(on(&bank, &bank.events()), events);
+    assert_eq!(on(&bank, &bank.events_topic()), events);
 
     assert_eq!(bank.database.count("processed_commands").await, processed, "no command was run");
     assert_eq!(bank.database.number(cursors).await, before);
@@ -148,7 +148,7 @@ async fn what_was_published_is_published_again_byte_for_byte_and_in_order() {
 async fn a_range_of_offsets_one_entity_or_one_type_can_be_published_again() {
     let _turn = support::heavy();
     let (bank, _worker) = Bank::with_history("narrow", 1, 200).await;
-    let originals = consumer::read_all(&bank.cluster, &bank.outcomes());
+    let originals = consumer::read_all(&bank.cluster, &bank.outcomes_topic());
     let place = |read: &Read| read.json()["offset"].as_i64().expect("an outcome has an offset");
 
     let part = bank.downstream("part").await;
@@ -200,7 +200,7 @@ async fn dead_redriven_and_discarded_letters_are_published_again_as_they_were() 
     act("discard", "c", 0);
     bank.send(&[note("a", "good")]);
     bank.settled().await;
-    let outcomes = on(&bank, &bank.outcomes());
+    let outcomes = on(&bank, &bank.outcomes_topic());
     let copies = bank.downstream("letters-again").await;
     let done = bank.republished(&["--outcomes-only", "--to", &copies]);
     assert_eq!(done["partitions"][0]["overwritten"], 0);
@@ -211,7 +211,7 @@ async fn dead_redriven_and_discarded_letters_are_published_again_as_they_were() 
     bank.settled().await;
     let (_, planned) = bank.republish(&["--outcomes-only"]);
     assert_eq!(planned["partitions"][0]["overwritten"], 1, "{planned}");
-    assert_eq!(planned["outcomes"], json!(count(&on(&bank, &bank.outcomes())) - 1));
+    assert_eq!(planned["outcomes"], json!(count(&on(&bank, &bank.outcomes_topic())) - 1));
 }
 
 /// At a rate, so that it is in the middle when it is interrupted; the records that are there tell how far it is.
@@ -219,7 +219,7 @@ async fn dead_redriven_and_discarded_letters_are_published_again_as_they_were() 
 async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     let _turn = support::heavy();
     let (bank, _worker) = Bank::with_history("resumed", 2, 400).await;
-    let originals = on(&bank, &bank.outcomes());
+    let originals = on(&bank, &bank.outcomes_topic());
     let copies = bank.downstream("resumed-copies").await;
     let command = ["replay", "republish", "--outcomes-only", "--to", &copies, "--reason", "the test", "--execute"];
     let at_least = |wanted: usize| {
@@ -263,7 +263,7 @@ async fn what_is_no_longer_kept_is_said() {
     assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
     // the log need not have what the tables have
     topics::delete_records(&bank.cluster, &bank.topic, 0, 60).await;
-    let all = count(&on(&bank, &bank.outcomes()));
+    let all = count(&on(&bank, &bank.outcomes_topic()));
     assert_eq!(bank.republish(&["--outcomes-only"]).1["outcomes"], json!(all));
 
     bank.database.execute("delete from processed_timed where \"offset\" in (select max(\"offset\") from processed_timed)").await;
