@@ -84,7 +84,7 @@ impl DeadRow {
     ///
     /// A row keeps code and detail of the last attempt that failed. An attempt that ended it (it ran, or was
     /// given up) counts, and leaves them as they are.
-    fn as_of(mut self, attempt: i32) -> Option<Self> {
+    fn at_attempt(mut self, attempt: i32) -> Option<Self> {
         let state = LetterState::parse(&self.state)?;
         let ended = matches!(state, LetterState::Redriven | LetterState::Discarded);
         if state == LetterState::Discarded && attempt == self.attempts {
@@ -200,7 +200,7 @@ impl Store {
                 true => 1,
                 false => row.owed_last() - later.get(&id).copied().unwrap_or(0),
             };
-            if let Some(row) = row.as_of(attempt) {
+            if let Some(row) = row.at_attempt(attempt) {
                 letters.insert(id, Box::new(DeadOf(Dead::new(row)?)));
             }
         }
@@ -245,8 +245,8 @@ mod tests {
 
     /// What the attempts of a letter are read back as: code and attempt, or nothing.
     fn read(state: &str, attempts: i32) -> Vec<Option<(String, i32)>> {
-        let as_of = |attempt| row(state, attempts).as_of(attempt).map(|row| (row.code, row.attempts));
-        (1..=attempts).map(as_of).collect()
+        let read = |attempt| row(state, attempts).at_attempt(attempt).map(|row| (row.code, row.attempts));
+        (1..=attempts).map(read).collect()
     }
 
     #[test]
@@ -265,6 +265,6 @@ mod tests {
     fn nothing_is_said_of_a_reused_id_that_was_given_up() {
         let mut reused = row("discarded", 2);
         reused.code = "id-reuse".to_owned();
-        assert_eq!(reused.as_of(2).expect("given up").command_id, None);
+        assert_eq!(reused.at_attempt(2).expect("given up").command_id, None);
     }
 }

@@ -196,8 +196,7 @@ mod tests {
     fn fate(offset: i64, settled: Option<&SettledDelivery>, letters: &[LetterAt], below_horizon: bool) -> Concluded {
         let source = TopicPartition::new("t", 0);
         let (record_time_ms, next_offset) = (1_000, Some(50));
-        Facts { source: &source, offset, record_time_ms, next_offset, settled, letters, below_horizon }
-            .conclude()
+        Facts { source: &source, offset, record_time_ms, next_offset, settled, letters, below_horizon }.conclude()
     }
 
     #[test]
@@ -214,12 +213,9 @@ mod tests {
 
     #[test]
     fn a_letter_speaks_for_its_own_offset() {
-        for (state, expected) in [
-            ("dead", Fate::Dead),
-            ("parked", Fate::Parked),
-            ("waiting", Fate::Waiting),
-            ("discarded", Fate::Discarded),
-        ] {
+        for (state, expected) in
+            [("dead", Fate::Dead), ("parked", Fate::Parked), ("waiting", Fate::Waiting), ("discarded", Fate::Discarded)]
+        {
             assert_eq!(fate(20, None, &[letter(state)], true).fate, expected, "{state}");
         }
         let redriven = fate(20, Some(&settled(20)), &[letter("redriven")], false);

@@ -73,15 +73,15 @@ async fn every_fate_is_told_of_the_record_that_has_it() {
     let mut worker = bank.worker();
     let first = note("a", "good");
     bank.send(&[
-        first.clone(),                       // 0
-        note("a", "no"),                     // 1
-        first.clone(),                       // 2
-        note("a", "good").value("no JSON"),  // 3
-        note("b", "bad"),                    // 4
-        note("b", "good"),                   // 5
+        first.clone(),                             // 0
+        note("a", "no"),                           // 1
+        first.clone(),                             // 2
+        note("a", "good").value("no JSON"),        // 3
+        note("b", "bad"),                          // 4
+        note("b", "good"),                         // 5
         note("a", "good").without_header("ce_id"), // 6
-        note("cured", "bad"),                // 7
-        note("given-up", "bad"),             // 8
+        note("cured", "bad"),                      // 7
+        note("given-up", "bad"),                   // 8
     ]);
     in_transaction(&bank.cluster, &bank.topic, &[note("c", "good")], Ending::Commit); // 9, marker 10
     in_transaction(&bank.cluster, &bank.topic, &[note("c", "good")], Ending::Abort); // 11, marker 12
@@ -119,7 +119,10 @@ async fn every_fate_is_told_of_the_record_that_has_it() {
     assert_eq!(record(2, "settled_at"), json!({ "topic": bank.topic, "partition": 0, "offset": 0 }));
     assert_eq!((record(2, "command_id"), record(6, "command_id")), (json!(first.command_id()), Value::Null));
     let [partition] = plan.partitions.as_slice() else { panic!("{:?}", plan.partitions) };
-    assert_eq!((&partition["records"], &partition["next_offset"], &partition["end"]), (&json!(13), &json!(14), &json!(16)));
+    assert_eq!(
+        (&partition["records"], &partition["next_offset"], &partition["end"]),
+        (&json!(13), &json!(14), &json!(16))
+    );
     assert_eq!(partition["fates"]["applied"], 4);
     assert_eq!((&partition["complete"], &partition["lost"]), (&json!(true), &Value::Null));
 
@@ -180,9 +183,7 @@ async fn what_is_no_longer_remembered_is_not_taken_for_what_never_was() {
     let unknown = bank.planned(&[]).done();
     assert_eq!(unknown.fates(), [(0, "applied"), (1, "unrecorded"), (2, "unrecorded")]);
     bank.database
-        .execute(
-            "update horizon set at = now() - interval '1 day', floor_id = uuid_floor(now() - interval '1 day')",
-        )
+        .execute("update horizon set at = now() - interval '1 day', floor_id = uuid_floor(now() - interval '1 day')")
         .await;
     let forgotten = bank.planned(&[]).done();
     assert_eq!(forgotten.fates(), [(0, "applied"), (1, "forgotten"), (2, "unrecorded")]);

@@ -113,7 +113,10 @@ async fn what_was_published_is_published_again_byte_for_byte_and_in_order() {
     assert_eq!((&planned["executed"], &planned["outcomes"]), (&json!(false), &json!(count(&outcomes))));
     assert_eq!(planned["events"], json!(count(&events)));
     assert_eq!(planned["partitions"][0]["outcomes_topic"], json!(bank.outcomes_topic()));
-    assert_eq!((on(&bank, &bank.outcomes_topic()), on(&bank, &bank.events_topic())), (outcomes.clone(), events.clone()));
+    assert_eq!(
+        (on(&bank, &bank.outcomes_topic()), on(&bank, &bank.events_topic())),
+        (outcomes.clone(), events.clone())
+    );
     assert_eq!(bank.database.count("operator_actions").await, 0, "a dry run changes nothing");
     assert_eq!(bank.republish(&["--execute"]).0.code, Some(2), "nobody acts without a reason");
 
@@ -252,7 +255,10 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
 
     // what was ended is begun anew
     let again = bank.republished(&["--outcomes-only", "--to", &copies]);
-    assert_eq!((&again["outcomes"], &again["partitions"][0]["goes_on_from"]), (&json!(count(&originals)), &Value::Null));
+    assert_eq!(
+        (&again["outcomes"], &again["partitions"][0]["goes_on_from"]),
+        (&json!(count(&originals)), &Value::Null)
+    );
 }
 
 /// Batches are dropped when they are older than the window: then nobody knows the order any more.
@@ -266,7 +272,9 @@ async fn what_is_no_longer_kept_is_said() {
     let all = count(&on(&bank, &bank.outcomes_topic()));
     assert_eq!(bank.republish(&["--outcomes-only"]).1["outcomes"], json!(all));
 
-    bank.database.execute("delete from processed_timed where \"offset\" in (select max(\"offset\") from processed_timed)").await;
+    bank.database
+        .execute("delete from processed_timed where \"offset\" in (select max(\"offset\") from processed_timed)")
+        .await;
     assert_eq!(bank.republish(&["--outcomes-only"]).1["partitions"][0]["forgotten"], 1);
     bank.database.execute("delete from batches where batch_seq <= 3").await;
     let kept = bank.database.number("select min(first_offset) from batches").await;

@@ -13,9 +13,9 @@ use tokio_util::task::AbortOnDropHandle;
 use self::report::{Line, PartitionLine, RecordLine, Report};
 use super::range::{RangeArgs, resolved};
 use super::watch::Watch;
+use crate::cli::backend;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
-use crate::cli::backend;
 use crate::config::Config;
 use crate::kafka::Client;
 use crate::record::TopicPartition;
@@ -69,7 +69,8 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
     if progress.is_stopped() {
         return Err(Problem::failed("stopped before the end: these are the numbers so far").into());
     }
-    if stretches.iter().all(|stretch| stretch.offsets() == 0) && stretches.iter().any(|stretch| stretch.lost.is_some()) {
+    if stretches.iter().all(|stretch| stretch.offsets() == 0) && stretches.iter().any(|stretch| stretch.lost.is_some())
+    {
         return Err(Problem::failed("nothing of the range is left in the log").into());
     }
     Ok(Exit::Done)

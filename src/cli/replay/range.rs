@@ -46,7 +46,9 @@ impl RangeArgs {
         let Self { places, from_offset, to_offset, from_datetime, to_datetime, since, key, command_type } = self;
         let places: Vec<String> = places.iter().map(ToString::to_string).collect();
         let since = since.map(|since| since.as_millis());
-        format!("{places:?} {from_offset:?} {to_offset:?} {from_datetime:?} {to_datetime:?} {since:?} {key:?} {command_type:?}")
+        format!(
+            "{places:?} {from_offset:?} {to_offset:?} {from_datetime:?} {to_datetime:?} {since:?} {key:?} {command_type:?}"
+        )
     }
 
     /// The range as it was written; `--since` counts from now.

@@ -116,9 +116,8 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
     if args.execute && !progress.is_stopped() {
         store.end_republication(&asked).await?;
     }
-    let partition = |(n, span): (usize, &Span)| {
-        PartitionReport::of(span, counts.get(&n).copied().unwrap_or_default(), &targets)
-    };
+    let partition =
+        |(n, span): (usize, &Span)| PartitionReport::of(span, counts.get(&n).copied().unwrap_or_default(), &targets);
     let partitions = spans.iter().enumerate().map(partition).collect();
     let report = Report::of(partitions, args.execute, !progress.is_stopped());
     output.print(&report, Report::text)?;
@@ -145,7 +144,9 @@ async fn targets(
         let (outcomes, events) = args.names(topic);
         for (name, wanted) in [(&outcomes, !args.events_only), (&events, !args.outcomes_only)] {
             if wanted && config.topics.iter().any(|topic| topic.name == *name) {
-                return Err(Problem::usage(format!("{name} is a command topic: outcomes and events are no commands")).into());
+                return Err(
+                    Problem::usage(format!("{name} is a command topic: outcomes and events are no commands")).into()
+                );
             }
         }
         let place = async |name: String, wanted: bool| {

@@ -112,7 +112,8 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut table = output::table(&["PARTITION", "OFFSETS", "BATCHES", "OUTCOMES", "EVENTS", "TO"]);
         for line in &self.partitions {
-            let mut to: Vec<&str> = [&line.outcomes_topic, &line.events_topic].into_iter().flatten().map(String::as_str).collect();
+            let mut to: Vec<&str> =
+                [&line.outcomes_topic, &line.events_topic].into_iter().flatten().map(String::as_str).collect();
             to.dedup();
             let offsets = match line.to_offset - line.from_offset {
                 ..=0 => format!("none at {}", line.from_offset),
@@ -141,7 +142,9 @@ impl Report {
             (true, false) => format!("published again so far: {what}"),
             (false, _) if *batches == 0 => "nothing to publish".to_owned(),
             (false, _) => {
-                format!("would be published again: {what}; nothing is published: add --execute and --reason '…' to do it")
+                format!(
+                    "would be published again: {what}; nothing is published: add --execute and --reason '…' to do it"
+                )
             }
         }
     }
