@@ -24,12 +24,25 @@ impl Store {
     /// # Errors
     /// If the address cannot be used; nothing is connected yet.
     pub fn new(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
-        let options = database.require_url()?.connect_options()?;
+        Self::connect_to(database, application_name, None, false)
+    }
+
+    /// The same, perhaps to another database of that server, perhaps in sessions that refuse to write.
+    pub(super) fn connect_to(
+        database: &Database,
+        application_name: &str,
+        database_name: Option<&str>,
+        is_read_only: bool,
+    ) -> std::result::Result<Self, ConnectError> {
+        let mut options = database.require_url()?.connect_options()?;
+        if let Some(name) = database_name {
+            options = options.database(name);
+        }
         let options = options.application_name(application_name).statement_cache_capacity(64);
         // the worker says itself what is slow, and a settlement's text says nothing
         let options = options.disable_statement_logging();
         let pool = |isolation| {
-            let session = Session::of(database, isolation);
+            let session = Session { is_read_only, ..Session::of(database, isolation) };
             PgPoolOptions::new()
                 .max_connections(database.connections_max.get())
                 .acquire_timeout(database.connect_timeout)
@@ -45,6 +58,7 @@ impl Store {
         let (pool, serializable) = (pool("read committed"), pool("serializable"));
         Ok(Self { pool, serializable, schema: database.schema.clone() })
     }
+
     /// Asks the database for an answer.
     ///
     /// # Errors
@@ -60,6 +74,7 @@ impl Store {
 struct Session {
     search_path: String,
     isolation: &'static str,
+    is_read_only: bool,
     statement_timeout: String,
     lock_timeout: String,
 }
@@ -68,6 +83,7 @@ impl Session {
     fn of(database: &Database, isolation: &'static str) -> Self {
         Self {
             isolation,
+            is_read_only: false,
             search_path: format!("\"{}\", pg_temp", database.schema),
             statement_timeout: database.statement_timeout.as_millis().to_string(),
             lock_timeout: database.lock_timeout.as_millis().to_string(),
@@ -79,6 +95,7 @@ impl Session {
             "select inet_client_port() from (select
                  set_config('search_path', $1, false),
                  set_config('default_transaction_isolation', $4, false),
+                 set_config('default_transaction_read_only', $5, false),
                  -- only ever raised: a server that waits for its standbys goes on doing so
                  set_config('synchronous_commit', case when current_setting('synchronous_commit')
                      in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
@@ -113,6 +130,7 @@ impl Session {
         .bind(&self.statement_timeout)
         .bind(&self.lock_timeout)
         .bind(self.isolation)
+        .bind(if self.is_read_only { "on" } else { "off" })
         .fetch_one(connection)
         .await?;
         if let Some(port) = port.and_then(|port| u16::try_from(port).ok()) {

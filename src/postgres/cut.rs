@@ -1,0 +1,265 @@
+//! A consistent cut: what the live tables hold in one snapshot, read without writing.
+
+use sqlx::{FromRow, PgConnection, Postgres, Transaction};
+
+use super::{Result, Store};
+use crate::record::TopicPartition;
+
+/// Rows that go over at a time.
+const PAGE_ROWS: i64 = 2_000;
+
+/// One snapshot of the live tables, until it is dropped. It is held no longer than it takes to read entities and
+/// letters: as long as it is there, no version of a row that is newer can be cleaned up.
+pub struct Cut {
+    snapshot: Transaction<'static, Postgres>,
+}
+
+/// A partition's row at the cut.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct CutPartition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The cursor.
+    pub next_offset: i64,
+    /// Batches settled.
+    pub batch_seq: i64,
+    /// The partition count that its records were placed for.
+    pub partition_count: i32,
+    /// The oldest batch that is kept, and its first record.
+    pub oldest_seq: Option<i64>,
+    /// See there.
+    pub oldest_offset: Option<i64>,
+}
+
+impl CutPartition {
+    /// The partition.
+    pub fn source(&self) -> TopicPartition {
+        TopicPartition::new(&*self.topic, self.partition)
+    }
+}
+
+/// A dead letter at the cut.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct CutLetter {
+    /// Its number.
+    pub dead_letter_id: i64,
+    /// The record's offset.
+    #[sqlx(rename = "offset")]
+    pub log_offset: i64,
+    /// The record's own time, milliseconds since 1970.
+    pub record_time_ms: i64,
+    /// Why it was dead.
+    pub code: String,
+    /// `dead`, or what was done with it.
+    pub state: String,
+    /// The payload that an operator has put in its place.
+    pub edited_value: Option<Vec<u8>>,
+}
+
+#[derive(FromRow)]
+struct EntityRow {
+    entity_type: String,
+    entity_id: String,
+    topic: String,
+    partition: i32,
+    version: i64,
+    state: Option<String>,
+}
+
+#[derive(FromRow)]
+struct LetterRow {
+    dead_letter_id: i64,
+    topic: String,
+    partition: i32,
+    #[sqlx(rename = "offset")]
+    log_offset: i64,
+    record_time_ms: i64,
+    code: String,
+    state: String,
+    edited_value: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn cut(&self) -> Result<Cut> {
+        let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        sqlx::query(
+            "select set_config('statement_timeout', '0', true),
+                    set_config('idle_in_transaction_session_timeout', '0', true)",
+        )
+        .execute(&mut *snapshot)
+        .await?;
+        Ok(Cut { snapshot })
+    }
+
+    /// The letters of these offsets of a partition at the cut, oldest first; in a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn cut_letters(&self, source: &TopicPartition, offsets: &[i64]) -> Result<Vec<CutLetter>> {
+        Ok(sqlx::query_as(
+            "select dead_letter_id, \"offset\", record_time_ms, code, state, edited_value
+               from cut_letters where topic = $1 and partition = $2 and \"offset\" = any ($3)
+              order by dead_letter_id",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(offsets)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
+
+impl Cut {
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.snapshot
+    }
+
+    /// The partitions of these topics, in order.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn partitions(&mut self, topics: &[&str]) -> Result<Vec<CutPartition>> {
+        Ok(sqlx::query_as(
+            "select p.topic, p.partition, p.next_offset, p.batch_seq, p.partition_count,
+                    b.batch_seq as oldest_seq, b.first_offset as oldest_offset
+               from partitions p
+               left join lateral (select batch_seq, first_offset from batches
+                                   where (topic, partition) = (p.topic, p.partition)
+                                   order by batch_seq limit 1) b on true
+              where p.topic = any ($1) order by p.topic, p.partition",
+        )
+        .bind(topics)
+        .fetch_all(self.connection())
+        .await?)
+    }
+
+    /// The stretches of a partition's log that its kept batches have settled, in order: first offset and the one
+    /// behind the last. What lies between two of them are transaction markers, or records that were skipped.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn settled_stretches(&mut self, source: &TopicPartition) -> Result<Vec<(i64, i64)>> {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "select min(first_offset), max(next_offset)
+               from (select first_offset, next_offset,
+                            -- a batch that begins where the one before has ended goes on with its stretch
+                            count(*) filter (where begins) over (order by batch_seq) as stretch
+                       from (select batch_seq, first_offset, next_offset,
+                                    first_offset is distinct from lag(next_offset) over (order by batch_seq) as begins
+                               from batches
+                              where topic = $1 and partition = $2 and first_offset < next_offset) b) s
+              group by stretch order by 1",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .fetch_all(self.connection())
+        .await?;
+        Ok(rows)
+    }
+
+    /// How many final outcomes each partition of these topics has.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn outcome_counts(&mut self, topics: &[&str]) -> Result<Vec<(String, i32, i64)>> {
+        sqlx::query("select set_config('enable_seqscan', 'on', true)").execute(self.connection()).await?;
+        let counts = sqlx::query_as(
+            "select topic, partition, count(*) from processed_commands where topic = any ($1) group by 1, 2",
+        )
+        .bind(topics)
+        .fetch_all(self.connection())
+        .await?;
+        sqlx::query("select set_config('enable_seqscan', 'off', true)").execute(self.connection()).await?;
+        Ok(counts)
+    }
+
+    /// Copies the entities of these topics to a shadow, page by page.
+    ///
+    /// # Errors
+    /// If a database refuses or cannot be reached.
+    pub async fn copy_entities(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
+        let (mut after_type, mut after_id) = (String::new(), String::new());
+        loop {
+            let page: Vec<EntityRow> = sqlx::query_as(
+                "select entity_type, entity_id, topic, partition, version, state::text as state from entities
+                  where (entity_type, entity_id) > ($1, $2) and topic = any ($3)
+                  order by entity_type, entity_id limit $4",
+            )
+            .bind(&after_type)
+            .bind(&after_id)
+            .bind(topics)
+            .bind(PAGE_ROWS)
+            .fetch_all(self.connection())
+            .await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            (after_type, after_id) = (last.entity_type.clone(), last.entity_id.clone());
+            sqlx::query(
+                "insert into cut_entities (entity_type, entity_id, topic, partition, version, state)
+                 select t, i, o, p, v, s::jsonb
+                   from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[])
+                        as page (t, i, o, p, v, s)",
+            )
+            .bind(page.iter().map(|row| &*row.entity_type).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.version).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.state.as_deref()).collect::<Vec<_>>())
+            .execute(&shadow.pool)
+            .await?;
+        }
+    }
+
+    /// Copies what decides about the dead letters of these topics to a shadow, page by page.
+    ///
+    /// # Errors
+    /// If a database refuses or cannot be reached.
+    pub async fn copy_letters(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let page: Vec<LetterRow> = sqlx::query_as(
+                "select dead_letter_id, topic, partition, \"offset\",
+                        (extract(epoch from record_time) * 1000)::bigint as record_time_ms, code, state,
+                        case state when 'redriven' then edited_value end as edited_value
+                   from dead_letters where dead_letter_id > $1 and topic = any ($2)
+                  order by dead_letter_id limit $3",
+            )
+            .bind(after)
+            .bind(topics)
+            .bind(PAGE_ROWS)
+            .fetch_all(self.connection())
+            .await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.dead_letter_id;
+            sqlx::query(
+                "insert into cut_letters
+                 select * from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[],
+                                      $7::text[], $8::bytea[])",
+            )
+            .bind(page.iter().map(|row| row.dead_letter_id).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.log_offset).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.record_time_ms).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| &*row.code).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| &*row.state).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.edited_value.as_deref()).collect::<Vec<_>>())
+            .execute(&shadow.pool)
+            .await?;
+        }
+    }
+
+    /// Lets the snapshot go.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn end(self) -> Result<()> {
+        Ok(self.snapshot.commit().await?)
+    }
+}
