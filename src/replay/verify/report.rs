@@ -1,0 +1,236 @@
+//! What a verification has found.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::record::TopicPartition;
+
+/// Differences that are kept, each the first of its key; more are counted.
+pub(super) const DIFFERENCES_MAX: usize = 100;
+/// Keys whose first difference is told from later ones.
+const KEYS_MAX: usize = 100_000;
+
+/// Where live tables and rebuilt ones part, for one key.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// What differs.
+    pub what: What,
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id, as far as it can be read.
+    pub entity_id: Option<String>,
+    /// The first command after which they differ; of an entity all of whose outcomes are alike, its last.
+    #[serde(flatten)]
+    pub after: Option<After>,
+    /// What the live tables say; null: nothing.
+    pub live: Value,
+    /// What the log says; null: nothing.
+    pub rebuilt: Value,
+}
+
+/// A command as a difference names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct After {
+    /// Its log.
+    pub topic: String,
+    /// Its log.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its id, as far as it can be read.
+    pub command_id: Option<Uuid>,
+    /// Its type, as far as it can be read.
+    pub command_type: Option<String>,
+}
+
+/// What can differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// How a command ended.
+    Outcome,
+    /// A command without an outcome in the live tables.
+    OutcomeMissing,
+    /// A record that is no command, without a dead letter in the live tables.
+    LetterMissing,
+    /// Outcomes in the live tables that no record of the log leads to.
+    OutcomeUnexplained,
+    /// Version or state of an entity.
+    Entity,
+}
+
+impl What {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outcome => "outcome",
+            Self::OutcomeMissing => "outcome missing",
+            Self::LetterMissing => "dead letter missing",
+            Self::OutcomeUnexplained => "outcomes without a record",
+            Self::Entity => "entity",
+        }
+    }
+}
+
+/// One partition of a verification, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PartitionReport {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// From this offset on.
+    pub from: i64,
+    /// Up to the cut: the offset before this one.
+    pub to: i64,
+    /// Records read.
+    pub records: u64,
+    /// Commands run again.
+    pub commands: u64,
+    /// Of them, those whose outcome could be compared.
+    pub compared: u64,
+    /// Of them, those whose outcome is older than the horizon and no longer kept.
+    pub forgotten: u64,
+    /// Records that an operator had skipped, or that the partition began behind.
+    pub skipped: u64,
+}
+
+/// What a verification has found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Whether the live tables are what the log makes of the handlers.
+    pub equal: bool,
+    /// The partitions, by topic and number.
+    pub partitions: Vec<PartitionReport>,
+    /// Entities compared.
+    pub entities: u64,
+    /// How many keys differ, at least.
+    pub difference_count: u64,
+    /// The first of them.
+    pub differences: Vec<Difference>,
+    /// What could not be proven, and why.
+    pub unproven: Vec<String>,
+    /// The shadow database, if it was kept.
+    pub shadow: Option<String>,
+}
+
+impl Report {
+    /// Commands run again.
+    pub fn commands(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.commands).sum()
+    }
+
+    /// For a team's own tests.
+    ///
+    /// # Panics
+    /// With the report, unless the live tables are what the log makes of the handlers.
+    pub fn assert_equal(&self) {
+        assert!(self.equal, "the database is not what its log says\n{}", self.text());
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // writing to a String cannot fail
+        for partition in &self.partitions {
+            let PartitionReport { topic, partition, from, to, records, commands, compared, forgotten, skipped } =
+                partition;
+            let _ = write!(
+                text,
+                "{topic}:{partition}  offsets {from} to {}: {records} records, {commands} commands run again, {compared} \
+                 outcomes compared",
+                (to - 1).max(*from)
+            );
+            if *forgotten > 0 {
+                let _ = write!(text, ", {forgotten} older than the horizon");
+            }
+            if *skipped > 0 {
+                let _ = write!(text, ", {skipped} skipped");
+            }
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{} entities compared", self.entities);
+        for difference in &self.differences {
+            text += &difference.text();
+        }
+        let kept = self.differences.len() as u64;
+        if self.difference_count > kept {
+            let _ = writeln!(text, "and {} more", self.difference_count - kept);
+        }
+        for unproven in &self.unproven {
+            let _ = writeln!(text, "not proven: {unproven}");
+        }
+        if let Some(shadow) = &self.shadow {
+            let _ = writeln!(text, "kept: database {shadow}");
+        }
+        let verdict = match self.equal {
+            true => "equal: the database is what its log says".to_owned(),
+            false => format!("different: {} keys", self.difference_count),
+        };
+        text + &verdict + "\n"
+    }
+}
+
+impl Difference {
+    fn text(&self) -> String {
+        let mut text = format!("\n{}", self.what.as_str());
+        if let Some(entity_id) = &self.entity_id {
+            let _ = write!(text, "  {} {entity_id:?}", self.entity_type);
+        }
+        if let Some(After { topic, partition, offset, command_id, command_type }) = &self.after {
+            let _ = write!(text, "  after {topic}:{partition}:{offset}");
+            for part in [command_type.clone(), command_id.map(|id| id.to_string())].into_iter().flatten() {
+                let _ = write!(text, " {part}");
+            }
+        }
+        let _ = write!(text, "\n  live     {}\n  rebuilt  {}\n", self.live, self.rebuilt);
+        text
+    }
+}
+
+/// Collects differences, of each key the first.
+#[derive(Debug, Default)]
+pub(super) struct Differences {
+    keys: HashSet<(String, Option<String>)>,
+    kept: BTreeMap<(String, Option<String>), Difference>,
+    count: u64,
+}
+
+impl Differences {
+    pub fn add(&mut self, difference: Difference) {
+        let key = (difference.entity_type.clone(), difference.entity_id.clone());
+        if key.1.is_some() && (self.keys.contains(&key) || self.keys.len() >= KEYS_MAX) {
+            return;
+        }
+        self.count += 1;
+        self.keys.insert(key.clone());
+        if self.kept.len() < DIFFERENCES_MAX {
+            self.kept.entry(key).or_insert(difference);
+        }
+    }
+
+    /// Whether a difference of this entity is known already.
+    pub fn has(&self, entity_type: &str, entity_id: &str) -> bool {
+        self.keys.contains(&(entity_type.to_owned(), Some(entity_id.to_owned())))
+    }
+
+    /// As many more as are not looked at one by one.
+    pub fn add_uncounted(&mut self, count: u64) {
+        self.count += count;
+    }
+
+    pub fn into_parts(self) -> (u64, Vec<Difference>) {
+        (self.count, self.kept.into_values().collect())
+    }
+}
+
+impl After {
+    pub(super) fn at(source: &TopicPartition, offset: i64) -> Self {
+        let (topic, partition) = (source.topic.to_string(), source.partition);
+        Self { topic, partition, offset, command_id: None, command_type: None }
+    }
+}
