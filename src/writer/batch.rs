@@ -15,7 +15,7 @@ use crate::steps::route::route;
 
 /// Records on their way to being settled. Kept until they are durable, so that
 /// they can be decided again.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     pub items: Vec<Routed>,
     /// What is requested of each, if they are dead letters: they stay requested
     /// until that is durable, so the end of such a batch may be dropped.

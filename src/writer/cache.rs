@@ -24,7 +24,7 @@ struct Cached {
 }
 
 /// States of entities, least recently used last.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     entities: LruCache<Arc<str>, Cached>,
 }
 

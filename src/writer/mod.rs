@@ -4,13 +4,13 @@
 //! `drive` is the data path; the rest of this room is what it keeps between
 //! batches (`cache`) and what follows it (`publisher`).
 
-mod batch;
+pub(crate) mod batch;
 mod batch_size;
-mod cache;
+pub(crate) mod cache;
 mod clock;
 mod drive;
 mod flood;
-mod prefetch;
+pub(crate) mod prefetch;
 mod publisher;
 mod report;
 mod settle;

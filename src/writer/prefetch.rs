@@ -55,7 +55,7 @@ impl Suspects<'_> {
 /// # Errors
 /// [`Refusal::WrongHome`] if one lives on another partition, [`Refusal::Fenced`]
 /// if the claim is stale.
-pub(super) async fn entities(
+pub(crate) async fn entities(
     batch: &Batch,
     cache: &mut Cache,
     store: &Store,

@@ -1,0 +1,326 @@
+//! One partition is rebuilt in the shadow: the same steps, with the same handlers, on the records that were settled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::VerifyError;
+use super::compare::{Ended, alike};
+use super::guide::{Due, Expected, Known, Later, Role};
+use super::report::{After, Difference, Differences, PartitionReport, What};
+use crate::cursor::{Cursor, LastSettled, Published};
+use crate::dead_letter::DeadCode;
+use crate::horizon::{self, Horizon};
+use crate::outcome::FinalOutcome;
+use crate::parked_keys::ParkedKeys;
+use crate::postgres::{self, CutLetter, Progress, Refusal, Store};
+use crate::record::Record;
+use crate::steps::commit::{Running, Settled, Settlement};
+use crate::steps::deduplicate::Deduplicator;
+use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide, part_bytes_max};
+use crate::steps::fence::Claimed;
+use crate::steps::{Rules, receive};
+use crate::writer::batch::Batch;
+use crate::writer::cache::Cache;
+use crate::writer::prefetch;
+
+/// Ids of the future are refused by the clock of the day; which were is known from the tables.
+const ANY_TIME_MS: i64 = i64::MAX / 2;
+
+/// Which offsets of a partition were settled, as far as the kept batches tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SettledOffsets {
+    /// Below this one batches are no longer kept: all may have been settled.
+    pub forgotten_below: i64,
+    /// Stretches, in order: first offset and the one behind the last.
+    pub stretches: Vec<(i64, i64)>,
+}
+
+impl SettledOffsets {
+    pub fn contains(&self, offset: i64) -> bool {
+        let n = self.stretches.partition_point(|(first, _)| *first <= offset);
+        offset < self.forgotten_below || n.checked_sub(1).is_some_and(|n| offset < self.stretches[n].1)
+    }
+}
+
+/// A partition on its way through the shadow.
+pub(super) struct Rebuild {
+    pub live: Store,
+    pub shadow: Store,
+    pub rules: Rules,
+    pub type_ids: Arc<dyn Fn(&str) -> i16 + Send + Sync>,
+    pub claimed: Claimed,
+    pub cursor: Cursor,
+    pub settled: SettledOffsets,
+    pub cache: Cache,
+    pub later: Later,
+    pub report: PartitionReport,
+    /// Letters that ran when nobody knows.
+    pub sometime: u64,
+    /// Outcomes of the live tables that were met.
+    pub met: i64,
+    pub differences: Arc<Mutex<Differences>>,
+}
+
+/// A command that cannot be read has no values to show but why.
+fn unreadable(code: DeadCode) -> Value {
+    json!(Ended::dead(code.as_str()))
+}
+
+impl Rebuild {
+    /// Runs what of these records ran.
+    pub async fn chunk(&mut self, records: Vec<Record>) -> Result<(), VerifyError> {
+        let source = self.rules.source.clone();
+        let ids: Vec<Option<Uuid>> =
+            records.iter().map(|record| receive::glance(record, self.rules.payload_bytes_max).command_id).collect();
+        let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+        let letters = self.shadow.cut_letters(&source, &offsets).await.map_err(VerifyError::Shadow)?;
+        let mut letter_at: HashMap<(i64, i64), CutLetter> = HashMap::new();
+        for letter in letters {
+            letter_at.insert((letter.log_offset, letter.record_time_ms), letter);
+        }
+        let mut wanted: Vec<Uuid> = ids.iter().flatten().copied().collect();
+        // an edited letter may have an id that its record lacks
+        wanted.sort_unstable();
+        wanted.dedup();
+        let outcomes = self.live.outcomes_of(&wanted).await?;
+        // in this order: an outcome that is dropped meanwhile is below it
+        let horizon = Horizon(self.live.horizon().await?.at_ms);
+        let mut dues = Vec::with_capacity(records.len());
+        for (record, id) in records.into_iter().zip(ids) {
+            self.report.records += 1;
+            let (offset, key) = (record.offset, record.key().map(|key| String::from_utf8_lossy(key).into_owned()));
+            let known = Known {
+                rules: &self.rules,
+                letter: letter_at.get(&(offset, record.time_ms())),
+                outcome: id.and_then(|id| outcomes.get(&id)),
+                is_below_horizon: id.is_some_and(|id| horizon.is_below(&id)),
+                is_settled: self.settled.contains(offset),
+            };
+            self.report.skipped += u64::from(!known.is_settled);
+            match known.role(record) {
+                Role::Runs(due) => {
+                    dues.extend(self.later.before(&due));
+                    dues.push(due);
+                }
+                Role::RanLater(due) => self.later.keep(due),
+                Role::RanSometime(due) => {
+                    self.sometime += 1;
+                    dues.push(due);
+                }
+                Role::Passes => {}
+                Role::Unreadable(live, code) => {
+                    self.met += 1;
+                    self.differs_unread(What::Outcome, offset, key, id, json!(Ended::of(&live)), unreadable(code));
+                }
+                Role::LetterMissing(code) => {
+                    self.differs_unread(What::LetterMissing, offset, key, id, Value::Null, unreadable(code));
+                }
+            }
+        }
+        self.run(dues).await
+    }
+
+    /// Behind the last record: what is left of the letters that ran later.
+    pub async fn finish(mut self) -> Result<(PartitionReport, i64, u64), VerifyError> {
+        let rest = self.later.rest();
+        self.run(rest).await?;
+        Ok((self.report, self.met, self.sometime))
+    }
+
+    /// Decides and settles commands in this order.
+    async fn run(&mut self, dues: Vec<Due>) -> Result<(), VerifyError> {
+        if dues.is_empty() {
+            return Ok(());
+        }
+        self.report.commands += dues.len() as u64;
+        let mut expected: HashMap<Uuid, Expected> = HashMap::with_capacity(dues.len());
+        let mut items = Vec::with_capacity(dues.len());
+        for due in dues {
+            expected.entry(due.command.id).or_insert(due.expected);
+            items.push(Ok(due.command));
+        }
+        let batch = Batch { items, letters: Vec::new() };
+        let (mut caution, mut look_up_all) = (Caution::default(), false);
+        let decision = loop {
+            let decision = match self.decide(&batch, &expected, &caution, look_up_all).await? {
+                Ok(decision) => Arc::new(decision),
+                Err(Undecided::Unstorable) => {
+                    caution.encode_each = true;
+                    continue;
+                }
+                Err(Undecided::Halts(_, halt)) => return Err(VerifyError::Halts(halt.detail)),
+            };
+            match self.settle(&decision).await {
+                Ok(()) => break decision,
+                Err(VerifyError::Shadow(postgres::Error::Refused(Refusal::Duplicate))) if !look_up_all => {
+                    self.cache.forget(decision.entities.iter().map(|change| &change.entity_id));
+                    look_up_all = true;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        self.compare(&decision, expected);
+        Ok(())
+    }
+
+    async fn decide(
+        &mut self,
+        batch: &Batch,
+        expected: &HashMap<Uuid, Expected>,
+        caution: &Caution,
+        look_up_all: bool,
+    ) -> Result<Result<Decision, Undecided>, VerifyError> {
+        let unsure = expected.iter().filter(|(_, expected)| look_up_all || !matches!(expected, Expected::Outcome(_)));
+        let unsure: Vec<Uuid> = unsure.map(|(id, _)| *id).collect();
+        let known = self.shadow.outcomes_of(&unsure).await.map_err(VerifyError::Shadow)?;
+        let entities = prefetch::entities(batch, &mut self.cache, &self.shadow, &self.rules, &self.claimed).await;
+        let mut entities = entities.map_err(VerifyError::Shadow)?;
+        let mut deduplicator = Deduplicator::new(known, Horizon(0), ANY_TIME_MS);
+        let mut basis =
+            Basis { rules: &self.rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
+        let decided = decide(&batch.items, &mut basis, ParkedKeys::default());
+        Ok(decided.map(|mut decision| {
+            self.cache.put_back(entities);
+            // a letter that ran later is older than the cursor
+            if let Settles::Log { first_offset, last } = &mut decision.settles {
+                *first_offset = self.cursor.next_offset;
+                *last = LastSettled { offset: last.offset.max(self.cursor.next_offset), ..*last };
+            }
+            decision
+        }))
+    }
+
+    async fn settle(&mut self, decision: &Arc<Decision>) -> Result<(), VerifyError> {
+        let settlement = Settlement {
+            claimed: self.claimed.clone(),
+            cursor: self.cursor,
+            decision_id: Uuid::new_v4(),
+            entity_type: self.rules.handlers.entity_type.clone(),
+            decision: decision.clone(),
+            running: Running {
+                runner: None,
+                careful: false,
+                part_bytes_max: i32::try_from(part_bytes_max(self.rules.outcome_bytes_max)).unwrap_or(i32::MAX),
+            },
+        };
+        let published = Published { batch_seq: self.cursor.batch_seq, next_offset: self.cursor.next_offset };
+        let progress = Progress { published, log_time_ms: None };
+        let settling = loop {
+            match self.shadow.settle(&settlement, progress, &*self.type_ids).await {
+                Ok(settling) => break settling,
+                Err(postgres::Error::Refused(Refusal::DayMissing)) => self.make_days(decision).await?,
+                Err(error) => return Err(VerifyError::Shadow(error)),
+            }
+        };
+        match settlement.answered(settling.answer) {
+            Settled::Durable(durable) => {
+                self.cursor = durable.cursor();
+                Ok(())
+            }
+            other => Err(VerifyError::Disturbed(self.rules.source.clone(), format!("{other:?}"))),
+        }
+    }
+
+    async fn make_days(&self, decision: &Decision) -> Result<(), VerifyError> {
+        let days = decision.final_ids().filter_map(|id| horizon::id_time_ms(&id));
+        let mut days: Vec<i64> = days.map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX).collect();
+        days.sort_unstable();
+        days.dedup();
+        for day in days {
+            self.shadow.make_day(day).await.map_err(VerifyError::Shadow)?;
+        }
+        Ok(())
+    }
+
+    /// Sets every ending against what the tables say.
+    fn compare(&mut self, decision: &Decision, mut expected: HashMap<Uuid, Expected>) {
+        for rebuilt in &decision.outcomes {
+            match expected.remove(&rebuilt.delivery.command_id) {
+                Some(Expected::Outcome(live)) => {
+                    self.met += 1;
+                    self.report.compared += 1;
+                    if !alike(&live, rebuilt) {
+                        self.differs(What::Outcome, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
+                    }
+                }
+                Some(Expected::Nothing) => {
+                    self.differs(What::OutcomeMissing, rebuilt, Value::Null, json!(Ended::of(rebuilt)));
+                }
+                Some(Expected::Forgotten) | None => self.report.forgotten += 1,
+            }
+        }
+        for dead in &decision.dead {
+            let Some(known) = dead.command_id.and_then(|id| expected.remove(&id)) else { continue };
+            let (what, live) = match &known {
+                Expected::Outcome(live) => (What::Outcome, json!(Ended::of(live))),
+                Expected::Forgotten => (What::Outcome, json!("no longer kept, and final")),
+                Expected::Nothing => (What::LetterMissing, Value::Null),
+            };
+            if matches!(known, Expected::Outcome(_)) {
+                self.met += 1;
+                self.report.compared += 1;
+            }
+            let rebuilt = json!({ "outcome": "dead", "code": dead.code.as_str(), "detail": dead.detail });
+            let key = dead.entity_id().map(str::to_owned);
+            self.differs_unread(what, dead.record.offset, key, dead.command_id, live, rebuilt);
+        }
+        // what is left has repeated a command that is settled in the shadow
+        for live in expected.into_values() {
+            if let Expected::Outcome(live) = live {
+                self.met += 1;
+                self.report.compared += 1;
+                let ended = json!(Ended::of(&live));
+                self.differs(What::Outcome, &live, ended, json!("a repeat of a command that was settled before it"));
+            }
+        }
+    }
+
+    /// The first difference of a key that is a command's ending.
+    fn differs(&self, what: What, outcome: &FinalOutcome, live: Value, rebuilt: Value) {
+        let delivery = &outcome.delivery;
+        let after = After {
+            command_id: Some(delivery.command_id),
+            command_type: Some(delivery.command_type.to_string()),
+            ..After::at(&self.rules.source, delivery.offset)
+        };
+        let entity_id = Some(delivery.entity_id.to_string());
+        self.add(Difference { what, entity_type: self.entity_type(), entity_id, after: Some(after), live, rebuilt });
+    }
+
+    /// The same of a record that did not become a command.
+    fn differs_unread(
+        &self,
+        what: What,
+        offset: i64,
+        entity_id: Option<String>,
+        command_id: Option<Uuid>,
+        live: Value,
+        rebuilt: Value,
+    ) {
+        let after = Some(After { command_id, ..After::at(&self.rules.source, offset) });
+        self.add(Difference { what, entity_type: self.entity_type(), entity_id, after, live, rebuilt });
+    }
+
+    fn entity_type(&self) -> String {
+        self.rules.handlers.entity_type.to_string()
+    }
+
+    fn add(&self, difference: Difference) {
+        self.differences.lock().unwrap_or_else(PoisonError::into_inner).add(difference);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_settled_if_a_batch_has_it_or_may_have_had_it() {
+        let settled = SettledOffsets { forgotten_below: 10, stretches: vec![(12, 20), (25, 30)] };
+        let contained: Vec<i64> = (0..40).filter(|offset| settled.contains(*offset)).collect();
+        assert_eq!(contained, (0..10).chain(12..20).chain(25..30).collect::<Vec<_>>());
+    }
+}
