@@ -1,6 +1,7 @@
 //! A consistent cut: what the live tables hold in one snapshot, read without writing.
 
 use sqlx::{FromRow, PgConnection, Postgres, Transaction};
+use uuid::Uuid;
 
 use super::{Result, Store};
 use crate::record::TopicPartition;
@@ -56,6 +57,8 @@ pub struct CutLetter {
     pub state: String,
     /// The payload that an operator has put in its place.
     pub edited_value: Option<Vec<u8>>,
+    /// The command's id, as far as it could be read by then.
+    pub command_id: Option<Uuid>,
 }
 
 #[derive(FromRow)]
@@ -79,6 +82,7 @@ struct LetterRow {
     code: String,
     state: String,
     edited_value: Option<Vec<u8>>,
+    command_id: Option<Uuid>,
 }
 
 impl Store {
@@ -103,7 +107,7 @@ impl Store {
     /// If the database cannot be reached.
     pub async fn cut_letters(&self, source: &TopicPartition, offsets: &[i64]) -> Result<Vec<CutLetter>> {
         Ok(sqlx::query_as(
-            "select dead_letter_id, \"offset\", record_time_ms, code, state, edited_value
+            "select dead_letter_id, \"offset\", record_time_ms, code, state, edited_value, command_id
                from cut_letters where topic = $1 and partition = $2 and \"offset\" = any ($3)
               order by dead_letter_id",
         )
@@ -226,7 +230,7 @@ impl Cut {
             let page: Vec<LetterRow> = sqlx::query_as(
                 "select dead_letter_id, topic, partition, \"offset\",
                         (extract(epoch from record_time) * 1000)::bigint as record_time_ms, code, state,
-                        case state when 'redriven' then edited_value end as edited_value
+                        case state when 'redriven' then edited_value end as edited_value, command_id
                    from dead_letters where dead_letter_id > $1 and topic = any ($2)
                   order by dead_letter_id limit $3",
             )
@@ -240,7 +244,7 @@ impl Cut {
             sqlx::query(
                 "insert into cut_letters
                  select * from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[],
-                                      $7::text[], $8::bytea[])",
+                                      $7::text[], $8::bytea[], $9::uuid[])",
             )
             .bind(page.iter().map(|row| row.dead_letter_id).collect::<Vec<_>>())
             .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
@@ -250,6 +254,7 @@ impl Cut {
             .bind(page.iter().map(|row| &*row.code).collect::<Vec<_>>())
             .bind(page.iter().map(|row| &*row.state).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.edited_value.as_deref()).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.command_id).collect::<Vec<_>>())
             .execute(&shadow.pool)
             .await?;
         }

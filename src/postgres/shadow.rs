@@ -2,6 +2,7 @@
 //! names there, a schema, a sequence or a default, is in the shadow: live data is out of its reach.
 
 use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
 
 use super::connect::ConnectError;
 use super::{Result, Store};
@@ -33,7 +34,7 @@ pub struct LastCommand {
     /// The entity's id.
     pub entity_id: String,
     /// The command's id.
-    pub command_id: uuid::Uuid,
+    pub command_id: Uuid,
     /// Its type.
     pub command_type: String,
     /// Where it came from.
@@ -121,7 +122,8 @@ impl Store {
                  record_time_ms bigint not null,
                  code           text   not null,
                  state          text   not null,
-                 edited_value   bytea
+                 edited_value   bytea,
+                 command_id     uuid
              );
              create index on cut_letters (topic, partition, \"offset\");
              update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0));",

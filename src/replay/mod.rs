@@ -14,3 +14,4 @@ pub mod range;
 pub mod republish;
 pub mod resolve;
 pub mod survey;
+pub mod verify;

@@ -73,16 +73,20 @@ impl Rebuild {
     /// Runs what of these records ran.
     pub async fn chunk(&mut self, records: Vec<Record>) -> Result<(), VerifyError> {
         let source = self.rules.source.clone();
-        let ids: Vec<Option<Uuid>> =
-            records.iter().map(|record| receive::glance(record, self.rules.payload_bytes_max).command_id).collect();
         let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
         let letters = self.shadow.cut_letters(&source, &offsets).await.map_err(VerifyError::Shadow)?;
         let mut letter_at: HashMap<(i64, i64), CutLetter> = HashMap::new();
         for letter in letters {
             letter_at.insert((letter.log_offset, letter.record_time_ms), letter);
         }
+        let id_of = |record: &Record| {
+            // an edited letter may have an id that its record lacks
+            let letter = letter_at.get(&(record.offset, record.time_ms()));
+            let written = receive::glance(record, self.rules.payload_bytes_max).command_id;
+            written.or(letter.and_then(|letter| letter.command_id))
+        };
+        let ids: Vec<Option<Uuid>> = records.iter().map(id_of).collect();
         let mut wanted: Vec<Uuid> = ids.iter().flatten().copied().collect();
-        // an edited letter may have an id that its record lacks
         wanted.sort_unstable();
         wanted.dedup();
         let outcomes = self.live.outcomes_of(&wanted).await?;

@@ -1,0 +1,126 @@
+//! Is the database what its log says? The commands are run again, in a [shadow](crate::postgres::SHADOW_PREFIX),
+//! and everything that they leave is set against the live tables.
+//!
+//! The log says what was asked, the tables what was done. Handlers are deterministic, so the one follows from
+//! the other, but for what only the tables know: which delivery of a command was settled, what was dead or
+//! expired, what an operator has had run again and when ([`guide`]). With that the same steps run the same
+//! handlers on the records below a consistent cut of the live tables, and every outcome, every event, every
+//! version and state must come out alike.
+//!
+//! The live database is only read, in sessions that refuse to write; nothing is published.
+
+mod compare;
+mod guide;
+mod rebuild;
+mod report;
+mod run;
+
+use std::num::NonZeroU32;
+
+use rdkafka::error::KafkaError;
+
+pub use self::compare::Ended;
+pub use self::report::{After, Difference, PartitionReport, Report, What};
+pub use self::run::verify;
+use crate::config;
+use crate::declared::DeclaredError;
+use crate::handlers::sql::diagnostic::Diagnostics;
+use crate::kafka::{InspectError, ReadError};
+use crate::postgres::{self, ConnectError, MigrateError, ReachError};
+use crate::record::TopicPartition;
+
+/// How to verify.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Records a second at most, over all partitions, so that live writers keep their latency.
+    pub rate: Option<NonZeroU32>,
+    /// Leave the shadow database, to look into.
+    pub keep: bool,
+}
+
+/// A verification cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The configuration cannot be used.
+    #[error("the configuration cannot be used")]
+    Config(#[from] config::Error),
+    /// The declarations of commands in SQL cannot be used.
+    #[error("the commands in SQL cannot be used")]
+    Mistakes(#[from] Diagnostics),
+    /// The functions of commands in SQL cannot be made.
+    #[error("the commands in SQL cannot be used")]
+    Declared(#[from] DeclaredError),
+    /// Commands in SQL write tables of their own, which are not rebuilt.
+    #[error(
+        "the configuration declares commands in SQL (commands = …): replay verify rebuilds entities with handlers in Rust \
+         only; type: solewriter replay plan"
+    )]
+    InSql,
+    /// A topic's entity type has no handlers here.
+    #[error("topic {topic} holds commands of entity type {entity:?}, for which this program has no handlers: run the team's own binary")]
+    NoHandlers {
+        /// The topic.
+        topic: String,
+        /// Its entity type.
+        entity: String,
+    },
+    /// The schema does not fit this program.
+    #[error("schema {0:?} has no solewriter tables, or another version's; type: solewriter migrate")]
+    Schema(String),
+    /// The database's address cannot be used.
+    #[error("the database cannot be used")]
+    Connect(#[from] ConnectError),
+    /// The database refuses the connection.
+    #[error("the database cannot be used")]
+    Reach(#[from] ReachError),
+    /// The live tables cannot be read.
+    #[error("the live tables cannot be read")]
+    Live(#[from] postgres::Error),
+    /// A shadow database cannot be made.
+    #[error("the shadow database {name} cannot be made: the role needs CREATEDB (alter role … createdb)")]
+    NoShadow {
+        /// Its name.
+        name: String,
+        /// What the database says.
+        #[source]
+        error: postgres::Error,
+    },
+    /// The shadow has no tables.
+    #[error("the shadow database cannot be migrated")]
+    Migrate(#[from] MigrateError),
+    /// The shadow refuses, or cannot be reached.
+    #[error("the shadow database refuses")]
+    Shadow(#[source] postgres::Error),
+    /// Somebody else writes the shadow.
+    #[error("{0}: somebody else writes the shadow database ({1})")]
+    Disturbed(TopicPartition, String),
+    /// The steps halt, which they do for nothing that a rebuild does.
+    #[error("the rebuild halts: {0}")]
+    Halts(String),
+    /// The log no longer begins where the tables do.
+    #[error(
+        "{source_log}: the log begins at offset {low}, the tables begin at {from}: what lies between is gone (retention or \
+         DeleteRecords), so the tables cannot be rebuilt from the log alone"
+    )]
+    LogGone {
+        /// The partition.
+        source_log: TopicPartition,
+        /// The first offset that is needed.
+        from: i64,
+        /// The first that the log has.
+        low: i64,
+    },
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Read(#[from] ReadError),
+    /// The broker does not tell.
+    #[error("the broker does not answer")]
+    Inspect(#[from] InspectError),
+    /// The Kafka client cannot be made.
+    #[error("the Kafka client cannot be made")]
+    Client(#[from] KafkaError),
+    /// It was asked to stop.
+    #[error("stopped before the end: nothing is known, and nothing is left behind")]
+    Stopped,
+}

@@ -1,0 +1,406 @@
+//! The whole of a verification: cut, rebuild, compare, and clear away.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::guide::Later;
+use super::rebuild::{Rebuild, SettledOffsets};
+use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
+use super::{Options, VerifyError};
+use crate::config::{self, Config, OnFailure};
+use crate::fencing_token::ClaimId;
+use crate::kafka::{Client, Inspector, LogReader, ReadError};
+use crate::pace::Pace;
+use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
+use crate::record::TopicPartition;
+use crate::replay::progress::Progress;
+use crate::steps::{Parking, Rules};
+use crate::worker::Worker;
+use crate::writer::cache::Cache;
+
+/// Partitions that are rebuilt at a time.
+const PARTITIONS_AT_ONCE: usize = 4;
+/// How long the broker may be silent.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer values and outcomes than any broker takes: what was too long is known from the tables. In bytes.
+const BYTES_MAX: usize = i32::MAX as usize;
+
+/// Runs the commands of all configured topics again, with the handlers of this worker, and compares what they leave
+/// with the live tables, as they are when it begins. `progress` counts offsets, and stops it.
+///
+/// ```no_run
+/// # use serde::{Deserialize, Serialize};
+/// # use solewriter::{Context, Rejection, Worker};
+/// # #[derive(Clone, Default, Serialize, Deserialize)] struct Account { balance: i64 }
+/// # #[derive(Deserialize)] struct Amount { amount: i64 }
+/// # impl Account { fn deposit(&mut self, d: Amount, _: &mut Context) -> Result<i64, Rejection> { self.balance += d.amount; Ok(self.balance) } }
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use solewriter::config::Config;
+/// use solewriter::replay::progress::Progress;
+/// use solewriter::replay::verify::{Options, verify};
+///
+/// let worker = Worker::new().entity::<Account>("account", |e| e.on("account.deposit", Account::deposit));
+/// let report = verify(&worker, &Config::load(None)?, &Options::default(), &Progress::default()).await?;
+/// report.assert_equal();
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// If it cannot be made: see [`VerifyError`]. A difference is no error but the result.
+pub async fn verify(
+    worker: &Worker,
+    config: &Config,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Report, VerifyError> {
+    config.validate_for_run()?;
+    if !worker.declared(config)?.is_empty() {
+        return Err(VerifyError::InSql);
+    }
+    for topic in &config.topics {
+        if worker.handlers(&topic.entity).is_none() {
+            return Err(VerifyError::NoHandlers { topic: topic.name.clone(), entity: topic.entity.clone() });
+        }
+    }
+    let live = Store::read_only(&config.database, "solewriter replay verify")?;
+    live.reach().await?;
+    if live.schema_state().await? != SchemaState::Fits {
+        return Err(VerifyError::Schema(config.database.schema.clone()));
+    }
+    let server = Store::new(&config.database, "solewriter replay verify")?;
+    let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
+    if let Err(error) = server.create_shadow(&name).await {
+        return Err(VerifyError::NoShadow { name, error });
+    }
+    let shadow = Store::of_shadow(&config.database, &name)?;
+    let verified = Verification { worker, config, options, progress, live: &live, shadow: &shadow }.run().await;
+    shadow.close().await;
+    live.close().await;
+    let kept = options.keep && verified.is_ok();
+    let dropped = if kept { Ok(()) } else { server.drop_shadow(&name).await };
+    server.close().await;
+    let report = verified?;
+    dropped.map_err(VerifyError::Shadow)?;
+    Ok(Report { shadow: kept.then_some(name), ..report })
+}
+
+struct Verification<'v> {
+    worker: &'v Worker,
+    config: &'v Config,
+    options: &'v Options,
+    progress: &'v Progress,
+    live: &'v Store,
+    shadow: &'v Store,
+}
+
+/// What one snapshot of the live tables says.
+struct Snapshot {
+    partitions: Vec<(CutPartition, SettledOffsets)>,
+    /// Final outcomes of each partition.
+    outcomes: BTreeMap<(String, i32), i64>,
+    horizon_ms: i64,
+}
+
+impl Verification<'_> {
+    async fn run(self) -> Result<Report, VerifyError> {
+        self.shadow.migrate(self.config.deduplication.window_ms()).await?;
+        self.shadow.prepare_shadow().await.map_err(VerifyError::Shadow)?;
+        let snapshot = self.snapshot().await?;
+        let mut unproven = Vec::new();
+        for (partition, settled) in &snapshot.partitions {
+            if partition.batch_seq > 0 && settled.forgotten_below > 0 {
+                unproven.push(format!(
+                    "{}: the batches that settled offsets below {} are older than the horizon: nobody skipped any is assumed",
+                    partition.source(),
+                    settled.forgotten_below.min(partition.next_offset)
+                ));
+            }
+        }
+        let differences = Arc::new(Mutex::new(Differences::default()));
+        let rebuilt = self.rebuild(&snapshot, &differences).await?;
+        let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
+        let entities = self.shadow.cut_entity_count().await.map_err(VerifyError::Shadow)?;
+        let mut report = Report { entities: entities.unsigned_abs(), unproven, ..Report::default() };
+        let differences = self.conclude(&snapshot, rebuilt, differences, &mut report).await?;
+        (report.difference_count, report.differences) = differences.into_parts();
+        report.equal = report.difference_count == 0;
+        Ok(report)
+    }
+
+    /// Everything that has to be read at one moment.
+    async fn snapshot(&self) -> Result<Snapshot, VerifyError> {
+        let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
+        let horizon_ms = self.live.horizon().await?.at_ms;
+        let mut cut = self.live.cut().await?;
+        let mut partitions = Vec::new();
+        for partition in cut.partitions(&topics).await? {
+            let stretches = cut.settled_stretches(&partition.source()).await?;
+            let forgotten_below = match (partition.batch_seq, partition.oldest_seq) {
+                (0, _) | (_, Some(1)) => 0,
+                (_, Some(_)) => partition.oldest_offset.unwrap_or(0),
+                (_, None) => partition.next_offset,
+            };
+            partitions.push((partition, SettledOffsets { forgotten_below, stretches }));
+        }
+        cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        let outcomes = cut.outcome_counts(&topics).await?;
+        let outcomes = outcomes.into_iter().map(|(topic, partition, count)| ((topic, partition), count)).collect();
+        cut.end().await?;
+        Ok(Snapshot { partitions, outcomes, horizon_ms })
+    }
+
+    /// All partitions, some at a time; of each its report, the outcomes met and the letters that ran at an unknown time.
+    async fn rebuild(
+        &self,
+        snapshot: &Snapshot,
+        differences: &Arc<Mutex<Differences>>,
+    ) -> Result<Vec<(PartitionReport, i64, u64)>, VerifyError> {
+        let client = Client::new(&self.config.kafka, "solewriter replay")?;
+        let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
+        let at_once = Arc::new(Semaphore::new(PARTITIONS_AT_ONCE));
+        let pace = Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate)));
+        let mut running = JoinSet::new();
+        for (partition, settled) in &snapshot.partitions {
+            let source = partition.source();
+            let from = settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first);
+            let from = if settled.forgotten_below > 0 { 0 } else { from };
+            self.check_log(&inspector, &source, from, partition.next_offset).await?;
+            self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
+            let rebuild = self.begin(partition, settled, from, differences).await?;
+            let (client, progress, pace) = (client.clone(), self.progress.clone(), pace.clone());
+            let (at_once, end) = (at_once.clone(), partition.next_offset);
+            running.spawn(async move {
+                // nobody closes it
+                let _permit = at_once.acquire().await;
+                drive(rebuild, &client, from, end, &progress, &pace).await
+            });
+        }
+        let mut rebuilt = Vec::new();
+        while let Some(ended) = running.join_next().await {
+            // nobody aborts them, and a panic of theirs is ours
+            rebuilt.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+        }
+        rebuilt.sort_by(|a, b| (&a.0.topic, a.0.partition).cmp(&(&b.0.topic, b.0.partition)));
+        Ok(rebuilt)
+    }
+
+    async fn check_log(
+        &self,
+        inspector: &Arc<Inspector>,
+        source: &TopicPartition,
+        from: i64,
+        end: i64,
+    ) -> Result<(), VerifyError> {
+        let (asked, of) = (inspector.clone(), source.clone());
+        let log = tokio::task::spawn_blocking(move || asked.log_end(&of)).await;
+        let low = log.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?.low;
+        match from < low && from < end {
+            true => Err(VerifyError::LogGone { source_log: source.clone(), from, low }),
+            false => Ok(()),
+        }
+    }
+
+    /// Claims a partition of the shadow.
+    async fn begin(
+        &self,
+        partition: &CutPartition,
+        settled: &SettledOffsets,
+        from: i64,
+        differences: &Arc<Mutex<Differences>>,
+    ) -> Result<Rebuild, VerifyError> {
+        let source = partition.source();
+        let topic = self.config.topics.iter().find(|topic| topic.name == partition.topic);
+        let handlers = topic.and_then(|topic| Some((topic, self.worker.handlers(&topic.entity)?)));
+        let (topic, handlers) = handlers.ok_or_else(|| VerifyError::NoHandlers {
+            topic: partition.topic.clone(),
+            entity: String::new(),
+        })?;
+        let names = handlers.command_names();
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await;
+        let numbered = numbered.map_err(VerifyError::Shadow)?;
+        let beginning = Beginning { offset: from, halt: None };
+        let request = ClaimRequest {
+            source: &source,
+            claim_id: ClaimId::random(),
+            owner: "solewriter replay verify",
+            cluster_id: "shadow",
+            group_id: "shadow",
+            beginning: Some(&beginning),
+            topic_id: None,
+            partition_count: partition.partition_count,
+        };
+        let row = self.shadow.claim(&request).await.map_err(VerifyError::Shadow)?;
+        let row = row.ok_or_else(|| VerifyError::Disturbed(source.clone(), "its row is gone".to_owned()))?;
+        Ok(Rebuild {
+            live: self.live.clone(),
+            shadow: self.shadow.clone(),
+            rules: rules(topic, handlers.clone(), source.clone(), partition.partition_count),
+            type_ids: Arc::new(move |name| {
+                numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id)
+            }),
+            claimed: row.claimed,
+            cursor: row.cursor,
+            settled: settled.clone(),
+            cache: Cache::new(self.config.worker.entity_cache_entries_max),
+            later: Later::default(),
+            report: PartitionReport {
+                topic: partition.topic.clone(),
+                partition: partition.partition,
+                from,
+                to: partition.next_offset,
+                ..PartitionReport::default()
+            },
+            sometime: 0,
+            met: 0,
+            differences: differences.clone(),
+        })
+    }
+
+    /// What is known only when all partitions are rebuilt.
+    async fn conclude(
+        &self,
+        snapshot: &Snapshot,
+        rebuilt: Vec<(PartitionReport, i64, u64)>,
+        mut differences: Differences,
+        report: &mut Report,
+    ) -> Result<Differences, VerifyError> {
+        // days may have been dropped meanwhile: then nobody knows how many outcomes there were to meet
+        let is_horizon_still = self.live.horizon().await?.at_ms == snapshot.horizon_ms;
+        let mut met_of = BTreeMap::new();
+        for (partition, met, sometime) in rebuilt {
+            let place = (partition.topic.clone(), partition.partition);
+            if sometime > 0 {
+                report.unproven.push(format!(
+                    "{}:{}: {sometime} redriven letters are older than the horizon and held no key: when they ran is not \
+                     known, they were run where their records are",
+                    place.0, place.1
+                ));
+            }
+            met_of.insert(place, met);
+            report.partitions.push(partition);
+        }
+        if !is_horizon_still {
+            report.unproven.push("the horizon has moved meanwhile: outcomes without a record were not looked for".to_owned());
+        }
+        for ((topic, partition), count) in snapshot.outcomes.iter().filter(|_| is_horizon_still) {
+            let met = met_of.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
+            if *count > met {
+                differences.add(Difference {
+                    what: What::OutcomeUnexplained,
+                    entity_type: String::new(),
+                    entity_id: None,
+                    after: None,
+                    live: json!({ "topic": topic, "partition": partition, "outcomes": count }),
+                    rebuilt: json!({ "topic": topic, "partition": partition, "outcomes": met }),
+                });
+            }
+        }
+        self.entities(&mut differences).await?;
+        Ok(differences)
+    }
+
+    /// Entities whose version or state differs, unless a command of theirs has told already.
+    async fn entities(&self, differences: &mut Differences) -> Result<(), VerifyError> {
+        let rows_max = DIFFERENCES_MAX as i64;
+        let (count, rows) = self.shadow.entity_differences(rows_max).await.map_err(VerifyError::Shadow)?;
+        differences.add_uncounted(count.unsigned_abs().saturating_sub(rows.len() as u64));
+        let mut last = BTreeMap::new();
+        for topic in &self.config.topics {
+            let of_type = rows.iter().filter(|row| row.entity_type == topic.entity);
+            let ids: Vec<String> = of_type.map(|row| row.entity_id.clone()).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            for command in self.shadow.last_commands(&topic.entity, &ids).await.map_err(VerifyError::Shadow)? {
+                let place = TopicPartition::new(&*command.topic, command.partition);
+                let after = After {
+                    command_id: Some(command.command_id),
+                    command_type: Some(command.command_type),
+                    ..After::at(&place, command.log_offset)
+                };
+                last.insert((topic.entity.clone(), command.entity_id), after);
+            }
+        }
+        for row in rows.into_iter().filter(|row| !differences.has(&row.entity_type, &row.entity_id)).collect::<Vec<_>>() {
+            let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } = row;
+            differences.add(Difference {
+                what: What::Entity,
+                after: last.remove(&(entity_type.clone(), entity_id.clone())),
+                entity_type,
+                entity_id: Some(entity_id),
+                live: entity(live_version, live_state),
+                rebuilt: entity(rebuilt_version, rebuilt_state),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn entity(version: Option<i64>, state: Option<String>) -> Value {
+    let Some(version) = version else { return Value::Null };
+    let state = state.map(|state| serde_json::from_str(&state).unwrap_or(Value::String(state)));
+    json!({ "version": version, "state": state })
+}
+
+fn rules(
+    topic: &config::Topic,
+    handlers: Arc<crate::handlers::EntityHandlers>,
+    source: TopicPartition,
+    partition_count: i32,
+) -> Rules {
+    Rules {
+        source,
+        handlers,
+        partition_count,
+        partitioner: topic.partitioner,
+        payload_bytes_max: BYTES_MAX,
+        outcome_bytes_max: BYTES_MAX,
+        // who parked, and who waited, is known from the tables
+        parking: Parking { on_failure: OnFailure::Skip, ..Parking::default() },
+    }
+}
+
+/// Reads a partition to the cut, and rebuilds it chunk by chunk.
+async fn drive(
+    mut rebuild: Rebuild,
+    client: &Client,
+    from: i64,
+    end: i64,
+    progress: &Progress,
+    pace: &tokio::sync::Mutex<Pace>,
+) -> Result<(PartitionReport, i64, u64), VerifyError> {
+    let (client, source) = (client.clone(), rebuild.rules.source.clone());
+    let opened = tokio::task::spawn_blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await;
+    let reader: Result<LogReader, ReadError> =
+        opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let mut chunks = reader?.chunks(CHUNK_RECORDS_MAX);
+    let mut read_to = from;
+    loop {
+        let chunk = tokio::select! {
+            () = progress.stopped() => return Err(VerifyError::Stopped),
+            chunk = chunks.recv() => chunk.transpose()?,
+        };
+        let Some(chunk) = chunk else { break };
+        let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
+        let records = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = progress.stopped() => return Err(VerifyError::Stopped),
+            () = async { pace.lock().await.turns(records).await } => {}
+        }
+        rebuild.chunk(chunk).await?;
+        progress.add(u64::try_from(behind - read_to).unwrap_or(0));
+        read_to = behind;
+    }
+    progress.add(u64::try_from(end - read_to).unwrap_or(0));
+    rebuild.finish().await
+}
+
+/// Records that are decided and settled at a time.
+const CHUNK_RECORDS_MAX: usize = 2_000;
