@@ -168,7 +168,7 @@ impl Cli {
             #[cfg(feature = "bench")]
             Verb::Bench(args) => wait_for(bench::run(args, output, load()?)),
             Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
-            Verb::Replay(args) => wait_for(replay::run(args, output, &load()?)),
+            Verb::Replay(args) => wait_for(replay::run(args, output, &worker, &load()?)),
         }
     }
 }

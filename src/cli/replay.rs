@@ -5,6 +5,7 @@
 mod plan;
 mod range;
 mod republish;
+mod verify;
 mod watch;
 
 use clap::Subcommand;
@@ -12,15 +13,17 @@ use clap::Subcommand;
 use super::exit::Exit;
 use super::output::Output;
 use crate::config::Config;
+use crate::worker::Worker;
 
 /// Read a range of the log again: what became of it, and publish it again
 ///
-/// A range is offsets, times, an entity, a command type. No command is run again by these verbs.
+/// A range is offsets, times, an entity, a command type. No command is run again on the live tables.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   solewriter replay plan accounts.commands --since 2h
-  solewriter replay republish accounts.commands --since 1d --to downstream --execute --reason 'they lost a day'")]
+  solewriter replay republish accounts.commands --since 1d --to downstream --execute --reason 'they lost a day'
+  solewriter replay verify")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -30,11 +33,13 @@ pub(super) struct Args {
 enum Verb {
     Plan(plan::Args),
     Republish(republish::Args),
+    Verify(verify::Args),
 }
 
-pub(super) async fn run(args: Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Plan(args) => plan::run(&args, output, config).await,
         Verb::Republish(args) => republish::run(&args, output, config).await,
+        Verb::Verify(args) => verify::run(&args, output, worker, config).await,
     }
 }

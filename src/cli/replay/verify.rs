@@ -1,0 +1,65 @@
+//! `replay verify`: is the database what its log says?
+
+use std::io::Write as _;
+use std::num::NonZeroU32;
+
+use super::watch::Watch;
+use crate::cli::exit::Exit;
+use crate::cli::output::{self, Output};
+use crate::config::Config;
+use crate::postgres::Store;
+use crate::replay::progress::Progress;
+use crate::replay::verify::{Options, verify};
+use crate::worker::Worker;
+
+/// Run the log's commands again in a shadow database, and compare what they leave with the live tables
+///
+/// Outcomes, replies, events, versions and states must come out alike, from the beginning of the log to where the
+/// cursors stand now. The live database is only read, and nothing is published; the shadow is a database of its
+/// own on the same server (the role needs CREATEDB) and is dropped at the end. Ctrl-C stops it. Exit code 0: equal,
+/// 3: different.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  solewriter replay verify
+  solewriter replay verify --rate 20000 -o json
+  solewriter replay verify --keep        # and look into the shadow with psql")]
+pub(super) struct Args {
+    /// Records a second at most, over all partitions, so that live writers keep their latency
+    #[arg(long, value_name = "RECORDS")]
+    rate: Option<NonZeroU32>,
+    /// Leave the shadow database, and say its name
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
+    let progress = Progress::default();
+    let watch = Watch::begin(&progress, "offsets")?;
+    let options = Options { rate: args.rate, keep: args.keep };
+    let verified = verify(worker, config, &options, &progress).await;
+    drop(watch);
+    let report = verified?;
+    match output {
+        Output::Table => output::print(&report.text())?,
+        Output::Json => output::print(&serde_json::to_string(&report)?)?,
+    }
+    tell_of_leftovers(config, report.shadow.as_deref()).await?;
+    Ok(if report.equal { Exit::Done } else { Exit::Difference })
+}
+
+/// Shadows of other runs: kept on purpose, still in use, or left behind by a process that was killed.
+async fn tell_of_leftovers(config: &Config, kept: Option<&str>) -> anyhow::Result<()> {
+    let store = Store::new(&config.database, "solewriter replay")?;
+    let shadows = store.shadows().await?;
+    store.close().await;
+    for name in shadows.iter().filter(|name| Some(name.as_str()) != kept) {
+        // stderr may be closed: the result does not depend on it
+        let _ = writeln!(
+            std::io::stderr(),
+            "there is another shadow database, of a run that goes on, was told to keep it or was killed; if nobody \
+             needs it, type: drop database {name}"
+        );
+    }
+    Ok(())
+}
