@@ -28,6 +28,7 @@ mod requests;
 mod settings;
 mod settle;
 mod settled;
+mod shadow;
 mod statements;
 mod trial;
 mod watch;

@@ -147,9 +147,8 @@ impl Store {
                 on (l.entity_type, l.entity_id) = (r.entity_type, r.entity_id)
              where l.version is distinct from r.version or l.state is distinct from r.state
                 or (l.topic, l.partition) is distinct from (r.topic, r.partition)";
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) {differing}")))
-            .fetch_one(&mut *scan)
-            .await?;
+        let count: i64 =
+            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) {differing}"))).fetch_one(&mut *scan).await?;
         let rows = format!(
             "select coalesce(l.entity_type, r.entity_type) as entity_type,
                     coalesce(l.entity_id, r.entity_id) as entity_id,

@@ -31,7 +31,8 @@ impl Ended {
         let version = Some(outcome.version);
         match &outcome.ending {
             Ending::Applied { reply, events } => {
-                let event = |event: &crate::outcome::Event| json!({ "type": event.event_type, "data": value(&event.data) });
+                let event =
+                    |event: &crate::outcome::Event| json!({ "type": event.event_type, "data": value(&event.data) });
                 let (reply, events) = (Some(value(reply)), events.iter().map(event).collect());
                 Self { outcome: "applied", code: None, version, reply, events }
             }

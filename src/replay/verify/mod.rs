@@ -58,7 +58,9 @@ pub enum VerifyError {
     )]
     InSql,
     /// A topic's entity type has no handlers here.
-    #[error("topic {topic} holds commands of entity type {entity:?}, for which this program has no handlers: run the team's own binary")]
+    #[error(
+        "topic {topic} holds commands of entity type {entity:?}, for which this program has no handlers: run the team's own binary"
+    )]
     NoHandlers {
         /// The topic.
         topic: String,

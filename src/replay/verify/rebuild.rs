@@ -18,8 +18,8 @@ use crate::parked_keys::ParkedKeys;
 use crate::postgres::{self, CutLetter, Progress, Refusal, Store};
 use crate::record::Record;
 use crate::steps::commit::{Running, Settled, Settlement};
-use crate::steps::deduplicate::Deduplicator;
 use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide, part_bytes_max};
+use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
 use crate::writer::batch::Batch;
@@ -183,8 +183,7 @@ impl Rebuild {
         let entities = prefetch::entities(batch, &mut self.cache, &self.shadow, &self.rules, &self.claimed).await;
         let mut entities = entities.map_err(VerifyError::Shadow)?;
         let mut deduplicator = Deduplicator::new(known, Horizon(0), ANY_TIME_MS);
-        let mut basis =
-            Basis { rules: &self.rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
+        let mut basis = Basis { rules: &self.rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
         let decided = decide(&batch.items, &mut basis, ParkedKeys::default());
         Ok(decided.map(|mut decision| {
             self.cache.put_back(entities);
@@ -228,7 +227,7 @@ impl Rebuild {
         }
     }
 
-    async fn make_days(&self, decision: &Decision) -> Result<(), VerifyError> {
+    async fn make_days(&mut self, decision: &Decision) -> Result<(), VerifyError> {
         let days = decision.final_ids().filter_map(|id| horizon::id_time_ms(&id));
         let mut days: Vec<i64> = days.map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX).collect();
         days.sort_unstable();

@@ -217,10 +217,8 @@ impl Verification<'_> {
         let source = partition.source();
         let topic = self.config.topics.iter().find(|topic| topic.name == partition.topic);
         let handlers = topic.and_then(|topic| Some((topic, self.worker.handlers(&topic.entity)?)));
-        let (topic, handlers) = handlers.ok_or_else(|| VerifyError::NoHandlers {
-            topic: partition.topic.clone(),
-            entity: String::new(),
-        })?;
+        let (topic, handlers) = handlers
+            .ok_or_else(|| VerifyError::NoHandlers { topic: partition.topic.clone(), entity: String::new() })?;
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await;
@@ -287,7 +285,9 @@ impl Verification<'_> {
             report.partitions.push(partition);
         }
         if !is_horizon_still {
-            report.unproven.push("the horizon has moved meanwhile: outcomes without a record were not looked for".to_owned());
+            report
+                .unproven
+                .push("the horizon has moved meanwhile: outcomes without a record were not looked for".to_owned());
         }
         for ((topic, partition), count) in snapshot.outcomes.iter().filter(|_| is_horizon_still) {
             let met = met_of.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
@@ -328,8 +328,10 @@ impl Verification<'_> {
                 last.insert((topic.entity.clone(), command.entity_id), after);
             }
         }
-        for row in rows.into_iter().filter(|row| !differences.has(&row.entity_type, &row.entity_id)).collect::<Vec<_>>() {
-            let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } = row;
+        for row in rows.into_iter().filter(|row| !differences.has(&row.entity_type, &row.entity_id)).collect::<Vec<_>>()
+        {
+            let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } =
+                row;
             differences.add(Difference {
                 what: What::Entity,
                 after: last.remove(&(entity_type.clone(), entity_id.clone())),
