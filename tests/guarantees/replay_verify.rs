@@ -1,0 +1,299 @@
+//! `replay verify` finds the database equal to what its log says where it is, whatever the log looks like, and
+//! names the first command of a key after which it is not. It changes nothing that is alive, and publishes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use solewriter::replay::progress::Progress;
+use solewriter::replay::verify::{Options, Report, verify};
+use solewriter::{Context, Rejection};
+
+use crate::support;
+use crate::support::bank::{Bank, Stream, Traffic};
+use crate::support::commands::{DAY_MS, deposit, now_ms, open, v7_at, withdraw};
+use crate::support::patience::{PATIENCE, wait_until};
+use crate::support::producer::{Ending, Record, in_transaction};
+use crate::support::topics;
+use crate::support::worker::{Said, embedded};
+
+const UNWANTED: Rejection = Rejection::new("unwanted");
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Notebook {
+    words: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    word: String,
+}
+
+impl Notebook {
+    fn note(&mut self, note: Note, cx: &mut Context, is_cured: bool) -> Result<usize, Rejection> {
+        assert!(is_cured || note.word != "bad", "a bad word");
+        if note.word == "no" {
+            return Err(UNWANTED);
+        }
+        cx.emit("notebook.noted", &note);
+        self.words.push(note.word);
+        Ok(self.words.len())
+    }
+
+    /// What no handler may do.
+    fn stamp(&mut self, note: Note, _: &mut Context) -> Result<usize, Rejection> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        self.words.push(format!("{} at {}", note.word, now.as_nanos()));
+        Ok(self.words.len())
+    }
+}
+
+fn notebooks(worker: solewriter::Worker, is_cured: &Arc<AtomicBool>) -> solewriter::Worker {
+    let is_cured = is_cured.clone();
+    worker.entity::<Notebook>("notebook", |e| {
+        e.on("notebook.note", move |book: &mut Notebook, note: Note, cx: &mut Context<'_>| {
+            book.note(note, cx, is_cured.load(Ordering::Relaxed))
+        })
+        .on("notebook.stamp", Notebook::stamp)
+    })
+}
+
+fn note(key: &str, word: &str) -> Record {
+    Record::command("notebook.note", key, &json!({ "word": word }))
+}
+
+async fn notebook_bank(name: &str, partitions: i32) -> Bank {
+    let mut bank = Bank::open(name, partitions).await;
+    bank.options.topics[0].1 = "notebook".to_owned();
+    bank
+}
+
+/// With the library, as a team's own test does.
+async fn verified(bank: &Bank, is_cured: &Arc<AtomicBool>) -> Report {
+    let worker = notebooks(solewriter::Worker::new(), is_cured);
+    let progress = Progress::default();
+    let report = verify(&worker, &bank.options.config(), &Options::default(), &progress).await;
+    let report = report.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    assert_eq!(progress.done(), progress.total());
+    report
+}
+
+impl Bank {
+    /// What the verb says: the exit code, and the report.
+    fn verified(&self) -> (Said, Value) {
+        let said = self.options.run_verb(&["replay", "verify", "-o", "json"]);
+        let report = serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        (said, report)
+    }
+
+    /// The one difference that the verb finds.
+    fn difference(&self) -> Value {
+        let (said, report) = self.verified();
+        assert_eq!((said.code, &report["equal"]), (Some(3), &json!(false)), "{said:?}");
+        assert_eq!(report["difference_count"], 1, "{report:#}");
+        report["differences"][0].clone()
+    }
+
+    /// Everything that the live tables hold, as one number.
+    async fn digest(&self) -> Option<i64> {
+        let tables = ["partitions", "processed_commands", "entities", "dead_letters", "batches", "horizon", "requests"];
+        let rows = tables.map(|table| format!("select to_jsonb(t)::text as row from {table} t"));
+        let sql = format!("select sum(hashtextextended(row, 0)::numeric % 1000000007)::bigint from ({}) r", rows.join(" union all "));
+        self.database.number(&sql).await
+    }
+
+    fn ends(&self) -> Vec<i64> {
+        let kinds = ["", ".outcomes", ".events"].map(|kind| format!("{}{kind}", self.topic));
+        kinds.iter().map(|topic| topics::watermarks(&self.cluster, topic, 0).1).collect()
+    }
+
+    async fn shadows(&self) -> i64 {
+        self.database.count("pg_database where datname like 'solewriter_shadow_%'").await
+    }
+}
+
+/// Repeats, dead letters, transactions, parked keys that were redriven, waiting ones, discarded ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mixed_log_comes_out_equal_and_nothing_alive_changes() {
+    let _turn = support::heavy();
+    let bank = notebook_bank("verify-mixed", 1).await;
+    let is_cured = Arc::new(AtomicBool::new(false));
+    let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));
+    let first = note("a", "good");
+    bank.send(&[
+        first.clone(),
+        note("a", "no"),
+        first.clone(),
+        note("a", "x").value("no JSON"),
+        note("b", "bad"),
+        note("b", "behind"),
+        note("b", "no"),
+        note("a", "x").without_header("ce_id"),
+        note("given-up", "bad"),
+    ]);
+    in_transaction(&bank.cluster, &bank.topic, &[note("c", "kept")], Ending::Commit);
+    in_transaction(&bank.cluster, &bank.topic, &[note("c", "dropped")], Ending::Abort);
+    bank.send(&[note("c", "more"), first.clone()]);
+    bank.settled().await;
+    is_cured.store(true, Ordering::Relaxed);
+    for (verb, key) in [("redrive", "b"), ("discard", "given-up")] {
+        let said = bank.options.run_verb(&["dead-letters", verb, "--key", key, "--reason", "the test", "--execute"]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    wait_until("the redrive", PATIENCE, async || bank.database.count("parked_keys").await == 0).await;
+    is_cured.store(false, Ordering::Relaxed);
+    bank.send(&[note("b", "after"), note("d", "bad"), note("d", "waits")]);
+    bank.settled().await;
+    drop(worker);
+    // its last words: the watermark
+    wait_until("the worker's end", PATIENCE, async || {
+        bank.database.count("pg_stat_activity where application_name like '%:%' and query ilike '%settle%'").await >= 0
+    })
+    .await;
+
+    is_cured.store(true, Ordering::Relaxed);
+    let (digest, ends) = (bank.digest().await, bank.ends());
+    let report = verified(&bank, &is_cured).await;
+    report.assert_equal();
+    assert!(report.unproven.is_empty(), "{report:?}");
+    let [partition] = report.partitions.as_slice() else { panic!("{report:?}") };
+    // a twice, b four times, c twice
+    assert_eq!((partition.commands, partition.compared, partition.skipped), (8, 8, 0), "{report:?}");
+    assert_eq!(report.entities, 3);
+    assert_eq!((bank.digest().await, bank.ends()), (digest, ends));
+    assert_eq!(bank.shadows().await, 0);
+}
+
+/// The cut is one moment: commands that are settled meanwhile are not in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_database_is_equal_while_it_goes_on() {
+    let _turn = support::heavy();
+    let bank = Bank::open("verify-live", 3).await;
+    bank.send(&Traffic::new(1, 50).commands(3_000));
+    let _worker = bank.worker();
+    bank.settled_beyond(2_000).await;
+    let stream = Stream::start(&bank, 7);
+    for _ in 0..2 {
+        let (said, report) = bank.verified();
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(report["partitions"].as_array().is_some_and(|partitions| partitions.len() == 3), "{report:#}");
+    }
+    stream.end();
+    bank.audit().await;
+    let said = bank.options.run_verb(&["replay", "verify"]);
+    assert!(said.code == Some(0) && said.stdout.contains("equal: the database is what its log says"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
+    let _turn = support::heavy();
+    let bank = Bank::open("verify-changed", 1).await;
+    let (opened, filled, taken) = (open("x", 5), deposit("x", 7), withdraw("x", 100));
+    bank.send(&[opened, filled.clone(), taken.clone(), open("y", 1), open("y", 2).without_header("ce_id")]);
+    let mut worker = bank.worker();
+    bank.settled().await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
+    let tables = "processed_timed entities dead_letters";
+    for table in tables.split(' ') {
+        bank.database.execute(&format!("create table kept_{table} as select * from {table}")).await;
+    }
+    let (said, _) = bank.verified();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let id = |record: &Record| record.command_id().to_string();
+    let changes = [
+        ("update entities set state = '{\"balance\": 1000000}' where entity_id = 'x'", "entity"),
+        ("update entities set state = '{\"balance\": 19}', version = 3 where entity_id = 'x'", "entity"),
+        ("delete from entities where entity_id = 'x'", "entity"),
+        (&format!("delete from processed_timed where command_id = '{}'", id(&filled)), "outcome-missing"),
+        (&format!("update processed_timed set reply = '{{\"balance\":13}}' where command_id = '{}'", id(&filled)), "outcome"),
+        (&format!("update processed_timed set events = null where command_id = '{}'", id(&filled)), "outcome"),
+        (&format!("update processed_timed set code = 'no-such-rule' where command_id = '{}'", id(&taken)), "outcome"),
+        ("delete from dead_letters", "letter-missing"),
+        (
+            "insert into processed_timed select \"offset\" + 1000, version, fencing_token, record_time, partition, type_id,
+                    encoding, applied, command_id::text::uuid, fingerprint, entity_id, code, detail, reply, events,
+                    traceparent
+               from (select * from processed_timed order by command_id desc limit 1) t
+              where false",
+            "",
+        ),
+    ];
+    for (change, what) in changes.iter().filter(|(_, what)| !what.is_empty()) {
+        bank.database.execute(change).await;
+        let difference = bank.difference();
+        assert_eq!(difference["what"], *what, "{change}: {difference:#}");
+        let expected = match *what {
+            "entity" => (json!("x"), json!(2), json!(id(&taken))),
+            "letter-missing" => (json!("y"), json!(4), Value::Null),
+            _ if change.contains("no-such-rule") => (json!("x"), json!(2), json!(id(&taken))),
+            _ => (json!("x"), json!(1), json!(id(&filled))),
+        };
+        let named = |name: &str| difference[name].clone();
+        assert_eq!((named("entity_id"), named("offset"), named("command_id")), expected, "{change}: {difference:#}");
+        assert_ne!(difference["live"], difference["rebuilt"], "{change}");
+        for table in tables.split(' ') {
+            let columns = if table == "dead_letters" { "overriding system value " } else { "" };
+            let back = format!("delete from {table}; insert into {table} {columns}select * from kept_{table}");
+            bank.database.execute(&back).await;
+        }
+    }
+    // an outcome that no record leads to
+    let invented = v7_at(now_ms());
+    let invent = format!(
+        "create temporary table invented as select * from processed_timed where command_id = '{}';
+         update invented set command_id = '{invented}', \"offset\" = 4;
+         insert into processed_timed select * from invented; drop table invented",
+        id(&filled)
+    );
+    bank.database.execute(&invent).await;
+    let (said, report) = bank.verified();
+    assert_eq!((said.code, &report["differences"][0]["what"]), (Some(3), &json!("outcome-unexplained")), "{report:#}");
+    assert_eq!(report["differences"][0]["live"]["outcomes"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_reads_the_clock_is_found() {
+    let _turn = support::heavy();
+    let bank = notebook_bank("verify-clock", 1).await;
+    let is_cured = Arc::new(AtomicBool::new(true));
+    let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));
+    bank.send(&[note("a", "good"), Record::command("notebook.stamp", "a", &json!({ "word": "now" })), note("b", "good")]);
+    bank.settled().await;
+    drop(worker);
+    let report = verified(&bank, &is_cured).await;
+    let [difference] = report.differences.as_slice() else { panic!("{report:?}") };
+    let after = difference.after.as_ref().expect("a command");
+    assert_eq!((difference.entity_id.as_deref(), after.offset), (Some("a"), 1));
+    assert_eq!(after.command_type.as_deref(), Some("notebook.stamp"));
+    let said = std::panic::catch_unwind(|| report.assert_equal()).expect_err("it differs");
+    let said = said.downcast_ref::<String>().expect("a message");
+    assert!(said.contains("notebook.stamp") && said.contains(" at "), "{said}");
+}
+
+/// Outcomes older than the horizon are no longer kept, and no difference; a log that has lost its beginning is none
+/// to rebuild from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
+    let _turn = support::heavy();
+    let bank = Bank::open("verify-forgotten", 1).await;
+    let old = deposit("a", 1).id(v7_at(now_ms() - 3 * DAY_MS));
+    bank.send(&[open("a", 1), old.clone(), deposit("a", 2), old]);
+    let mut worker = bank.worker();
+    bank.settled().await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
+    bank.database.execute("delete from processed_timed where \"offset\" = 1").await;
+    bank.database
+        .execute("update horizon set at = now() - interval '1 day', floor_id = uuid_floor(now() - interval '1 day')")
+        .await;
+    let (said, report) = bank.verified();
+    let partition = &report["partitions"][0];
+    assert_eq!((said.code, &partition["compared"], &partition["forgotten"]), (Some(0), &json!(2), &json!(1)), "{report:#}");
+
+    topics::delete_records(&bank.cluster, &bank.topic, 0, 2).await;
+    let said = bank.options.run_verb(&["replay", "verify"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("the log begins at offset 2, the tables begin at 0"), "{said:?}");
+    assert_eq!(bank.shadows().await, 0);
+}
