@@ -43,8 +43,8 @@ Examples:
   solewriter replay plan --since 1d --export > yesterday
   solewriter replay plan --from-datetime 2026-01-31T00:00:00Z --to-datetime 2026-02-01T00:00:00Z --key acct-42
 
--o json prints JSON Lines: {\"type\":\"record\",…} for each record, {\"type\":\"partition\",…} behind the last
-record of a partition.")]
+-o json prints JSON Lines: {\"type\":\"record\",…} for each record, and behind them {\"type\":\"partition\",…} for
+each partition.")]
 pub(super) struct Args {
     #[command(flatten)]
     range: RangeArgs,
