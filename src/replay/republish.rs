@@ -98,6 +98,8 @@ pub struct Counts {
     pub forgotten: u64,
     /// Outcomes of dead deliveries that a later attempt has overwritten.
     pub overwritten: u64,
+    /// Batches that were dropped since it was looked which are kept.
+    pub dropped: u64,
 }
 
 impl Counts {
@@ -110,6 +112,7 @@ impl Counts {
             events: self.events + other.events,
             forgotten: self.forgotten + other.forgotten,
             overwritten: self.overwritten + other.overwritten,
+            dropped: self.dropped + other.dropped,
         }
     }
 
@@ -198,11 +201,11 @@ impl Republisher {
             let batches = batches.map_err(of_store)?;
             let (sent, of_sent) =
                 sending.batches(&batches, wanted, progress).await.map_err(failed(done)).map_err(of_send)?;
-            // rows that are gone were dropped meanwhile: what they owed is no longer known
             let upto = if batches.is_empty() { span.through_seq } else { sent.unwrap_or(done) };
             self.store.republished(&self.asked, &source, upto).await.map_err(of_store)?;
             progress.add(u64::try_from(upto - done).unwrap_or(0));
             counts = counts.and(of_sent);
+            counts.dropped += gap(done, upto, of_sent.batches);
             done = upto;
         }
         Ok(counts)
@@ -229,10 +232,16 @@ pub async fn count(
             wanted.made(batch).for_each(|made| counts.count(&made));
         }
         let upto = batches.last().map_or(span.through_seq, |last| last.batch_seq);
+        counts.dropped += gap(done, upto, batches.len() as u64);
         progress.add(u64::try_from(upto - done).unwrap_or(0));
         done = upto;
     }
     Ok(counts)
+}
+
+/// How many batches there were between two that are not kept any more: numbers are given without a gap.
+fn gap(after: i64, upto: i64, kept: u64) -> u64 {
+    u64::try_from(upto - after).unwrap_or(0).saturating_sub(kept)
 }
 
 /// One partition's way to the producer.
@@ -357,6 +366,11 @@ mod tests {
         assert_eq!(counts(&Wanted { from: 11, ..all() }, true), (2, 1, 1, 1));
         assert_eq!(counts(&Wanted { to: 12, ..all() }, true), (2, 1, 1, 1));
         assert_eq!(counts(&Wanted { from: 11, ..all() }, false), (3, 2, 1, 1), "letters have offsets of long ago");
+    }
+
+    #[test]
+    fn batches_that_are_gone_are_counted() {
+        assert_eq!((gap(5, 8, 3), gap(5, 8, 1), gap(5, 8, 0), gap(5, 5, 0)), (0, 2, 3, 0));
     }
 
     #[test]

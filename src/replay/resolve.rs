@@ -46,6 +46,17 @@ impl Stretch {
         u64::try_from(self.end - self.from).unwrap_or(0)
     }
 
+    /// The offsets that were asked for, from the first to the one behind the last, whether or not the log still
+    /// has them; of a range that begins at a time before the log does, those that it has.
+    pub fn asked(&self) -> (i64, i64) {
+        let from = self.lost.and_then(|lost| lost.from).unwrap_or(self.from);
+        let hidden_to = self.hidden.map_or(self.end, |hidden| hidden.to);
+        match self.lost {
+            Some(lost) if self.offsets() == 0 && self.hidden.is_none() => (from, lost.to),
+            _ => (from, hidden_to),
+        }
+    }
+
     /// In words, what of the range cannot be read, and why.
     pub fn missing(&self) -> Vec<String> {
         let source = &self.source;
@@ -180,12 +191,14 @@ mod tests {
         let inside = of(20, 30);
         assert_eq!((inside.from, inside.end, inside.lost, inside.hidden), (20, 30, None, None));
         assert!(inside.missing().is_empty());
+        assert_eq!((whole.asked(), inside.asked()), ((0, 100), (20, 30)));
     }
 
     #[test]
     fn a_range_before_or_behind_the_log_is_empty() {
         let before = of(2, 5);
         assert_eq!((before.offsets(), before.lost), (0, Some(Lost { from: Some(2), to: 5 })));
+        assert_eq!(before.asked(), (2, 5));
         let behind = of(200, 300);
         assert_eq!((behind.offsets(), behind.lost, behind.hidden), (0, None, None));
         let hidden = of(95, 100);

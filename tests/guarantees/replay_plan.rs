@@ -68,7 +68,7 @@ impl Plan {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fate_is_told_of_the_record_that_has_it() {
     let _turn = support::heavy();
-    let (_files, bank) = project("fates", "thing", 1, TABLES, COMMANDS).await;
+    let (files, bank) = project("fates", "thing", 1, TABLES, COMMANDS).await;
     bank.database.execute("insert into poison values ('bad')").await;
     let mut worker = bank.worker();
     let first = note("a", "good");
@@ -135,6 +135,16 @@ async fn every_fate_is_told_of_the_record_that_has_it() {
     assert_eq!(offsets(&["--type", "thing.look"]), [13]);
     assert_eq!(offsets(&["--since", "1h", "--key", "c"]), [9]);
     assert_eq!(offsets(&["--to-datetime", "2001-01-01T00:00:00Z"]), [] as [i64; 0]);
+
+    // a range by time stays what it was once it is in a file
+    let exported = bank.options.run_verb(&["replay", "plan", "--since", "1h", "--export"]);
+    assert_eq!((exported.code, exported.stdout.as_str()), (Some(0), &*format!("{place}:0-16\n")));
+    let file = files.path().join("range");
+    std::fs::write(&file, format!("# the first two\n{place}:0-2\n")).expect("write a range");
+    let file = file.display().to_string();
+    assert_eq!(offsets(&["--from-file", &file]), [0, 1]);
+    std::fs::write(&file, "").expect("write a range");
+    assert_eq!(bank.planned(&["--from-file", &file]).said.code, Some(2), "nothing is not everything");
 
     let said = bank.options.run_verb(&["replay", "plan"]);
     for word in ["WAITING", "UNSETTLED", "malformed-payload", "not-wanted", "·"] {

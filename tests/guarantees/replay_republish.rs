@@ -283,6 +283,9 @@ async fn what_is_no_longer_kept_is_said() {
     assert_eq!(planned["partitions"][0]["dropped"], json!({ "from": 0, "to": kept }));
     let said = bank.options.run_verb(&["replay", "republish"]);
     assert!(said.stdout.contains("in which order, is no longer known"), "{said:?}");
+    // one that is dropped behind the first that is kept
+    bank.database.execute("delete from batches where batch_seq = 6").await;
+    assert_eq!(bank.republish(&["--outcomes-only"]).1["partitions"][0]["dropped_since"], 1);
     bank.database.execute("delete from batches").await;
     assert_eq!(bank.republish(&["--outcomes-only"]).0.code, Some(1));
 }

@@ -53,7 +53,8 @@ fn republish(detail: &Map<String, Value>) -> Vec<String> {
     if let (Some(from), Some(to)) = (number(detail, "from_offset"), number(detail, "to_offset")) {
         said.push(format!("offsets {from} to {}", to - 1));
     }
-    let topics = [text("outcomes_topic"), text("events_topic")].into_iter().flatten().collect::<Vec<_>>();
+    let mut topics: Vec<_> = [text("outcomes_topic"), text("events_topic")].into_iter().flatten().collect();
+    topics.dedup();
     said.push(format!("to {}", topics.join(" and ")));
     said
 }
@@ -146,10 +147,10 @@ mod tests {
     #[test]
     fn a_republication_says_what_went_where() {
         let detail = json!({"batches": 12, "from_offset": 100, "to_offset": 900, "goes_on": false,
-                            "outcomes_topic": "a.outcomes", "events_topic": null});
+                            "outcomes_topic": "a.again", "events_topic": "a.again"});
         assert_eq!(
             summary("republish", &detail, None),
-            "12 batches published again, offsets 100 to 899, to a.outcomes"
+            "12 batches published again, offsets 100 to 899, to a.again"
         );
     }
 

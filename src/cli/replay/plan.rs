@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -39,22 +40,30 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 Examples:
   solewriter replay plan accounts.commands --since 2h
   solewriter replay plan accounts.commands:3:8400-8500 -o json
+  solewriter replay plan --since 1d --export > yesterday
   solewriter replay plan --from-datetime 2026-01-31T00:00:00Z --to-datetime 2026-02-01T00:00:00Z --key acct-42
 
--o json prints JSON Lines: {\"type\":\"record\",…} for each record, {\"type\":\"partition\",…} behind the last
-record of a partition.")]
+-o json prints JSON Lines: {\"type\":\"record\",…} for each record, and behind them {\"type\":\"partition\",…} for
+each partition.")]
 pub(super) struct Args {
     #[command(flatten)]
     range: RangeArgs,
+    /// Only print which offsets are meant, a line for each partition: for --from-file, where a time would move on
+    #[arg(long)]
+    export: bool,
 }
 
 pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow::Result<Exit> {
     let range = args.range.range()?;
     let store = backend::fitting_store(config).await?;
     let stretches = resolved(config, &backend::inspector(config)?, &range).await?;
+    if args.export {
+        output::print(&exported(&stretches, output))?;
+        return Ok(Exit::Done);
+    }
     let survey = Survey {
         store,
-        client: Client::new(&config.kafka, "solewriter replay")?,
+        client: Client::new(&config.kafka, "solewriter")?,
         only: range.only.clone(),
         payload_bytes_max: config.worker.payload_bytes_max.get(),
         timeout: READ_TIMEOUT,
@@ -74,6 +83,22 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
         return Err(Problem::failed("nothing of the range is left in the log").into());
     }
     Ok(Exit::Done)
+}
+
+/// As `--from-file` reads it; as JSON Lines with `-o json`.
+fn exported(stretches: &[Stretch], output: Output) -> String {
+    let line = |stretch: &Stretch| {
+        let TopicPartition { topic, partition } = &stretch.source;
+        let (from, to) = stretch.asked();
+        let line = match output {
+            Output::Table => format!("{topic}:{partition}:{from}-{to}\n"),
+            Output::Json => {
+                format!("{}\n", json!({ "topic": topic, "partition": partition, "from": from, "to": to }))
+            }
+        };
+        (from < to).then_some(line)
+    };
+    stretches.iter().filter_map(line).collect()
 }
 
 fn output_report(output: Output, report: &Report) -> anyhow::Result<()> {

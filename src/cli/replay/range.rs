@@ -16,6 +16,9 @@ pub(in crate::cli) struct RangeArgs {
     /// Topics, partitions or offsets; TO is the offset behind the last. Default: every topic
     #[arg(value_name = "TOPIC[:PARTITION[:FROM-TO]]")]
     places: Vec<Place>,
+    /// The same from a file, one a line, as replay plan --export writes it
+    #[arg(long, value_name = "FILE", value_parser = read_places)]
+    from_file: Option<Places>,
     /// From this offset on
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     from_offset: Option<i64>,
@@ -41,10 +44,16 @@ pub(in crate::cli) struct RangeArgs {
 }
 
 impl RangeArgs {
+    /// Those of the command line, then those of the file.
+    fn places(&self) -> Vec<Place> {
+        let in_file = self.from_file.iter().flat_map(|places| &places.0);
+        self.places.iter().chain(in_file).cloned().collect()
+    }
+
     /// The range as it was written, times included: the same text for the same command.
     pub(in crate::cli) fn as_written(&self) -> String {
-        let Self { places, from_offset, to_offset, from_datetime, to_datetime, since, key, command_type } = self;
-        let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+        let Self { from_offset, to_offset, from_datetime, to_datetime, since, key, command_type, .. } = self;
+        let places: Vec<String> = self.places().iter().map(ToString::to_string).collect();
         let since = since.map(|since| since.as_millis());
         format!(
             "{places:?} {from_offset:?} {to_offset:?} {from_datetime:?} {to_datetime:?} {since:?} {key:?} {command_type:?}"
@@ -55,12 +64,29 @@ impl RangeArgs {
     pub(in crate::cli) fn range(&self) -> anyhow::Result<Range> {
         let time = self.from_datetime.or_else(|| self.since.map(ago_ms));
         let range = Range {
-            places: self.places.clone(),
+            places: self.places(),
             from: self.from_offset.map(Bound::Offset).or(time.map(Bound::TimeMs)),
             to: self.to_offset.map(Bound::Offset).or(self.to_datetime.map(Bound::TimeMs)),
             only: Only { entity_id: self.key.clone(), command_type: self.command_type.clone() },
         };
         range.checked().map_err(|error| Problem::usage(error.to_string()).into())
+    }
+}
+
+/// The places of a file.
+#[derive(Clone, Debug)]
+struct Places(Vec<Place>);
+
+/// Reads a file of places; `#` begins a comment.
+fn read_places(file: &str) -> Result<Places, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let lines = text.lines().enumerate().map(|(n, line)| (n + 1, line.split('#').next().unwrap_or_default().trim()));
+    let places = lines.filter(|(_, line)| !line.is_empty());
+    let places = places.map(|(n, line)| line.parse::<Place>().map_err(|error| format!("line {n}: {error}")));
+    match places.collect::<Result<Vec<_>, _>>()? {
+        // without a place, everything would be meant
+        none if none.is_empty() => Err("the file names no partition".to_owned()),
+        places => Ok(Places(places)),
     }
 }
 

@@ -159,7 +159,11 @@ async fn targets(
         };
         targets.insert(topic.name.clone(), targets_of);
     }
-    Ok(targets)
+    // begun when it was
+    match spans.iter().find(|span| !targets.contains_key(&span.row.topic)) {
+        Some(span) => Err(Problem::usage(format!("topic {} is not in the configuration", span.row.topic)).into()),
+        None => Ok(targets),
+    }
 }
 
 async fn partition_count(config: &Config, inspector: &Arc<Inspector>, topic: &str) -> anyhow::Result<i32> {
@@ -199,7 +203,7 @@ fn audited(args: &Args, targets: &Targets) -> serde_json::Value {
 
 /// Through which everything goes, in batches that every topic takes.
 async fn producer(config: &Config, targets: &TargetsByTopic) -> anyhow::Result<Producer> {
-    let client = Client::new(&config.kafka, "solewriter replay")?;
+    let client = Client::new(&config.kafka, "solewriter")?;
     let topics = Topics::new(&client, ASK_TIMEOUT)?;
     let mut bytes_max = MESSAGE_BYTES_MAX;
     for (topic, count) in targets.values().flat_map(|targets| [&targets.outcomes, &targets.events]) {

@@ -27,6 +27,8 @@ pub(super) struct PartitionReport {
     left_to_worker: i64,
     /// Offsets whose batches are dropped.
     dropped: Option<Lost>,
+    /// Batches that were dropped since it was begun.
+    dropped_since: u64,
     /// When an earlier run of the same command began what this one goes on with.
     goes_on_from: Option<String>,
     notes: Vec<String>,
@@ -63,6 +65,7 @@ impl PartitionReport {
             overwritten: counts.overwritten,
             left_to_worker: span.left_to_worker,
             dropped: span.dropped,
+            dropped_since: counts.dropped,
             goes_on_from: span.goes_on.then(|| rfc3339(span.row.begun_at_ms)),
             notes: span.notes.clone(),
         }
@@ -85,6 +88,13 @@ impl PartitionReport {
             said.push(format!(
                 "{source}: {} outcomes are no longer remembered: their ids are older than the horizon",
                 self.forgotten
+            ));
+        }
+        if self.dropped_since > 0 {
+            said.push(format!(
+                "{source}: {} batches were dropped since it was begun (deduplication.window): what they owed is no \
+                 longer known",
+                self.dropped_since
             ));
         }
         if self.overwritten > 0 {
@@ -170,6 +180,7 @@ mod tests {
             overwritten: 0,
             left_to_worker: 0,
             dropped: None,
+            dropped_since: 0,
             goes_on_from: None,
             notes: Vec::new(),
         };

@@ -48,20 +48,12 @@ pub(super) async fn of(
     let stretches = resolved(config, inspector, &args.range.range()?).await?;
     let mut spans = Vec::with_capacity(stretches.len());
     for stretch in stretches {
-        let (from, to) = asked_offsets(&stretch);
+        // whether or not the log still has them: the tables are asked, not the log
+        let (from, to) = stretch.asked();
         let kept = store.kept_batches(&stretch.source, from, to, SCAN_TIMEOUT).await?;
         spans.push(begins(&stretch, (from, to), kept));
     }
     Ok(spans)
-}
-
-/// The offsets that are meant, whether or not the log still has them: the tables are asked, not the log.
-fn asked_offsets(stretch: &Stretch) -> (i64, i64) {
-    let from = stretch.lost.and_then(|lost| lost.from).unwrap_or(stretch.from);
-    match stretch.lost {
-        Some(lost) if stretch.offsets() == 0 => (from, lost.to),
-        _ => (from, stretch.end),
-    }
 }
 
 fn goes_on(row: Republication) -> Span {
@@ -137,29 +129,21 @@ mod tests {
         }
     }
 
-    fn stretch(from: i64, end: i64, lost: Option<Lost>) -> Stretch {
-        Stretch { source: TopicPartition::new("t", 0), from, end, lost, hidden: None }
-    }
-
-    #[test]
-    fn what_the_log_has_lost_is_published_all_the_same() {
-        let stretch = stretch(50, 80, Some(Lost { from: Some(40), to: 50 }));
-        assert_eq!(asked_offsets(&stretch), (40, 80));
-        let gone = Stretch { from: 200, end: 200, lost: Some(Lost { from: Some(40), to: 50 }), ..stretch };
-        assert_eq!(asked_offsets(&gone), (40, 50));
+    fn stretch(from: i64, end: i64) -> Stretch {
+        Stretch { source: TopicPartition::new("t", 0), from, end, lost: None, hidden: None }
     }
 
     #[test]
     fn a_span_ends_where_the_worker_has_published() {
-        let span = begins(&stretch(40, 80, None), (40, 80), Some(Kept { published_seq: 7, ..kept() }));
+        let span = begins(&stretch(40, 80), (40, 80), Some(Kept { published_seq: 7, ..kept() }));
         assert_eq!((span.row.after_seq, span.row.through_seq, span.left_to_worker), (4, 7, 2));
         assert_eq!((span.batches_left(), span.dropped), (3, None));
-        let unclaimed = begins(&stretch(0, 80, None), (0, 80), None);
+        let unclaimed = begins(&stretch(0, 80), (0, 80), None);
         assert_eq!(unclaimed.batches_left(), 0);
         let to_come = Kept { after_seq: None, ..kept() };
-        assert_eq!(begins(&stretch(100, 120, None), (100, 120), Some(to_come)).batches_left(), 0);
+        assert_eq!(begins(&stretch(100, 120), (100, 120), Some(to_come)).batches_left(), 0);
         let behind = Kept { after_seq: Some(9), published_seq: 7, ..kept() };
-        let span = begins(&stretch(90, 99, None), (90, 99), Some(behind));
+        let span = begins(&stretch(90, 99), (90, 99), Some(behind));
         assert_eq!((span.batches_left(), span.left_to_worker), (0, 0), "nothing of it is published yet");
     }
 
