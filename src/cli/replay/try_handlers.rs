@@ -1,0 +1,70 @@
+//! `replay try`: would the handlers of this program have ended yesterday's commands otherwise?
+
+use std::fmt::Write as _;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::watch::Watch;
+use crate::cli::exit::Exit;
+use crate::cli::operator::ago_ms;
+use crate::cli::output::{self, Output};
+use crate::config::Config;
+use crate::replay::progress::Progress;
+use crate::replay::range;
+use crate::replay::verify::{Change, Options, Report, verify};
+use crate::worker::Worker;
+
+/// Run the log's commands again with this program's handlers, and say which of them end otherwise than they did
+///
+/// Before a changed rule is deployed: build the new program, and run its `replay try` with the configuration of the
+/// one that runs. Every command is run, from the beginning of the log, in a shadow database; those that end
+/// otherwise, applied instead of rejected, or with another code, are counted by type and code, with examples. What
+/// was dead is not tried. Exit code 0: all end as they did, 3: some end otherwise.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ./new-bank replay try --config config/solewriter.toml
+  ./new-bank replay try --since 7d -o json")]
+pub(super) struct Args {
+    /// Count only commands whose records are as new as this, such as 7d
+    #[arg(long, value_name = "DURATION", value_parser = range::duration)]
+    since: Option<Duration>,
+    /// Records a second at most, over all partitions, so that live writers keep their latency
+    #[arg(long, value_name = "RECORDS")]
+    rate: Option<NonZeroU32>,
+}
+
+pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
+    let progress = Progress::default();
+    let watch = Watch::begin(&progress, "offsets")?;
+    let options = Options { rate: args.rate, changes_since_ms: args.since.map(ago_ms), ..Options::default() };
+    let tried = verify(worker, config, &options, &progress).await;
+    drop(watch);
+    let report = tried?;
+    match output {
+        Output::Table => output::print(&text(&report))?,
+        Output::Json => output::print(&serde_json::to_string(&serde_json::json!({
+            "commands": report.commands(),
+            "changes": report.changes,
+            "unproven": report.unproven,
+        }))?)?,
+    }
+    Ok(if report.changes.is_empty() { Exit::Done } else { Exit::Difference })
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!("{} commands run again\n", report.commands());
+    // writing to a String cannot fail
+    for Change { command_type, was, becomes, commands, examples } in &report.changes {
+        let _ = writeln!(text, "\n{command_type}: {commands} that ended {was} end {becomes}");
+        for example in examples {
+            let at = format!("{}:{}:{}", example.topic, example.partition, example.offset);
+            let _ = writeln!(text, "  {at}  {:?}  {}", example.entity_id, example.command_id);
+        }
+    }
+    for unproven in &report.unproven {
+        let _ = writeln!(text, "not proven: {unproven}");
+    }
+    text += if report.changes.is_empty() { "\nall end as they did\n" } else { "\nsome end otherwise\n" };
+    text
+}
