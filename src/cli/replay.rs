@@ -5,6 +5,7 @@
 mod plan;
 mod range;
 mod republish;
+mod try_handlers;
 mod verify;
 mod watch;
 
@@ -34,12 +35,14 @@ enum Verb {
     Plan(plan::Args),
     Republish(republish::Args),
     Verify(verify::Args),
+    Try(try_handlers::Args),
 }
 
 pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Plan(args) => plan::run(&args, output, config).await,
         Verb::Republish(args) => republish::run(&args, output, config).await,
+        Verb::Try(args) => try_handlers::run(&args, output, worker, config).await,
         Verb::Verify(args) => verify::run(&args, output, worker, config).await,
     }
 }

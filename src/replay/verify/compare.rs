@@ -43,6 +43,11 @@ impl Ended {
         }
     }
 
+    /// `applied`, or why not.
+    pub(super) fn in_short(&self) -> String {
+        self.code.clone().unwrap_or_else(|| self.outcome.to_owned())
+    }
+
     /// Of a delivery that is dead.
     pub fn dead(code: &str) -> Self {
         Self { outcome: "dead", code: Some(code.to_owned()), version: None, reply: None, events: Vec::new() }

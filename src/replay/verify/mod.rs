@@ -9,6 +9,7 @@
 //!
 //! The live database is only read, in sessions that refuse to write; nothing is published.
 
+mod change;
 mod compare;
 mod guide;
 mod rebuild;
@@ -19,6 +20,7 @@ use std::num::NonZeroU32;
 
 use rdkafka::error::KafkaError;
 
+pub use self::change::{Change, Example};
 pub use self::compare::Ended;
 pub use self::report::{After, Difference, PartitionReport, Report, What};
 pub use self::run::verify;
@@ -34,6 +36,8 @@ use crate::record::TopicPartition;
 pub struct Options {
     /// Records a second at most, over all partitions, so that live writers keep their latency.
     pub rate: Option<NonZeroU32>,
+    /// Of [`Report::changes`], those of records as new as this, milliseconds since 1970; all if it is not given.
+    pub changes_since_ms: Option<i64>,
     /// Leave the shadow database, to look into.
     pub keep: bool,
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::VerifyError;
+use super::change::Example;
 use super::compare::{Ended, alike};
 use super::guide::{Due, Expected, Known, Later, Role};
 use super::report::{After, Difference, Differences, PartitionReport, What};
@@ -62,6 +63,8 @@ pub(super) struct Rebuild {
     /// Outcomes of the live tables that were met.
     pub met: i64,
     pub differences: Arc<Mutex<Differences>>,
+    /// Commands of older records are not counted as changed.
+    pub changes_since_ms: i64,
 }
 
 /// A command that cannot be read has no values to show but why.
@@ -117,6 +120,7 @@ impl Rebuild {
                 Role::Passes => {}
                 Role::Unreadable(live, code) => {
                     self.met += 1;
+                    self.changed(&live, Ended::dead(code.as_str()));
                     self.differs_unread(What::Outcome, offset, key, id, json!(Ended::of(&live)), unreadable(code));
                 }
                 Role::LetterMissing(code) => {
@@ -246,6 +250,7 @@ impl Rebuild {
                     self.met += 1;
                     self.report.compared += 1;
                     if !alike(&live, rebuilt) {
+                        self.changed(&live, Ended::of(rebuilt));
                         self.differs(What::Outcome, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
                     }
                 }
@@ -265,6 +270,9 @@ impl Rebuild {
             if matches!(known, Expected::Outcome(_)) {
                 self.met += 1;
                 self.report.compared += 1;
+            }
+            if let Expected::Outcome(live) = &known {
+                self.changed(live, Ended::dead(dead.code.as_str()));
             }
             let rebuilt = json!({ "outcome": "dead", "code": dead.code.as_str(), "detail": dead.detail });
             let key = dead.entity_id().map(str::to_owned);
@@ -305,6 +313,25 @@ impl Rebuild {
     ) {
         let after = Some(After { command_id, ..After::at(&self.rules.source, offset) });
         self.add(Difference { what, entity_type: self.entity_type(), entity_id, after, live, rebuilt });
+    }
+
+    /// A command that ends otherwise, if it does.
+    fn changed(&self, live: &FinalOutcome, rebuilt: Ended) {
+        let delivery = &live.delivery;
+        if delivery.record_time_ms < self.changes_since_ms {
+            return;
+        }
+        let example = Example {
+            topic: delivery.source.topic.to_string(),
+            partition: delivery.source.partition,
+            offset: delivery.offset,
+            command_id: delivery.command_id,
+            entity_id: delivery.entity_id.to_string(),
+            live: Ended::of(live),
+            rebuilt,
+        };
+        let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        differences.changes.add(&delivery.command_type, example);
     }
 
     fn entity_type(&self) -> String {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::change::{Change, Changes};
 use crate::record::TopicPartition;
 
 /// Differences that are kept, each the first of its key; more are counted.
@@ -112,6 +113,8 @@ pub struct Report {
     pub difference_count: u64,
     /// The first of them.
     pub differences: Vec<Difference>,
+    /// Commands that end otherwise than they did, by type and code: what other handlers would have changed.
+    pub changes: Vec<Change>,
     /// What could not be proven, and why.
     pub unproven: Vec<String>,
     /// The shadow database, if it was kept.
@@ -198,6 +201,7 @@ pub(super) struct Differences {
     keys: HashSet<(String, Option<String>)>,
     kept: BTreeMap<(String, Option<String>), Difference>,
     count: u64,
+    pub changes: Changes,
 }
 
 impl Differences {
@@ -223,8 +227,8 @@ impl Differences {
         self.count += count;
     }
 
-    pub fn into_parts(self) -> (u64, Vec<Difference>) {
-        (self.count, self.kept.into_values().collect())
+    pub fn into_parts(self) -> (u64, Vec<Difference>, Vec<Change>) {
+        (self.count, self.kept.into_values().collect(), self.changes.into_list())
     }
 }
 

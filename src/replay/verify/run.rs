@@ -127,7 +127,7 @@ impl Verification<'_> {
         let entities = self.shadow.cut_entity_count().await.map_err(VerifyError::Shadow)?;
         let mut report = Report { entities: entities.unsigned_abs(), unproven, ..Report::default() };
         let differences = self.conclude(&snapshot, rebuilt, differences, &mut report).await?;
-        (report.difference_count, report.differences) = differences.into_parts();
+        (report.difference_count, report.differences, report.changes) = differences.into_parts();
         report.equal = report.difference_count == 0;
         Ok(report)
     }
@@ -258,6 +258,7 @@ impl Verification<'_> {
             sometime: 0,
             met: 0,
             differences: differences.clone(),
+            changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
         })
     }
 
