@@ -23,6 +23,7 @@ mod redriving;
 mod repartitioning;
 mod replay_plan;
 mod replay_republish;
+mod replay_try;
 mod replay_verify;
 mod secured;
 mod sql_constraints;

@@ -17,7 +17,7 @@ use crate::support::commands::{DAY_MS, deposit, now_ms, open, v7_at, withdraw};
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::producer::{Ending, Record, in_transaction};
 use crate::support::topics;
-use crate::support::worker::{Said, embedded};
+use crate::support::worker::{Said, Worker, embedded};
 
 const UNWANTED: Rejection = Rejection::new("unwanted");
 
@@ -296,5 +296,32 @@ async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
     let said = bank.options.run_verb(&["replay", "verify"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("the log begins at offset 2, the tables begin at 0"), "{said:?}");
+    assert_eq!(bank.shadows().await, 0);
+}
+
+/// A signal stops it and leaves nothing behind; after kill -9 the next one says what is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_stops_when_it_is_told_to_and_a_killed_one_harms_nobody() {
+    let _turn = support::heavy();
+    let bank = Bank::open("verify-stopped", 1).await;
+    bank.send(&Traffic::new(3, 50).commands(5_000));
+    let mut worker = bank.worker();
+    bank.settled().await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
+    let slow = ["replay", "verify", "--rate", "100"];
+
+    let mut stopped = Worker::start_verb(&bank.options, &slow);
+    wait_until("the shadow", PATIENCE, async || bank.shadows().await == 1).await;
+    assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
+    assert!(stopped.output().contains("stopped before the end"), "{}", stopped.output());
+    assert_eq!(bank.shadows().await, 0);
+
+    let mut killed = Worker::start_verb(&bank.options, &slow);
+    wait_until("the shadow", PATIENCE, async || bank.shadows().await == 1).await;
+    killed.kill9();
+    let said = bank.options.run_verb(&["replay", "verify"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let left = said.stderr.split("drop database ").nth(1).unwrap_or_else(|| panic!("{said:?}")).trim().to_owned();
+    bank.database.execute(&format!("drop database {left} with (force)")).await;
     assert_eq!(bank.shadows().await, 0);
 }
