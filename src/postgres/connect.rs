@@ -24,25 +24,24 @@ impl Store {
     /// # Errors
     /// If the address cannot be used; nothing is connected yet.
     pub fn new(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
-        Self::connect_to(database, application_name, None, false)
+        Self::connect_to(database, application_name, Sessions::Live)
     }
 
-    /// The same, perhaps to another database of that server, perhaps in sessions that refuse to write.
+    /// The same, for other sessions.
     pub(super) fn connect_to(
         database: &Database,
         application_name: &str,
-        database_name: Option<&str>,
-        is_read_only: bool,
+        sessions: Sessions<'_>,
     ) -> std::result::Result<Self, ConnectError> {
         let mut options = database.require_url()?.connect_options()?;
-        if let Some(name) = database_name {
+        if let Sessions::Shadow(name) = sessions {
             options = options.database(name);
         }
         let options = options.application_name(application_name).statement_cache_capacity(64);
         // the worker says itself what is slow, and a settlement's text says nothing
         let options = options.disable_statement_logging();
         let pool = |isolation| {
-            let session = Session { is_read_only, ..Session::of(database, isolation) };
+            let session = Session::of(database, isolation, sessions);
             PgPoolOptions::new()
                 .max_connections(database.connections_max.get())
                 .acquire_timeout(database.connect_timeout)
@@ -69,21 +68,34 @@ impl Store {
     }
 }
 
+/// What sessions are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sessions<'a> {
+    /// The live tables.
+    Live,
+    /// The live tables, which they refuse to write.
+    ReadOnly,
+    /// Another database of that server, which is worth nothing after a crash.
+    Shadow(&'a str),
+}
+
 /// What a database's or a role's defaults must not change.
 #[derive(Clone)]
 struct Session {
     search_path: String,
     isolation: &'static str,
     is_read_only: bool,
+    is_durable: bool,
     statement_timeout: String,
     lock_timeout: String,
 }
 
 impl Session {
-    fn of(database: &Database, isolation: &'static str) -> Self {
+    fn of(database: &Database, isolation: &'static str, sessions: Sessions<'_>) -> Self {
         Self {
             isolation,
-            is_read_only: false,
+            is_read_only: sessions == Sessions::ReadOnly,
+            is_durable: !matches!(sessions, Sessions::Shadow(_)),
             search_path: format!("\"{}\", pg_temp", database.schema),
             statement_timeout: database.statement_timeout.as_millis().to_string(),
             lock_timeout: database.lock_timeout.as_millis().to_string(),
@@ -95,10 +107,12 @@ impl Session {
             "select inet_client_port() from (select
                  set_config('search_path', $1, false),
                  set_config('default_transaction_isolation', $4, false),
-                 set_config('default_transaction_read_only', $5, false),
+                 -- only ever stricter: somebody may have frozen the database
+                 set_config('default_transaction_read_only', case when $5 then 'on'
+                     else current_setting('default_transaction_read_only') end, false),
                  -- only ever raised: a server that waits for its standbys goes on doing so
-                 set_config('synchronous_commit', case when current_setting('synchronous_commit')
-                     in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
+                 set_config('synchronous_commit', case when not $6 then 'off'
+                     when current_setting('synchronous_commit') in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
                  set_config('statement_timeout', $2, false),
                  set_config('lock_timeout', $3, false),
                  -- every statement looks rows up by key; a plan made while a table
@@ -130,7 +144,8 @@ impl Session {
         .bind(&self.statement_timeout)
         .bind(&self.lock_timeout)
         .bind(self.isolation)
-        .bind(if self.is_read_only { "on" } else { "off" })
+        .bind(self.is_read_only)
+        .bind(self.is_durable)
         .fetch_one(connection)
         .await?;
         if let Some(port) = port.and_then(|port| u16::try_from(port).ok()) {

@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
-use super::connect::ConnectError;
+use super::connect::{ConnectError, Sessions};
 use super::{Result, Store};
 use crate::config::Database;
 
@@ -95,7 +95,7 @@ impl Store {
     /// # Errors
     /// If the address cannot be used; nothing is connected yet.
     pub fn of_shadow(database: &Database, name: &str) -> std::result::Result<Self, ConnectError> {
-        Self::connect_to(database, "solewriter replay", Some(name), false)
+        Self::connect_to(database, "solewriter replay", Sessions::Shadow(name))
     }
 
     /// The same tables, in sessions that refuse to write.
@@ -103,7 +103,7 @@ impl Store {
     /// # Errors
     /// If the address cannot be used; nothing is connected yet.
     pub fn read_only(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
-        Self::connect_to(database, application_name, None, true)
+        Self::connect_to(database, application_name, Sessions::ReadOnly)
     }
 
     /// Makes a shadow's own tables: what the live ones hold at the cut. Every id may be settled again there,
