@@ -112,7 +112,8 @@ impl Session {
                      else current_setting('default_transaction_read_only') end, false),
                  -- only ever raised: a server that waits for its standbys goes on doing so
                  set_config('synchronous_commit', case when not $6 then 'off'
-                     when current_setting('synchronous_commit') in ('remote_apply', 'on') then current_setting('synchronous_commit') else 'on' end, false),
+                     when current_setting('synchronous_commit') in ('remote_apply', 'on')
+                     then current_setting('synchronous_commit') else 'on' end, false),
                  set_config('statement_timeout', $2, false),
                  set_config('lock_timeout', $3, false),
                  -- every statement looks rows up by key; a plan made while a table

@@ -36,7 +36,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options { rate: args.rate, keep: args.keep };
+    let options = Options { rate: args.rate, keep: args.keep, ..Options::default() };
     let verified = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = verified?;
