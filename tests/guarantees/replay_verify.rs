@@ -99,10 +99,10 @@ impl Bank {
     /// Everything that the live tables hold, as one number.
     async fn digest(&self) -> Option<i64> {
         let tables = ["processed_commands", "entities", "dead_letters", "batches", "horizon", "requests"];
-        let rows = tables.map(|table| format!("select to_jsonb(t)::text as row from {table} t")).join(" union all ");
+        let rows = tables.map(|table| format!("select to_jsonb(t)::text as line from {table} t")).join(" union all ");
         let cursors = "select row(next_offset, batch_seq, fencing_token, claim_id)::text from partitions";
         let sql = format!(
-            "select sum(hashtextextended(row, 0)::numeric % 1000000007)::bigint from ({rows} union all {cursors}) r"
+            "select sum(hashtextextended(line, 0)::numeric % 1000000007)::bigint from ({rows} union all {cursors}) r"
         );
         self.database.number(&sql).await
     }
@@ -201,20 +201,29 @@ async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
     assert_eq!(said.code, Some(0), "{said:?}");
     let id = |record: &Record| record.command_id().to_string();
     let changes = [
-        ("update entities set state = '{\"balance\": 1000000}' where entity_id = 'x'", "entity"),
-        ("update entities set state = '{\"balance\": 19}', version = 3 where entity_id = 'x'", "entity"),
-        ("delete from entities where entity_id = 'x'", "entity"),
-        (&format!("delete from processed_timed where command_id = '{}'", id(&filled)), "outcome-missing"),
+        ("update entities set state = '{\"balance\": 1000000}' where entity_id = 'x'".to_owned(), "entity"),
+        ("update entities set state = '{\"balance\": 19}', version = 3 where entity_id = 'x'".to_owned(), "entity"),
+        ("delete from entities where entity_id = 'x'".to_owned(), "entity"),
+        (format!("delete from processed_timed where command_id = '{}'".to_owned(), id(&filled)), "outcome-missing"),
         (
-            &format!("update processed_timed set reply = '{{\"balance\":13}}' where command_id = '{}'", id(&filled)),
+            format!(
+                "update processed_timed set reply = '{{\"balance\":13}}' where command_id = '{}'".to_owned(),
+                id(&filled)
+            ),
             "outcome",
         ),
-        (&format!("update processed_timed set events = null where command_id = '{}'", id(&filled)), "outcome"),
-        (&format!("update processed_timed set code = 'no-such-rule' where command_id = '{}'", id(&taken)), "outcome"),
-        ("delete from dead_letters", "letter-missing"),
+        (
+            format!("update processed_timed set events = null where command_id = '{}'".to_owned(), id(&filled)),
+            "outcome",
+        ),
+        (
+            format!("update processed_timed set code = 'no-such-rule' where command_id = '{}'".to_owned(), id(&taken)),
+            "outcome",
+        ),
+        ("delete from dead_letters".to_owned(), "letter-missing"),
     ];
     for (change, what) in changes {
-        bank.database.execute(change).await;
+        bank.database.execute(&change).await;
         let difference = bank.difference();
         assert_eq!(difference["what"], what, "{change}: {difference:#}");
         let expected = match what {

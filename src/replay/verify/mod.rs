@@ -3,7 +3,7 @@
 //!
 //! The log says what was asked, the tables what was done. Handlers are deterministic, so the one follows from
 //! the other, but for what only the tables know: which delivery of a command was settled, what was dead or
-//! expired, what an operator has had run again and when ([`guide`]). With that the same steps run the same
+//! expired, what an operator has had run again and when. With that the same steps run the same
 //! handlers on the records below a consistent cut of the live tables, and every outcome, every event, every
 //! version and state must come out alike.
 //!
