@@ -204,22 +204,13 @@ async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
         ("update entities set state = '{\"balance\": 1000000}' where entity_id = 'x'".to_owned(), "entity"),
         ("update entities set state = '{\"balance\": 19}', version = 3 where entity_id = 'x'".to_owned(), "entity"),
         ("delete from entities where entity_id = 'x'".to_owned(), "entity"),
-        (format!("delete from processed_timed where command_id = '{}'".to_owned(), id(&filled)), "outcome-missing"),
+        (format!("delete from processed_timed where command_id = '{}'", id(&filled)), "outcome-missing"),
         (
-            format!(
-                "update processed_timed set reply = '{{\"balance\":13}}' where command_id = '{}'".to_owned(),
-                id(&filled)
-            ),
+            format!("update processed_timed set reply = '{{\"balance\":13}}' where command_id = '{}'", id(&filled)),
             "outcome",
         ),
-        (
-            format!("update processed_timed set events = null where command_id = '{}'".to_owned(), id(&filled)),
-            "outcome",
-        ),
-        (
-            format!("update processed_timed set code = 'no-such-rule' where command_id = '{}'".to_owned(), id(&taken)),
-            "outcome",
-        ),
+        (format!("update processed_timed set events = null where command_id = '{}'", id(&filled)), "outcome"),
+        (format!("update processed_timed set code = 'no-such-rule' where command_id = '{}'", id(&taken)), "outcome"),
         ("delete from dead_letters".to_owned(), "letter-missing"),
     ];
     for (change, what) in changes {
