@@ -1,6 +1,5 @@
 //! `replay try`: would the handlers of this program have ended yesterday's commands otherwise?
 
-use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::replay::progress::Progress;
 use crate::replay::range;
-use crate::replay::verify::{Change, Options, Report, verify};
+use crate::replay::verify::{Options, verify};
 use crate::worker::Worker;
 
 /// Run the log's commands again with this program's handlers, and say which of them end otherwise than they did
@@ -42,7 +41,7 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     drop(watch);
     let report = tried?;
     match output {
-        Output::Table => output::print(&text(&report))?,
+        Output::Table => output::print(&report.changes_text())?,
         Output::Json => output::print(&serde_json::to_string(&serde_json::json!({
             "commands": report.commands(),
             "changes": report.changes,
@@ -50,21 +49,4 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
         }))?)?,
     }
     Ok(if report.changes.is_empty() { Exit::Done } else { Exit::Difference })
-}
-
-fn text(report: &Report) -> String {
-    let mut text = format!("{} commands run again\n", report.commands());
-    // writing to a String cannot fail
-    for Change { command_type, was, becomes, commands, examples } in &report.changes {
-        let _ = writeln!(text, "\n{command_type}: {commands} that ended {was} end {becomes}");
-        for example in examples {
-            let at = format!("{}:{}:{}", example.topic, example.partition, example.offset);
-            let _ = writeln!(text, "  {at}  {:?}  {}", example.entity_id, example.command_id);
-        }
-    }
-    for unproven in &report.unproven {
-        let _ = writeln!(text, "not proven: {unproven}");
-    }
-    text += if report.changes.is_empty() { "\nall end as they did\n" } else { "\nsome end otherwise\n" };
-    text
 }

@@ -192,3 +192,93 @@ fn place(due: &Due) -> Option<(i64, bool)> {
         Expected::Forgotten | Expected::Nothing => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::outcome::{Delivery, ENCODING};
+    use crate::steps::decide::tests::rules;
+
+    fn record(offset: i64, id: u128) -> Record {
+        let id = Uuid::from_u128(id).to_string();
+        let headers = [(&b"ce_id"[..], Some(id.as_bytes())), (b"ce_type", Some(b"account.open"))];
+        Record::copied(offset, 5, Some(b"a"), Some(br#"{"by":1}"#), &headers)
+    }
+
+    fn outcome(offset: i64, version: i64, code: Option<&'static str>) -> Arc<FinalOutcome> {
+        let rules = rules();
+        let command = receive(record(offset, 7), &rules).expect("a command");
+        let delivery = Delivery {
+            command_id: command.id,
+            command_type: "account.open".into(),
+            entity_type: "account".into(),
+            entity_id: "a".into(),
+            fingerprint: command.fingerprint,
+            source: rules.source,
+            offset,
+            record_time_ms: 5,
+            traceparent: None,
+        };
+        let reply = || RawValue::NULL.to_owned();
+        let ending = match code {
+            None => Ending::Applied { reply: reply(), events: Vec::new() },
+            Some(code) => Ending::Rejected { code: code.into(), detail: None },
+        };
+        Arc::new(FinalOutcome { delivery, version, ending, encoding: ENCODING })
+    }
+
+    fn letter(state: &str, code: &str) -> CutLetter {
+        CutLetter {
+            dead_letter_id: 1,
+            log_offset: 20,
+            record_time_ms: 5,
+            code: code.into(),
+            state: state.into(),
+            edited_value: None,
+            command_id: None,
+        }
+    }
+
+    fn role(letter: Option<&CutLetter>, outcome: Option<&Arc<FinalOutcome>>, below: bool, settled: bool) -> Role {
+        let rules = rules();
+        let known = Known { rules: &rules, letter, outcome, is_below_horizon: below, is_settled: settled };
+        known.role(record(20, 7))
+    }
+
+    #[test]
+    fn a_record_has_the_role_that_the_tables_give_it() {
+        let (here, elsewhere) = (outcome(20, 1, None), outcome(30, 1, None));
+        assert!(matches!(role(None, Some(&here), false, true), Role::Runs(Due { expected: Expected::Outcome(_), .. })));
+        assert!(matches!(role(None, Some(&elsewhere), false, true), Role::Passes), "a repeat");
+        assert!(matches!(role(None, None, false, true), Role::Runs(Due { expected: Expected::Nothing, .. })));
+        assert!(matches!(role(None, None, true, true), Role::Runs(Due { expected: Expected::Forgotten, .. })));
+        assert!(matches!(role(None, None, true, false), Role::Passes), "skipped");
+        let parked = letter("parked", "handler-failed");
+        assert!(matches!(role(Some(&parked), Some(&here), false, true), Role::Passes), "it ran after the cut");
+        let redriven = letter("redriven", "handler-failed");
+        assert!(matches!(role(Some(&redriven), Some(&here), false, true), Role::RanLater(_)));
+        assert!(matches!(role(Some(&redriven), None, true, true), Role::Runs(_)), "it held its key");
+        let expired = letter("redriven", "expired");
+        assert!(matches!(role(Some(&expired), None, true, true), Role::RanSometime(_)));
+    }
+
+    #[test]
+    fn a_letter_that_ran_later_runs_where_its_version_says() {
+        let due = |offset, version, code| Due {
+            command: receive(record(offset, 7), &rules()).expect("a command"),
+            expected: Expected::Outcome(outcome(offset, version, code)),
+        };
+        let offsets = |dues: Vec<Due>| dues.iter().map(|due| due.command.record.offset).collect::<Vec<_>>();
+        let mut later = Later::default();
+        later.keep(due(3, 4, None));
+        later.keep(due(1, 3, None));
+        later.keep(due(2, 3, Some("no")));
+        later.keep(due(4, 9, None));
+        assert_eq!(offsets(later.before(&due(10, 2, None))), [] as [i64; 0]);
+        assert_eq!(offsets(later.before(&due(11, 5, None))), [1, 2, 3], "the rejected one saw version 3");
+        assert_eq!(offsets(later.rest()), [4]);
+    }
+}

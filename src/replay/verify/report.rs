@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::change::{Change, Changes};
+use super::change::{Change, Changes, Example};
 use crate::record::TopicPartition;
 
 /// Differences that are kept, each the first of its key; more are counted.
@@ -133,6 +133,23 @@ impl Report {
     /// With the report, unless the live tables are what the log makes of the handlers.
     pub fn assert_equal(&self) {
         assert!(self.equal, "the database is not what its log says\n{}", self.text());
+    }
+
+    /// The commands that end otherwise than they did, for people.
+    pub fn changes_text(&self) -> String {
+        let mut text = format!("{} commands run again\n", self.commands());
+        // writing to a String cannot fail
+        for Change { command_type, was, becomes, commands, examples } in &self.changes {
+            let _ = writeln!(text, "\n{command_type}: {commands} that ended {was} end {becomes}");
+            for example in examples {
+                let Example { topic, partition, offset, entity_id, command_id, .. } = example;
+                let _ = writeln!(text, "  {topic}:{partition}:{offset}  {entity_id:?}  {command_id}");
+            }
+        }
+        for unproven in &self.unproven {
+            let _ = writeln!(text, "not proven: {unproven}");
+        }
+        text + if self.changes.is_empty() { "\nall end as they did\n" } else { "\nsome end otherwise\n" }
     }
 
     /// For people.
