@@ -183,6 +183,17 @@ impl Cut {
         Ok(counts)
     }
 
+    /// The first of these topics whose keys have lived on other partitions before.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn repartitioned(&mut self, topics: &[&str]) -> Result<Option<String>> {
+        let topic = sqlx::query_scalar(
+            "select topic from operator_actions where action = 'repartition' and topic = any ($1) order by 1 limit 1",
+        );
+        Ok(topic.bind(topics).fetch_optional(self.connection()).await?)
+    }
+
     /// Copies the entities of these topics to a shadow, page by page.
     ///
     /// # Errors

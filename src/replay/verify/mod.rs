@@ -104,6 +104,11 @@ pub enum VerifyError {
     /// The steps halt, which they do for nothing that a rebuild does.
     #[error("the rebuild halts: {0}")]
     Halts(String),
+    /// Keys of a topic have moved: their commands lie on two partitions, in an order that no offset tells.
+    #[error(
+        "topic {0} was repartitioned: the order of a key's commands over its two partitions is not in the log, so they cannot be run again"
+    )]
+    Repartitioned(String),
     /// The log no longer begins where the tables do.
     #[error(
         "{source_log}: the log begins at offset {low}, the tables begin at {from}: what lies between is gone (retention or \

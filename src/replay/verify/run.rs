@@ -137,6 +137,9 @@ impl Verification<'_> {
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         let horizon_ms = self.live.horizon().await?.at_ms;
         let mut cut = self.live.cut().await?;
+        if let Some(topic) = cut.repartitioned(&topics).await? {
+            return Err(VerifyError::Repartitioned(topic));
+        }
         let mut partitions = Vec::new();
         for partition in cut.partitions(&topics).await? {
             let stretches = cut.settled_stretches(&partition.source()).await?;
