@@ -88,7 +88,6 @@ async fn a_new_rule_tells_whom_it_would_have_refused() {
     assert_eq!(kinds, expected, "{report:?}");
     let offsets: Vec<i64> = report.changes[0].examples.iter().map(|example| example.offset).collect();
     assert_eq!((offsets, report.changes[1].examples[0].offset), (vec![2, 5], 3));
-    println!("{}", report.changes_text());
     assert!(tried(&bank, Some(now_ms() + 1_000)).await.changes.is_empty());
 
     // with the handlers that run, all end as they did

@@ -216,7 +216,6 @@ async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
     for (change, what) in changes {
         bank.database.execute(&change).await;
         let difference = bank.difference();
-        println!("{change}\n{}", bank.options.run_verb(&["replay", "verify"]).stdout);
         assert_eq!(difference["what"], what, "{change}: {difference:#}");
         let expected = match what {
             "entity" => (json!("x"), json!(2), json!(id(&taken))),
