@@ -148,10 +148,7 @@ mod tests {
     fn a_republication_says_what_went_where() {
         let detail = json!({"batches": 12, "from_offset": 100, "to_offset": 900, "goes_on": false,
                             "outcomes_topic": "a.again", "events_topic": "a.again"});
-        assert_eq!(
-            summary("republish", &detail, None),
-            "12 batches published again, offsets 100 to 899, to a.again"
-        );
+        assert_eq!(summary("republish", &detail, None), "12 batches published again, offsets 100 to 899, to a.again");
     }
 
     #[test]
