@@ -8,7 +8,7 @@ use crate::support;
 use crate::support::bank::{Bank, Traffic};
 use crate::support::commands::{DAY_MS, deposit, now_ms, open, v7_at};
 use crate::support::declared::project;
-use crate::support::producer::{Ending, Record, in_transaction};
+use crate::support::producer::{Ending, OpenTransaction, Record, in_transaction};
 use crate::support::topics;
 use crate::support::worker::Said;
 
@@ -151,6 +151,25 @@ async fn every_fate_is_told_of_the_record_that_has_it() {
         assert!(said.stdout.contains(word), "{word}: {said:?}");
     }
     assert!(bank.options.run_verb(&["replay", "plan", "nobody.commands"]).code == Some(2));
+}
+
+/// What follows the beginning of an open transaction has been seen by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_transaction_hides_what_follows_and_is_named() {
+    let _turn = support::heavy();
+    let bank = Bank::open("hidden", 1).await;
+    bank.send(&[open("a", 1), deposit("a", 1)]);
+    let _worker = bank.worker();
+    bank.settled().await;
+    let transaction = OpenTransaction::begin(&bank.cluster, &bank.topic, &[deposit("a", 2)]);
+    bank.send(&[deposit("a", 3)]);
+    let plan = bank.planned(&[]).done();
+    assert_eq!(plan.fates(), [(0, "applied"), (1, "applied")]);
+    assert_eq!(plan.partitions[0]["hidden"], json!({ "from": 2, "to": 4 }));
+    let said = bank.options.run_verb(&["replay", "plan"]);
+    assert!(said.stdout.contains("an open transaction hides offsets 2 to 3"), "{said:?}");
+    assert_eq!(said.stderr, "", "the end of a partition is no warning");
+    drop(transaction);
 }
 
 /// What lies below the low watermark is named, by offsets and by time; nothing left at all is a failure.

@@ -150,20 +150,33 @@ pub enum Ending {
 
 /// Sends records in a transaction of their own.
 pub fn in_transaction(cluster: &Cluster, topic: &str, records: &[Record], ending: Ending) {
-    let client = cluster
-        .client_config()
-        .set("partitioner", "murmur2_random")
-        .set("transactional.id", unique("transactions"))
-        .create_with_context(Deliveries::default());
-    let producer = Producer { client: client.expect("a transactional producer") };
-    producer.client.init_transactions(DELIVERY_TIMEOUT).expect("be known as transactional");
-    producer.client.begin_transaction().expect("begin a transaction");
-    producer.send(topic, records);
+    let open = OpenTransaction::begin(cluster, topic, records);
     match ending {
-        Ending::Commit => producer.client.commit_transaction(DELIVERY_TIMEOUT),
-        Ending::Abort => producer.client.abort_transaction(DELIVERY_TIMEOUT),
+        Ending::Commit => open.producer.client.commit_transaction(DELIVERY_TIMEOUT),
+        Ending::Abort => open.producer.client.abort_transaction(DELIVERY_TIMEOUT),
     }
     .expect("end the transaction");
+}
+
+/// A transaction that stays open: nobody who reads committed records sees what follows its first.
+pub struct OpenTransaction {
+    producer: Producer,
+}
+
+impl OpenTransaction {
+    /// With these records in it.
+    pub fn begin(cluster: &Cluster, topic: &str, records: &[Record]) -> Self {
+        let client = cluster
+            .client_config()
+            .set("partitioner", "murmur2_random")
+            .set("transactional.id", unique("transactions"))
+            .create_with_context(Deliveries::default());
+        let producer = Producer { client: client.expect("a transactional producer") };
+        producer.client.init_transactions(DELIVERY_TIMEOUT).expect("be known as transactional");
+        producer.client.begin_transaction().expect("begin a transaction");
+        producer.send(topic, records);
+        Self { producer }
+    }
 }
 
 /// Delivery reports by the index of the record in its batch.
