@@ -167,14 +167,35 @@ impl Cut {
         Ok(rows)
     }
 
-    /// How many final outcomes each partition of these topics has.
+    /// Where operators have let a partition go on, skipping what no batch had settled before: offsets.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn outcome_counts(&mut self, topics: &[&str]) -> Result<Vec<(String, i32, i64)>> {
+    pub async fn skips(&mut self, source: &TopicPartition) -> Result<Vec<i64>> {
+        Ok(sqlx::query_scalar(
+            "select (detail ->> 'next_offset')::bigint from operator_actions
+              where action = 'resume' and detail ->> 'choice' = 'skip-to' and topic = $1 and partition = $2
+              order by 1",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .fetch_all(self.connection())
+        .await?)
+    }
+
+    /// How many final outcomes each partition of these topics has, by day of the id: days since 1970, `None` for
+    /// ids without a time.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn outcome_counts(&mut self, topics: &[&str]) -> Result<Vec<(String, i32, Option<i64>, i64)>> {
         sqlx::query("select set_config('enable_seqscan', 'on', true)").execute(self.connection()).await?;
         let counts = sqlx::query_as(
-            "select topic, partition, count(*) from processed_commands where topic = any ($1) group by 1, 2",
+            "select topic, partition,
+                    case when get_byte(uuid_send(command_id), 6) >> 4 = 7
+                         then ('x' || left(replace(command_id::text, '-', ''), 12))::bit(48)::bigint / 86400000 end,
+                    count(*)
+               from processed_commands where topic = any ($1) group by 1, 2, 3",
         )
         .bind(topics)
         .fetch_all(self.connection())
@@ -183,23 +204,27 @@ impl Cut {
         Ok(counts)
     }
 
-    /// The first of these topics whose keys have lived on other partitions before.
+    /// The first of these topics whose keys have lived on other partitions before, or in another log.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn repartitioned(&mut self, topics: &[&str]) -> Result<Option<String>> {
         let topic = sqlx::query_scalar(
-            "select topic from operator_actions where action = 'repartition' and topic = any ($1) order by 1 limit 1",
+            "select topic from operator_actions
+              where topic = any ($1)
+                and (action = 'repartition'
+                     or (action = 'resume' and detail ->> 'choice' in ('accept-new-log', 'accept-partitions')))
+              order by 1 limit 1",
         );
         Ok(topic.bind(topics).fetch_optional(self.connection()).await?)
     }
 
-    /// Copies the entities of these topics to a shadow, page by page.
+    /// Copies the entities of these topics to a shadow, page by page. Their number.
     ///
     /// # Errors
     /// If a database refuses or cannot be reached.
-    pub async fn copy_entities(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
-        let (mut after_type, mut after_id) = (String::new(), String::new());
+    pub async fn copy_entities(&mut self, topics: &[&str], shadow: &Store) -> Result<u64> {
+        let (mut after_type, mut after_id, mut copied) = (String::new(), String::new(), 0);
         loop {
             let page: Vec<EntityRow> = sqlx::query_as(
                 "select entity_type, entity_id, topic, partition, version, state::text as state from entities
@@ -212,7 +237,8 @@ impl Cut {
             .bind(PAGE_ROWS)
             .fetch_all(self.connection())
             .await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { return Ok(copied) };
+            copied += page.len() as u64;
             (after_type, after_id) = (last.entity_type.clone(), last.entity_id.clone());
             sqlx::query(
                 "insert into cut_entities (entity_type, entity_id, topic, partition, version, state)

@@ -160,14 +160,6 @@ impl Store {
         Ok((count, rows))
     }
 
-    /// How many entities the cut has.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn cut_entity_count(&self) -> Result<i64> {
-        Ok(sqlx::query_scalar("select count(*) from cut_entities").fetch_one(&self.pool).await?)
-    }
-
     /// The last command of each of these entities of one type, in a shadow.
     ///
     /// # Errors

@@ -32,6 +32,19 @@ pub(super) enum Expected {
 pub(super) struct Due {
     pub command: Command,
     pub expected: Expected,
+    /// It was a dead letter that held its key: whatever came behind it has waited.
+    pub held_its_key: bool,
+}
+
+/// How a partition came past an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// Some batch has settled it, or may have.
+    Settled,
+    /// An operator has skipped it.
+    Skipped,
+    /// Nobody says.
+    Unexplained,
 }
 
 /// What a record is to the rebuild.
@@ -45,6 +58,8 @@ pub(super) enum Role {
     RanSometime(Due),
     /// It had no effect: dead, a repeat, or skipped by an operator.
     Passes,
+    /// The cursor is behind it, no batch has settled it and no operator has skipped it.
+    NeverSettled,
     /// The tables have an outcome of this delivery, and it is no command (why).
     Unreadable(Arc<FinalOutcome>, DeadCode),
     /// It is no command (why), and the tables have no dead letter of it.
@@ -60,8 +75,10 @@ pub(super) struct Known<'a> {
     pub outcome: Option<&'a Arc<FinalOutcome>>,
     /// Its id is below the horizon, which was read after the outcome was.
     pub is_below_horizon: bool,
-    /// Some batch has settled its offset, or may have.
-    pub is_settled: bool,
+    /// How the cursor came past it.
+    pub passed: Passed,
+    /// A command that fails on its own account parks its key: the topic's policy.
+    pub parks: bool,
 }
 
 impl Known<'_> {
@@ -72,8 +89,11 @@ impl Known<'_> {
             (Some(letter), Some(LetterState::Redriven)) => self.redriven(record, letter),
             (Some(_), _) => Role::Passes,
             (None, _) if self.is_here(&record, self.rules) => self.runs(record),
-            (None, _) if !self.is_settled => Role::Passes,
-            (None, _) => self.undocumented(record),
+            (None, _) => match self.passed {
+                Passed::Settled => self.undocumented(record),
+                Passed::Skipped => Role::Passes,
+                Passed::Unexplained => Role::NeverSettled,
+            },
         }
     }
 
@@ -84,15 +104,14 @@ impl Known<'_> {
     /// The tables say that this delivery settled its command.
     fn runs(&self, record: Record) -> Role {
         let Some(outcome) = self.outcome else { return Role::Passes };
-        // not routed: the partition was its key's when it was settled
-        match receive(record, self.rules) {
-            Ok(command) => Role::Runs(Due { command, expected: Expected::Outcome(outcome.clone()) }),
+        match receive(record, self.rules).and_then(|command| route(command, self.rules)) {
+            Ok(command) => Role::Runs(due(command, Expected::Outcome(outcome.clone()))),
             Err(dead) => Role::Unreadable(outcome.clone(), dead.code),
         }
     }
 
     fn redriven(&self, record: Record, letter: &CutLetter) -> Role {
-        let is_here = self.is_here(&record, self.rules);
+        let (is_here, held_its_key) = (self.is_here(&record, self.rules), self.held_its_key(letter));
         let routed = match letter.edited_value.as_deref() {
             Some(value) => corrected(record, value, self.rules),
             None => receive(record, self.rules),
@@ -102,41 +121,48 @@ impl Known<'_> {
             // its copy is what ran
             (Err(_), _) => Role::Passes,
             (Ok(command), Some(outcome)) if is_here => {
-                Role::RanLater(Due { command, expected: Expected::Outcome(outcome.clone()) })
+                Role::RanLater(Due { command, expected: Expected::Outcome(outcome.clone()), held_its_key })
             }
             (Ok(_), Some(_)) => Role::Passes,
             // produced again, to the partition of its key: its copy ran, or is forgotten there
             (Ok(_), None) if letter.code == DeadCode::Misrouted.as_str() => Role::Passes,
             (Ok(command), None) if self.is_below_horizon => {
-                let due = Due { command, expected: Expected::Forgotten };
+                let due = due(command, Expected::Forgotten);
                 // a letter that held its key ran before anything behind it did
-                if held_its_key(letter) { Role::Runs(due) } else { Role::RanSometime(due) }
+                if held_its_key { Role::Runs(due) } else { Role::RanSometime(due) }
             }
-            (Ok(command), None) => Role::Runs(Due { command, expected: Expected::Nothing }),
+            (Ok(command), None) => Role::Runs(due(command, Expected::Nothing)),
         }
     }
 
     /// It was settled, and neither an outcome nor a letter says how.
     fn undocumented(&self, record: Record) -> Role {
-        if self.outcome.is_some() {
-            return Role::Passes; // another delivery of its command was settled
-        }
-        match receive(record, self.rules).and_then(|command| route(command, self.rules)) {
-            Ok(command) if self.is_below_horizon => Role::Runs(Due { command, expected: Expected::Forgotten }),
-            Ok(command) => Role::Runs(Due { command, expected: Expected::Nothing }),
-            Err(dead) => Role::LetterMissing(dead.code),
+        match (receive(record, self.rules).and_then(|command| route(command, self.rules)), self.outcome) {
+            (Ok(command), Some(first)) if command.fingerprint != first.delivery.fingerprint => {
+                Role::LetterMissing(DeadCode::IdReuse)
+            }
+            // another delivery of its command was settled
+            (Ok(_), Some(_)) => Role::Passes,
+            (Ok(command), None) if self.is_below_horizon => Role::Runs(due(command, Expected::Forgotten)),
+            (Ok(command), None) => Role::Runs(due(command, Expected::Nothing)),
+            (Err(dead), _) => Role::LetterMissing(dead.code),
         }
     }
+
+    fn held_its_key(&self, letter: &CutLetter) -> bool {
+        let failed = [DeadCode::HandlerFailed, DeadCode::DataError].iter().any(|code| code.as_str() == letter.code);
+        letter.code == DeadCode::ParkedKey.as_str() || (failed && self.parks)
+    }
+}
+
+/// A command that runs where its record is.
+fn due(command: Command, expected: Expected) -> Due {
+    Due { command, expected, held_its_key: false }
 }
 
 fn is_of(outcome: &FinalOutcome, record: &Record, source: &TopicPartition) -> bool {
     let delivery = &outcome.delivery;
     delivery.source == *source && delivery.offset == record.offset && delivery.record_time_ms == record.time_ms()
-}
-
-fn held_its_key(letter: &CutLetter) -> bool {
-    let codes = [DeadCode::HandlerFailed, DeadCode::DataError, DeadCode::ParkedKey];
-    codes.iter().any(|code| code.as_str() == letter.code)
 }
 
 /// A command with its payload corrected: it keeps the fingerprint of the original, if that is a command.
@@ -162,10 +188,11 @@ impl Later {
 
     /// Those of the key that ran before this command did, in their order.
     pub fn before(&mut self, due: &Due) -> Vec<Due> {
-        let (Some(place), Some(kept)) = (place(due), self.of_key.get_mut(due.command.entity_id())) else {
-            return Vec::new();
-        };
-        let mut before: Vec<Due> = kept.extract_if(.., |later| self::place(later) < Some(place)).collect();
+        let Some(kept) = self.of_key.get_mut(due.command.entity_id()) else { return Vec::new() };
+        // a key that is held lets nothing pass; of the others the versions tell, if this one has one
+        let place = place(due);
+        let ran_before = |later: &mut Due| later.held_its_key || (place.is_some() && self::place(later) < place);
+        let mut before: Vec<Due> = kept.extract_if(.., ran_before).collect();
         if kept.is_empty() {
             self.of_key.remove(due.command.entity_id());
         }
@@ -244,7 +271,8 @@ mod tests {
 
     fn role(letter: Option<&CutLetter>, outcome: Option<&Arc<FinalOutcome>>, below: bool, settled: bool) -> Role {
         let rules = rules();
-        let known = Known { rules: &rules, letter, outcome, is_below_horizon: below, is_settled: settled };
+        let passed = if settled { Passed::Settled } else { Passed::Skipped };
+        let known = Known { rules: &rules, letter, outcome, is_below_horizon: below, passed, parks: true };
         known.role(record(20, 7))
     }
 
@@ -263,6 +291,10 @@ mod tests {
         assert!(matches!(role(Some(&redriven), None, true, true), Role::Runs(_)), "it held its key");
         let expired = letter("redriven", "expired");
         assert!(matches!(role(Some(&expired), None, true, true), Role::RanSometime(_)));
+        let mut reused = (*elsewhere).clone();
+        reused.delivery.fingerprint.0[0] ^= 1;
+        let role_of_reused = role(None, Some(&Arc::new(reused)), false, true);
+        assert!(matches!(role_of_reused, Role::LetterMissing(DeadCode::IdReuse)));
     }
 
     #[test]
@@ -270,6 +302,7 @@ mod tests {
         let due = |offset, version, code| Due {
             command: receive(record(offset, 7), &rules()).expect("a command"),
             expected: Expected::Outcome(outcome(offset, version, code)),
+            held_its_key: false,
         };
         let offsets = |dues: Vec<Due>| dues.iter().map(|due| due.command.record.offset).collect::<Vec<_>>();
         let mut later = Later::default();
@@ -280,5 +313,8 @@ mod tests {
         assert_eq!(offsets(later.before(&due(10, 2, None))), [] as [i64; 0]);
         assert_eq!(offsets(later.before(&due(11, 5, None))), [1, 2, 3], "the rejected one saw version 3");
         assert_eq!(offsets(later.rest()), [4]);
+        later.keep(Due { held_its_key: true, ..due(5, 9, None) });
+        let unplaced = Due { expected: Expected::Forgotten, ..due(12, 1, None) };
+        assert_eq!(offsets(later.before(&unplaced)), [5], "a held key lets nothing pass");
     }
 }
