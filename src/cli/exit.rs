@@ -11,6 +11,7 @@ use crate::config;
 use crate::declared::DeclaredError;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::postgres::ReachError;
+use crate::replay::verify::VerifyError;
 use crate::worker::RunError;
 
 /// How a verb ends.
@@ -91,6 +92,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<Diagnostics>()
         || matches!(cause.downcast_ref(), Some(DeclaredError::Mistakes(_) | DeclaredError::NotMigrated(_)))
     {
+        return Some(Exit::Usage);
+    }
+    if let Some(VerifyError::Schema(_) | VerifyError::NoHandlers { .. } | VerifyError::InSql) = cause.downcast_ref() {
         return Some(Exit::Usage);
     }
     if let Some(exit) = cause.downcast_ref::<RunError>().and_then(of_run) {

@@ -90,6 +90,8 @@ async fn a_new_rule_tells_whom_it_would_have_refused() {
     assert_eq!((offsets, report.changes[1].examples[0].offset), (vec![2, 5], 3));
     assert!(tried(&bank, Some(now_ms() + 1_000)).await.changes.is_empty());
 
+    assert_eq!((report.entities_differing, report.is_unchanged()), (2, false));
+
     // with the handlers that run, all end as they did
     let said = bank.options.run_verb(&["replay", "try", "--since", "1d"]);
     assert!(said.code == Some(0) && said.stdout.contains("all end as they did"), "{said:?}");

@@ -232,6 +232,12 @@ async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
             bank.database.execute(&back).await;
         }
     }
+    // a cursor that somebody has moved
+    bank.send(&[deposit("x", 1), deposit("y", 1)]);
+    bank.database.execute("update partitions set next_offset = next_offset + 1").await;
+    let difference = bank.difference();
+    assert_eq!((&difference["what"], &difference["offset"]), (&json!("never-settled"), &json!(5)), "{difference:#}");
+    bank.database.execute("update partitions set next_offset = next_offset - 1").await;
     // an outcome that no record leads to
     let invented = v7_at(now_ms());
     let invent = format!(

@@ -44,9 +44,11 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
         Output::Table => output::print(&report.changes_text())?,
         Output::Json => output::print(&serde_json::to_string(&serde_json::json!({
             "commands": report.commands(),
+            "forgotten": report.partitions.iter().map(|partition| partition.forgotten).sum::<u64>(),
             "changes": report.changes,
+            "entities_differing": report.entities_differing,
             "unproven": report.unproven,
         }))?)?,
     }
-    Ok(if report.changes.is_empty() { Exit::Done } else { Exit::Difference })
+    Ok(if report.is_unchanged() { Exit::Done } else { Exit::Difference })
 }

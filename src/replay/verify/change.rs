@@ -53,9 +53,13 @@ pub(super) struct Changes {
 impl Changes {
     /// Counts a command, if it ends otherwise: applied or not, and why not.
     pub fn add(&mut self, command_type: &str, example: Example) {
-        let (was, becomes) = (example.live.in_short(), example.rebuilt.in_short());
+        let (was, mut becomes) = (example.live.in_short(), example.rebuilt.in_short());
         if was == becomes {
-            return;
+            // another version alone is what an earlier change of the entity brings about
+            if example.live.reply == example.rebuilt.reply && example.live.events == example.rebuilt.events {
+                return;
+            }
+            becomes += " with another reply or other events";
         }
         let (commands, examples) = self.of_kind.entry((command_type.to_owned(), was, becomes)).or_default();
         *commands += 1;
@@ -108,12 +112,22 @@ mod tests {
         let mut changes = Changes::default();
         changes.add("withdraw", example(0, None, None));
         changes.add("withdraw", example(1, Some("limit"), None));
+        let mut with_fee = example(8, None, None);
+        with_fee.rebuilt.reply = Some(serde_json::json!({ "fee": 2 }));
+        changes.add("withdraw", with_fee);
         for offset in 2..7 {
             changes.add("withdraw", example(offset, None, Some("limit")));
         }
         let list = changes.into_list();
         let kinds: Vec<_> = list.iter().map(|kind| (&*kind.was, &*kind.becomes, kind.commands)).collect();
-        assert_eq!(kinds, [("applied", "limit", 5), ("limit", "applied", 1)]);
+        assert_eq!(
+            kinds,
+            [
+                ("applied", "limit", 5),
+                ("applied", "applied with another reply or other events", 1),
+                ("limit", "applied", 1),
+            ]
+        );
         assert_eq!(list[0].examples.iter().map(|it| it.offset).collect::<Vec<_>>(), [2, 3, 4]);
     }
 }

@@ -1,7 +1,8 @@
 //! One partition is rebuilt in the shadow: the same steps, with the same handlers, on the records that were settled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use super::VerifyError;
 use super::change::Example;
 use super::compare::{Ended, alike};
-use super::guide::{Due, Expected, Known, Later, Role};
+use super::guide::{Due, Expected, Known, Later, Passed, Role};
 use super::report::{After, Difference, Differences, PartitionReport, What};
 use crate::cursor::{Cursor, LastSettled, Published};
 use crate::dead_letter::DeadCode;
@@ -23,12 +24,26 @@ use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide,
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
+use crate::writer::backoff;
 use crate::writer::batch::Batch;
 use crate::writer::cache::Cache;
 use crate::writer::prefetch;
 
 /// Ids of the future are refused by the clock of the day; which were is known from the tables.
 const ANY_TIME_MS: i64 = i64::MAX / 2;
+
+/// A shadow that does not answer is asked again for so long, at most so far apart.
+const SHADOW_PATIENCE: Duration = Duration::from_secs(60);
+const SHADOW_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// What a rebuilt partition leaves.
+pub(super) struct Rebuilt {
+    pub report: PartitionReport,
+    /// Outcomes of the live tables that were met, by the day of their id.
+    pub met: BTreeMap<Option<i64>, i64>,
+    /// Letters that ran when nobody knows.
+    pub sometime: u64,
+}
 
 /// Which offsets of a partition were settled, as far as the kept batches tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +52,21 @@ pub(super) struct SettledOffsets {
     pub forgotten_below: i64,
     /// Stretches, in order: first offset and the one behind the last.
     pub stretches: Vec<(i64, i64)>,
+    /// Offsets that an operator let the partition go on at, in order.
+    pub skips_to: Vec<i64>,
 }
 
 impl SettledOffsets {
-    pub fn contains(&self, offset: i64) -> bool {
+    /// How the cursor came past an offset.
+    pub fn passed(&self, offset: i64) -> Passed {
         let n = self.stretches.partition_point(|(first, _)| *first <= offset);
-        offset < self.forgotten_below || n.checked_sub(1).is_some_and(|n| offset < self.stretches[n].1)
+        if offset < self.forgotten_below || n.checked_sub(1).is_some_and(|n| offset < self.stretches[n].1) {
+            return Passed::Settled;
+        }
+        // a skip goes over what was not settled before it, up to its own offset
+        let next_settled = self.stretches.get(n).map_or(i64::MAX, |(first, _)| *first);
+        let is_skipped = self.skips_to.iter().any(|to| offset < *to && *to <= next_settled);
+        if is_skipped { Passed::Skipped } else { Passed::Unexplained }
     }
 }
 
@@ -60,11 +84,23 @@ pub(super) struct Rebuild {
     pub report: PartitionReport,
     /// Letters that ran when nobody knows.
     pub sometime: u64,
-    /// Outcomes of the live tables that were met.
-    pub met: i64,
+    /// Outcomes of the live tables that were met, by the day of their id; see [`day_of`].
+    pub met: BTreeMap<Option<i64>, i64>,
+    /// The topic's policy lets a command that fails hold its key.
+    pub parks: bool,
+    /// Differences of this chunk, by the place of their command in it.
+    pub found: Vec<(Place, Difference)>,
     pub differences: Arc<Mutex<Differences>>,
     /// Commands of older records are not counted as changed.
     pub changes_since_ms: i64,
+}
+
+/// Where in a chunk: after so many commands that run; and `false` before the next, `true` that one itself.
+pub(super) type Place = (usize, bool);
+
+/// The day of an id, in days since 1970; `None` for ids without a time.
+fn day_of(id: &Uuid) -> Option<i64> {
+    horizon::id_time_ms(id).map(|time_ms| time_ms / horizon::STEP_MS_MAX)
 }
 
 /// A command that cannot be read has no values to show but why.
@@ -104,9 +140,11 @@ impl Rebuild {
                 letter: letter_at.get(&(offset, record.time_ms())),
                 outcome: id.and_then(|id| outcomes.get(&id)),
                 is_below_horizon: id.is_some_and(|id| horizon.is_below(&id)),
-                is_settled: self.settled.contains(offset),
+                passed: self.settled.passed(offset),
+                parks: self.parks,
             };
-            self.report.skipped += u64::from(!known.is_settled);
+            self.report.skipped += u64::from(known.passed == Passed::Skipped);
+            let place = (dues.len(), false);
             match known.role(record) {
                 Role::Runs(due) => {
                     dues.extend(self.later.before(&due));
@@ -118,24 +156,46 @@ impl Rebuild {
                     dues.push(due);
                 }
                 Role::Passes => {}
+                Role::NeverSettled => {
+                    let rebuilt = json!("settled by no batch, and skipped by no operator");
+                    self.differs_unread(What::NeverSettled, place, offset, key, id, Value::Null, rebuilt);
+                }
                 Role::Unreadable(live, code) => {
-                    self.met += 1;
+                    self.meets(&live);
                     self.changed(&live, Ended::dead(code.as_str()));
-                    self.differs_unread(What::Outcome, offset, key, id, json!(Ended::of(&live)), unreadable(code));
+                    let live = json!(Ended::of(&live));
+                    self.differs_unread(What::Outcome, place, offset, key, id, live, unreadable(code));
                 }
                 Role::LetterMissing(code) => {
-                    self.differs_unread(What::LetterMissing, offset, key, id, Value::Null, unreadable(code));
+                    self.differs_unread(What::LetterMissing, place, offset, key, id, Value::Null, unreadable(code));
                 }
             }
         }
-        self.run(dues).await
+        self.run(dues).await?;
+        self.hand_over();
+        Ok(())
     }
 
     /// Behind the last record: what is left of the letters that ran later.
-    pub async fn finish(mut self) -> Result<(PartitionReport, i64, u64), VerifyError> {
-        let rest = self.later.rest();
-        self.run(rest).await?;
-        Ok((self.report, self.met, self.sometime))
+    pub async fn finish(mut self, records_max: usize) -> Result<Rebuilt, VerifyError> {
+        let mut rest = self.later.rest();
+        while !rest.is_empty() {
+            let part = rest.drain(..records_max.min(rest.len())).collect();
+            self.run(part).await?;
+            self.hand_over();
+        }
+        Ok(Rebuilt { report: self.report, met: self.met, sometime: self.sometime })
+    }
+
+    /// The differences of a chunk, in the order in which its commands ran: of each key the first counts.
+    fn hand_over(&mut self) {
+        self.found.sort_by_key(|(place, _)| *place);
+        let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        self.found.drain(..).for_each(|(_, difference)| differences.add(difference));
+    }
+
+    fn meets(&mut self, live: &FinalOutcome) {
+        *self.met.entry(day_of(&live.delivery.command_id)).or_default() += 1;
     }
 
     /// Decides and settles commands in this order.
@@ -146,7 +206,9 @@ impl Rebuild {
         self.report.commands += dues.len() as u64;
         let mut expected: HashMap<Uuid, Expected> = HashMap::with_capacity(dues.len());
         let mut items = Vec::with_capacity(dues.len());
-        for due in dues {
+        let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(dues.len());
+        for (n, due) in dues.into_iter().enumerate() {
+            places.entry(due.command.id).or_insert(n);
             expected.entry(due.command.id).or_insert(due.expected);
             items.push(Ok(due.command));
         }
@@ -170,7 +232,7 @@ impl Rebuild {
                 Err(error) => return Err(error),
             }
         };
-        self.compare(&decision, expected);
+        self.compare(&decision, expected, &places);
         Ok(())
     }
 
@@ -215,10 +277,19 @@ impl Rebuild {
         };
         let published = Published { batch_seq: self.cursor.batch_seq, next_offset: self.cursor.next_offset };
         let progress = Progress { published, log_time_ms: None };
+        let (mut waits, began) = (backoff(SHADOW_WAIT_MAX), Instant::now());
         let settling = loop {
             match self.shadow.settle(&settlement, progress, &*self.type_ids).await {
                 Ok(settling) => break settling,
                 Err(postgres::Error::Refused(Refusal::DayMissing)) => self.make_days(decision).await?,
+                // sent again as it is: its decision id tells whether an earlier sending was heard
+                Err(
+                    error @ (postgres::Error::Unavailable { .. }
+                    | postgres::Error::Refused(Refusal::Contended(_) | Refusal::TimedOut(_))),
+                ) if began.elapsed() < SHADOW_PATIENCE => {
+                    tracing::warn!(source = %self.rules.source, %error, "the shadow database: sent again");
+                    tokio::time::sleep(waits.next().unwrap_or(SHADOW_WAIT_MAX)).await;
+                }
                 Err(error) => return Err(VerifyError::Shadow(error)),
             }
         };
@@ -243,19 +314,22 @@ impl Rebuild {
     }
 
     /// Sets every ending against what the tables say.
-    fn compare(&mut self, decision: &Decision, mut expected: HashMap<Uuid, Expected>) {
+    fn compare(&mut self, decision: &Decision, mut expected: HashMap<Uuid, Expected>, places: &HashMap<Uuid, usize>) {
+        let place = |id: &Uuid| (places.get(id).copied().unwrap_or(usize::MAX), true);
         for rebuilt in &decision.outcomes {
             match expected.remove(&rebuilt.delivery.command_id) {
                 Some(Expected::Outcome(live)) => {
-                    self.met += 1;
+                    self.meets(&live);
                     self.report.compared += 1;
                     if !alike(&live, rebuilt) {
                         self.changed(&live, Ended::of(rebuilt));
-                        self.differs(What::Outcome, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
+                        let place = place(&rebuilt.delivery.command_id);
+                        self.differs(What::Outcome, place, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
                     }
                 }
                 Some(Expected::Nothing) => {
-                    self.differs(What::OutcomeMissing, rebuilt, Value::Null, json!(Ended::of(rebuilt)));
+                    let place = place(&rebuilt.delivery.command_id);
+                    self.differs(What::OutcomeMissing, place, rebuilt, Value::Null, json!(Ended::of(rebuilt)));
                 }
                 Some(Expected::Forgotten) | None => self.report.forgotten += 1,
             }
@@ -267,30 +341,35 @@ impl Rebuild {
                 Expected::Forgotten => (What::Outcome, json!("no longer kept, and final")),
                 Expected::Nothing => (What::LetterMissing, Value::Null),
             };
-            if matches!(known, Expected::Outcome(_)) {
-                self.met += 1;
-                self.report.compared += 1;
-            }
             if let Expected::Outcome(live) = &known {
+                self.meets(live);
+                self.report.compared += 1;
                 self.changed(live, Ended::dead(dead.code.as_str()));
             }
             let rebuilt = json!({ "outcome": "dead", "code": dead.code.as_str(), "detail": dead.detail });
             let key = dead.entity_id().map(str::to_owned);
-            self.differs_unread(what, dead.record.offset, key, dead.command_id, live, rebuilt);
+            let place = dead.command_id.as_ref().map_or((usize::MAX, true), place);
+            self.differs_unread(what, place, dead.record.offset, key, dead.command_id, live, rebuilt);
         }
         // what is left has repeated a command that is settled in the shadow
         for live in expected.into_values() {
             if let Expected::Outcome(live) = live {
-                self.met += 1;
+                self.meets(&live);
                 self.report.compared += 1;
-                let ended = json!(Ended::of(&live));
-                self.differs(What::Outcome, &live, ended, json!("a repeat of a command that was settled before it"));
+                let (ended, place) = (json!(Ended::of(&live)), place(&live.delivery.command_id));
+                self.differs(
+                    What::Outcome,
+                    place,
+                    &live,
+                    ended,
+                    json!("a repeat of a command that was settled before it"),
+                );
             }
         }
     }
 
     /// The first difference of a key that is a command's ending.
-    fn differs(&self, what: What, outcome: &FinalOutcome, live: Value, rebuilt: Value) {
+    fn differs(&mut self, what: What, place: Place, outcome: &FinalOutcome, live: Value, rebuilt: Value) {
         let delivery = &outcome.delivery;
         let after = After {
             command_id: Some(delivery.command_id),
@@ -298,13 +377,16 @@ impl Rebuild {
             ..After::at(&self.rules.source, delivery.offset)
         };
         let entity_id = Some(delivery.entity_id.to_string());
-        self.add(Difference { what, entity_type: self.entity_type(), entity_id, after: Some(after), live, rebuilt });
+        let (entity_type, after) = (self.entity_type(), Some(after));
+        self.found.push((place, Difference { what, entity_type, entity_id, after, live, rebuilt }));
     }
 
     /// The same of a record that did not become a command.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a difference")]
     fn differs_unread(
-        &self,
+        &mut self,
         what: What,
+        place: Place,
         offset: i64,
         entity_id: Option<String>,
         command_id: Option<Uuid>,
@@ -312,7 +394,8 @@ impl Rebuild {
         rebuilt: Value,
     ) {
         let after = Some(After { command_id, ..After::at(&self.rules.source, offset) });
-        self.add(Difference { what, entity_type: self.entity_type(), entity_id, after, live, rebuilt });
+        let entity_type = self.entity_type();
+        self.found.push((place, Difference { what, entity_type, entity_id, after, live, rebuilt }));
     }
 
     /// A command that ends otherwise, if it does.
@@ -337,10 +420,6 @@ impl Rebuild {
     fn entity_type(&self) -> String {
         self.rules.handlers.entity_type.to_string()
     }
-
-    fn add(&self, difference: Difference) {
-        self.differences.lock().unwrap_or_else(PoisonError::into_inner).add(difference);
-    }
 }
 
 #[cfg(test)]
@@ -349,8 +428,10 @@ mod tests {
 
     #[test]
     fn an_offset_is_settled_if_a_batch_has_it_or_may_have_had_it() {
-        let settled = SettledOffsets { forgotten_below: 10, stretches: vec![(12, 20), (25, 30)] };
-        let contained: Vec<i64> = (0..40).filter(|offset| settled.contains(*offset)).collect();
-        assert_eq!(contained, (0..10).chain(12..20).chain(25..30).collect::<Vec<_>>());
+        let settled = SettledOffsets { forgotten_below: 10, stretches: vec![(12, 20), (25, 30)], skips_to: vec![25] };
+        let of = |wanted| (0..40).filter(|offset| settled.passed(*offset) == wanted).collect::<Vec<i64>>();
+        assert_eq!(of(Passed::Settled), (0..10).chain(12..20).chain(25..30).collect::<Vec<_>>());
+        assert_eq!(of(Passed::Skipped), (20..25).collect::<Vec<_>>());
+        assert_eq!(of(Passed::Unexplained), [10, 11].into_iter().chain(30..40).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,6 @@
 //! What a verification has found.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub enum What {
     OutcomeMissing,
     /// A record that is no command, without a dead letter in the live tables.
     LetterMissing,
+    /// A record below the cursor that no batch has settled and no operator skipped.
+    NeverSettled,
     /// Outcomes in the live tables that no record of the log leads to.
     OutcomeUnexplained,
     /// Version or state of an entity.
@@ -71,6 +73,7 @@ impl What {
             Self::Outcome => "outcome",
             Self::OutcomeMissing => "outcome missing",
             Self::LetterMissing => "dead letter missing",
+            Self::NeverSettled => "never settled",
             Self::OutcomeUnexplained => "outcomes without a record",
             Self::Entity => "entity",
         }
@@ -109,6 +112,8 @@ pub struct Report {
     pub partitions: Vec<PartitionReport>,
     /// Entities compared.
     pub entities: u64,
+    /// Entities whose version or state differs.
+    pub entities_differing: u64,
     /// How many keys differ, at least.
     pub difference_count: u64,
     /// The first of them.
@@ -122,6 +127,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether every command ends as it did and leaves the same states: what `replay try` asks.
+    pub fn is_unchanged(&self) -> bool {
+        self.changes.is_empty() && self.entities_differing == 0
+    }
+
     /// Commands run again.
     pub fn commands(&self) -> u64 {
         self.partitions.iter().map(|partition| partition.commands).sum()
@@ -138,6 +148,10 @@ impl Report {
     /// The commands that end otherwise than they did, for people.
     pub fn changes_text(&self) -> String {
         let mut text = format!("{} commands run again\n", self.commands());
+        let forgotten: u64 = self.partitions.iter().map(|partition| partition.forgotten).sum();
+        if forgotten > 0 {
+            let _ = writeln!(text, "of {forgotten} nobody knows any more how they ended: older than the horizon");
+        }
         // writing to a String cannot fail
         for Change { command_type, was, becomes, commands, examples } in &self.changes {
             let _ = writeln!(text, "\n{command_type}: {commands} that ended {was} end {becomes}");
@@ -149,7 +163,10 @@ impl Report {
         for unproven in &self.unproven {
             let _ = writeln!(text, "not proven: {unproven}");
         }
-        text + if self.changes.is_empty() { "\nall end as they did\n" } else { "\nsome end otherwise\n" }
+        if self.entities_differing > 0 {
+            let _ = writeln!(text, "\n{} entities have another version or state", self.entities_differing);
+        }
+        text + if self.is_unchanged() { "\nall end as they did\n" } else { "\nsome end otherwise\n" }
     }
 
     /// For people.
@@ -189,6 +206,7 @@ impl Report {
         }
         let verdict = match self.equal {
             true => "equal: the database is what its log says".to_owned(),
+            false if self.difference_count == 1 => "different: 1 key".to_owned(),
             false => format!("different: {} keys", self.difference_count),
         };
         text + &verdict + "\n"
@@ -216,7 +234,7 @@ impl Difference {
 #[derive(Debug, Default)]
 pub(super) struct Differences {
     keys: HashSet<(String, Option<String>)>,
-    kept: BTreeMap<(String, Option<String>), Difference>,
+    kept: Vec<Difference>,
     count: u64,
     pub changes: Changes,
 }
@@ -228,9 +246,9 @@ impl Differences {
             return;
         }
         self.count += 1;
-        self.keys.insert(key.clone());
+        self.keys.insert(key);
         if self.kept.len() < DIFFERENCES_MAX {
-            self.kept.entry(key).or_insert(difference);
+            self.kept.push(difference);
         }
     }
 
@@ -239,13 +257,8 @@ impl Differences {
         self.keys.contains(&(entity_type.to_owned(), Some(entity_id.to_owned())))
     }
 
-    /// As many more as are not looked at one by one.
-    pub fn add_uncounted(&mut self, count: u64) {
-        self.count += count;
-    }
-
     pub fn into_parts(self) -> (u64, Vec<Difference>, Vec<Change>) {
-        (self.count, self.kept.into_values().collect(), self.changes.into_list())
+        (self.count, self.kept, self.changes.into_list())
     }
 }
 

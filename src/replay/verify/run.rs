@@ -9,11 +9,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::guide::Later;
-use super::rebuild::{Rebuild, SettledOffsets};
+use super::rebuild::{Rebuild, Rebuilt, SettledOffsets};
 use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
 use super::{Options, VerifyError};
 use crate::config::{self, Config, OnFailure};
 use crate::fencing_token::ClaimId;
+use crate::horizon;
 use crate::kafka::{Client, Inspector, LogReader, ReadError};
 use crate::pace::Pace;
 use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
@@ -74,11 +75,16 @@ pub async fn verify(
     }
     let server = Store::new(&config.database, "solewriter replay verify")?;
     let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
+    // connects when it is first used
+    let shadow = Store::of_shadow(&config.database, &name)?;
     if let Err(error) = server.create_shadow(&name).await {
         return Err(VerifyError::NoShadow { name, error });
     }
-    let shadow = Store::of_shadow(&config.database, &name)?;
-    let verified = Verification { worker, config, options, progress, live: &live, shadow: &shadow }.run().await;
+    let verification = Verification { worker, config, options, progress, live: &live, shadow: &shadow };
+    let verified = tokio::select! {
+        () = progress.stopped() => Err(VerifyError::Stopped),
+        verified = verification.run() => verified,
+    };
     shadow.close().await;
     live.close().await;
     let kept = options.keep && verified.is_ok();
@@ -101,9 +107,9 @@ struct Verification<'v> {
 /// What one snapshot of the live tables says.
 struct Snapshot {
     partitions: Vec<(CutPartition, SettledOffsets)>,
-    /// Final outcomes of each partition.
-    outcomes: BTreeMap<(String, i32), i64>,
-    horizon_ms: i64,
+    /// Final outcomes of each partition, by the day of the id: days since 1970, `None` for ids without a time.
+    outcomes: BTreeMap<(String, i32), BTreeMap<Option<i64>, i64>>,
+    entities: u64,
 }
 
 impl Verification<'_> {
@@ -124,10 +130,11 @@ impl Verification<'_> {
         let differences = Arc::new(Mutex::new(Differences::default()));
         let rebuilt = self.rebuild(&snapshot, &differences).await?;
         let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
-        let entities = self.shadow.cut_entity_count().await.map_err(VerifyError::Shadow)?;
-        let mut report = Report { entities: entities.unsigned_abs(), unproven, ..Report::default() };
+        let mut report = Report { entities: snapshot.entities, unproven, ..Report::default() };
         let differences = self.conclude(&snapshot, rebuilt, differences, &mut report).await?;
         (report.difference_count, report.differences, report.changes) = differences.into_parts();
+        // of entities that are not looked at one by one, too
+        report.difference_count = report.difference_count.max(report.entities_differing);
         report.equal = report.difference_count == 0;
         Ok(report)
     }
@@ -135,7 +142,6 @@ impl Verification<'_> {
     /// Everything that has to be read at one moment.
     async fn snapshot(&self) -> Result<Snapshot, VerifyError> {
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
-        let horizon_ms = self.live.horizon().await?.at_ms;
         let mut cut = self.live.cut().await?;
         if let Some(topic) = cut.repartitioned(&topics).await? {
             return Err(VerifyError::Repartitioned(topic));
@@ -143,30 +149,36 @@ impl Verification<'_> {
         let mut partitions = Vec::new();
         for partition in cut.partitions(&topics).await? {
             let stretches = cut.settled_stretches(&partition.source()).await?;
+            let skips_to = cut.skips(&partition.source()).await?;
             let forgotten_below = match (partition.batch_seq, partition.oldest_seq) {
                 (0, _) | (_, Some(1)) => 0,
                 (_, Some(_)) => partition.oldest_offset.unwrap_or(0),
                 (_, None) => partition.next_offset,
             };
-            partitions.push((partition, SettledOffsets { forgotten_below, stretches }));
+            partitions.push((partition, SettledOffsets { forgotten_below, stretches, skips_to }));
         }
         cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
-        cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
-        let outcomes = cut.outcome_counts(&topics).await?;
-        let outcomes = outcomes.into_iter().map(|(topic, partition, count)| ((topic, partition), count)).collect();
+        let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        let mut outcomes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for (topic, partition, day, count) in cut.outcome_counts(&topics).await? {
+            outcomes.entry((topic, partition)).or_default().insert(day, count);
+        }
         cut.end().await?;
-        Ok(Snapshot { partitions, outcomes, horizon_ms })
+        Ok(Snapshot { partitions, outcomes, entities })
     }
 
-    /// All partitions, some at a time; of each its report, the outcomes met and the letters that ran at an unknown time.
+    /// All partitions, some at a time.
     async fn rebuild(
         &self,
         snapshot: &Snapshot,
         differences: &Arc<Mutex<Differences>>,
-    ) -> Result<Vec<(PartitionReport, i64, u64)>, VerifyError> {
+    ) -> Result<Vec<Rebuilt>, VerifyError> {
         let client = Client::new(&self.config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
         let at_once = Arc::new(Semaphore::new(PARTITIONS_AT_ONCE));
+        // so many at a time that a slow rate goes evenly
+        let records_max = self.options.rate.map_or(CHUNK_RECORDS_MAX, |rate| rate.get() as usize / 10);
+        let records_max = records_max.clamp(1, CHUNK_RECORDS_MAX);
         let pace = Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate)));
         let mut running = JoinSet::new();
         for (partition, settled) in &snapshot.partitions {
@@ -181,15 +193,15 @@ impl Verification<'_> {
             running.spawn(async move {
                 // nobody closes it
                 let _permit = at_once.acquire().await;
-                drive(rebuild, &client, from, end, &progress, &pace).await
+                drive(rebuild, &client, (from, end), records_max, &progress, &pace).await
             });
         }
-        let mut rebuilt = Vec::new();
+        let mut rebuilt: Vec<Rebuilt> = Vec::new();
         while let Some(ended) = running.join_next().await {
             // nobody aborts them, and a panic of theirs is ours
             rebuilt.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
         }
-        rebuilt.sort_by(|a, b| (&a.0.topic, a.0.partition).cmp(&(&b.0.topic, b.0.partition)));
+        rebuilt.sort_by(|a, b| (&a.report.topic, a.report.partition).cmp(&(&b.report.topic, b.report.partition)));
         Ok(rebuilt)
     }
 
@@ -259,7 +271,9 @@ impl Verification<'_> {
                 ..PartitionReport::default()
             },
             sometime: 0,
-            met: 0,
+            met: BTreeMap::new(),
+            parks: topic.on_failure != OnFailure::Skip,
+            found: Vec::new(),
             differences: differences.clone(),
             changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
         })
@@ -269,14 +283,13 @@ impl Verification<'_> {
     async fn conclude(
         &self,
         snapshot: &Snapshot,
-        rebuilt: Vec<(PartitionReport, i64, u64)>,
+        rebuilt: Vec<Rebuilt>,
         mut differences: Differences,
         report: &mut Report,
     ) -> Result<Differences, VerifyError> {
-        // days may have been dropped meanwhile: then nobody knows how many outcomes there were to meet
-        let is_horizon_still = self.live.horizon().await?.at_ms == snapshot.horizon_ms;
+        let horizon_ms = self.live.horizon().await?.at_ms;
         let mut met_of = BTreeMap::new();
-        for (partition, met, sometime) in rebuilt {
+        for Rebuilt { report: partition, met, sometime } in rebuilt {
             let place = (partition.topic.clone(), partition.partition);
             if sometime > 0 {
                 report.unproven.push(format!(
@@ -288,33 +301,26 @@ impl Verification<'_> {
             met_of.insert(place, met);
             report.partitions.push(partition);
         }
-        if !is_horizon_still {
-            report
-                .unproven
-                .push("the horizon has moved meanwhile: outcomes without a record were not looked for".to_owned());
-        }
-        for ((topic, partition), count) in snapshot.outcomes.iter().filter(|_| is_horizon_still) {
-            let met = met_of.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
-            if *count > met {
-                differences.add(Difference {
-                    what: What::OutcomeUnexplained,
-                    entity_type: String::new(),
-                    entity_id: None,
-                    after: None,
-                    live: json!({ "topic": topic, "partition": partition, "outcomes": count }),
-                    rebuilt: json!({ "topic": topic, "partition": partition, "outcomes": met }),
-                });
+        for ((topic, partition), of_days) in &snapshot.outcomes {
+            let met = met_of.get(&(topic.clone(), *partition));
+            for (day, count) in of_days {
+                let met = met.and_then(|met| met.get(day)).copied().unwrap_or(0);
+                // a day below the horizon may have been dropped meanwhile
+                let is_kept = day.is_none_or(|day| day * horizon::STEP_MS_MAX >= horizon_ms);
+                if *count > met && is_kept {
+                    differences.add(unexplained((topic, *partition), *day, *count, met));
+                }
             }
         }
-        self.entities(&mut differences).await?;
+        self.entities(&mut differences, report).await?;
         Ok(differences)
     }
 
     /// Entities whose version or state differs, unless a command of theirs has told already.
-    async fn entities(&self, differences: &mut Differences) -> Result<(), VerifyError> {
+    async fn entities(&self, differences: &mut Differences, report: &mut Report) -> Result<(), VerifyError> {
         let rows_max = DIFFERENCES_MAX as i64;
         let (count, rows) = self.shadow.entity_differences(rows_max).await.map_err(VerifyError::Shadow)?;
-        differences.add_uncounted(count.unsigned_abs().saturating_sub(rows.len() as u64));
+        report.entities_differing = count.unsigned_abs();
         let mut last = BTreeMap::new();
         for topic in &self.config.topics {
             let of_type = rows.iter().filter(|row| row.entity_type == topic.entity);
@@ -349,6 +355,22 @@ impl Verification<'_> {
     }
 }
 
+/// More outcomes of one day than records lead to.
+fn unexplained(place: (&String, i32), day: Option<i64>, live: i64, rebuilt: i64) -> Difference {
+    let (topic, partition) = place;
+    let day = day.map(|day| crate::outcome::rfc3339(day * horizon::STEP_MS_MAX));
+    let outcomes =
+        |count: i64| json!({ "topic": topic, "partition": partition, "ids_of_day_from": day, "outcomes": count });
+    Difference {
+        what: What::OutcomeUnexplained,
+        entity_type: String::new(),
+        entity_id: None,
+        after: None,
+        live: outcomes(live),
+        rebuilt: outcomes(rebuilt),
+    }
+}
+
 fn entity(version: Option<i64>, state: Option<String>) -> Value {
     let Some(version) = version else { return Value::Null };
     let state = state.map(|state| serde_json::from_str(&state).unwrap_or(Value::String(state)));
@@ -377,16 +399,16 @@ fn rules(
 async fn drive(
     mut rebuild: Rebuild,
     client: &Client,
-    from: i64,
-    end: i64,
+    (from, end): (i64, i64),
+    records_max: usize,
     progress: &Progress,
     pace: &tokio::sync::Mutex<Pace>,
-) -> Result<(PartitionReport, i64, u64), VerifyError> {
+) -> Result<Rebuilt, VerifyError> {
     let (client, source) = (client.clone(), rebuild.rules.source.clone());
     let opened = tokio::task::spawn_blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await;
     let reader: Result<LogReader, ReadError> =
         opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    let mut chunks = reader?.chunks(CHUNK_RECORDS_MAX);
+    let mut chunks = reader?.chunks(records_max);
     let mut read_to = from;
     loop {
         let chunk = tokio::select! {
@@ -405,7 +427,7 @@ async fn drive(
         read_to = behind;
     }
     progress.add(u64::try_from(end - read_to).unwrap_or(0));
-    rebuild.finish().await
+    rebuild.finish(records_max).await
 }
 
 /// Records that are decided and settled at a time.
