@@ -218,6 +218,24 @@ create table batches (
 -- random bytes do not compress: do not try
 alter table batches alter column command_ids set storage external;
 
+-- How far `replay republish` has come, so that the same command goes on after a
+-- crash; the rows go when all of it is done.
+create table republications (
+    -- the command as it was given: range, filters and topics
+    asked       text        not null,
+    topic       text        not null,
+    partition   int         not null,
+    begun_at    timestamptz not null default now(),
+    from_offset bigint      not null,
+    to_offset   bigint      not null,
+    -- batches after the one up to the other are meant
+    after_seq   bigint      not null,
+    through_seq bigint      not null,
+    -- everything up to this batch was published again
+    done_seq    bigint      not null,
+    primary key (asked, topic, partition)
+);
+
 -- Ids of commands older than this are refused. floor_id is the smallest id
 -- of that time. A day is dropped only after a later transaction has seen the
 -- raised horizon (dropping_below) and all that began before it have ended.

@@ -91,9 +91,11 @@ pub mod kafka;
 pub mod local;
 pub mod maintenance;
 pub mod outcome;
+pub mod pace;
 pub mod parked_keys;
 pub mod postgres;
 pub mod record;
+pub mod replay;
 pub mod runtime;
 #[cfg(feature = "cli")]
 pub mod server;

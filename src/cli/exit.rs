@@ -53,6 +53,10 @@ impl Problem {
         Self { exit: Exit::Difference, message: message.into() }
     }
 
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
     }

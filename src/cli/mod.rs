@@ -28,6 +28,7 @@ mod operator;
 mod output;
 mod publish;
 mod repartition;
+mod replay;
 mod resume;
 mod run;
 mod signals;
@@ -88,6 +89,7 @@ enum Verb {
     Resume(resume::Args),
     Audit(audit::Args),
     Repartition(repartition::Args),
+    Replay(replay::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
     Config(config::Args),
@@ -166,6 +168,7 @@ impl Cli {
             #[cfg(feature = "bench")]
             Verb::Bench(args) => wait_for(bench::run(args, output, load()?)),
             Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
+            Verb::Replay(args) => wait_for(replay::run(args, output, &load()?)),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 mod ids;
 mod lines;
-mod pace;
 mod report;
 
 use std::io;
@@ -15,7 +14,6 @@ use tokio::time::Instant;
 
 use self::ids::NamedIds;
 use self::lines::Line;
-use self::pace::Pace;
 use self::report::{InFlight, Report};
 use super::exit::{Exit, Problem};
 use super::output::Output;
@@ -23,6 +21,7 @@ use crate::client::line::Given;
 use crate::client::{self, Client, Command, Options};
 use crate::config::Config;
 use crate::kafka;
+use crate::pace::Pace;
 
 /// Commands that are sent and whose result is not printed yet.
 const IN_FLIGHT_MAX: usize = 10_000;
@@ -91,7 +90,7 @@ async fn send_all(client: &Client, args: &Args, mut lines: mpsc::Receiver<Line>,
         let Some(Line { number, given }) = line else { return };
         let in_flight = match given.and_then(|given| command_of(number, given, &mut ids)) {
             Ok(command) => {
-                pace.next().await;
+                pace.turn().await;
                 send(client, args, number, command).await
             }
             Err(why) => InFlight::refused(number, anyhow::anyhow!(why)),

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
+use crate::replay::progress::Progress;
 use crate::telemetry::Health;
 
 /// Cancels `shutdown` at the first signal, and ends the process at the second.
@@ -25,6 +26,21 @@ pub(super) fn stop_on_signal(shutdown: CancellationToken, health: Arc<Health>) -
         // Nothing is lost: what is in flight was not acknowledged, and its next owner settles it.
         let message = "stopped at once; the next owner settles what was in flight";
         let _ = writeln!(std::io::stderr(), "error: a second signal ({name}): {message}");
+        process::exit(Exit::Failed as i32);
+    });
+    Ok(())
+}
+
+/// Stops long work at the first signal, and ends the process at the second.
+pub(super) fn stop_work(progress: &Progress) -> anyhow::Result<()> {
+    let mut signals = Signals::register().context("signals cannot be caught")?;
+    let progress = progress.clone();
+    tokio::spawn(async move {
+        let name = signals.next().await;
+        // stderr may be closed; the work stops all the same
+        let _ = writeln!(std::io::stderr(), "{name}: stopping; a second signal stops at once");
+        progress.stop();
+        signals.next().await;
         process::exit(Exit::Failed as i32);
     });
     Ok(())

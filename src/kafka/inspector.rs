@@ -135,14 +135,22 @@ impl Inspector {
         }
     }
 
+    /// Where what can be read ends: at the log's end, or where an open transaction begins.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub fn stable_end(&self, source: &TopicPartition) -> Result<i64, InspectError> {
+        let (_, stable) = self.consumer.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
+        Ok(stable)
+    }
+
     /// Whether no record lies between an offset and the log's end `high`: only
     /// transaction markers, and no transaction is open.
     ///
     /// # Errors
     /// If the broker does not answer in time.
     pub fn holds_nothing_from(&self, source: &TopicPartition, offset: i64, high: i64) -> Result<bool, InspectError> {
-        let (_, stable) = self.consumer.fetch_watermarks(&source.topic, source.partition, self.timeout)?;
-        Ok(stable == high && matches!(self.first_record_from(source, offset)?, RecordAt::Missing))
+        Ok(self.stable_end(source)? == high && matches!(self.first_record_from(source, offset)?, RecordAt::Missing))
     }
 
     /// The offset that the group has committed, if it has.

@@ -30,8 +30,10 @@ pub(super) struct Reported;
 
 impl ClientContext for Reported {
     fn error(&self, error: KafkaError, reason: &str) {
-        use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, Resolve};
+        use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, PartitionEOF, Resolve};
         match error.rdkafka_error_code() {
+            // whoever reads is told, and asked for it
+            Some(PartitionEOF) => {}
             // said hundreds of times a second while nobody answers, and by the call in its time
             Some(AllBrokersDown | BrokerTransportFailure | Resolve) => tracing::debug!(%error, reason, "kafka client"),
             // credentials, certificates: the call only says that it got no answer

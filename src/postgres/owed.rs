@@ -43,47 +43,84 @@ impl OwedBatch {
 }
 
 #[derive(FromRow)]
-struct BatchRow {
-    batch_seq: i64,
-    next_offset: i64,
-    command_ids: Vec<Uuid>,
+pub(super) struct BatchRow {
+    pub(super) batch_seq: i64,
+    pub(super) first_offset: i64,
+    pub(super) next_offset: i64,
+    pub(super) command_ids: Vec<Uuid>,
     repeats: Vec<i32>,
-    dead_letter_ids: Vec<i64>,
+    pub(super) dead_letter_ids: Vec<i64>,
     dead_after: Vec<i32>,
 }
 
+/// What a batch owes for one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The outcome of this command, with its events.
+    Outcome(Uuid),
+    /// The same again, without the events.
+    Repeat(Uuid),
+    /// Of a dead letter.
+    Dead(i64),
+}
+
 #[derive(FromRow)]
-struct DeadRow {
-    dead_letter_id: i64,
+pub(super) struct DeadRow {
+    pub(super) dead_letter_id: i64,
     topic: String,
     partition: i32,
     #[sqlx(rename = "offset")]
-    log_offset: i64,
+    pub(super) log_offset: i64,
     key: Option<Vec<u8>>,
-    code: String,
-    detail: Option<String>,
-    attempts: i32,
+    pub(super) code: String,
+    pub(super) detail: Option<String>,
+    pub(super) attempts: i32,
     record_time_ms: i64,
-    command_id: Option<Uuid>,
-    command_type: Option<String>,
+    pub(super) command_id: Option<Uuid>,
+    pub(super) command_type: Option<String>,
     entity_type: String,
-    entity_id: Option<String>,
+    pub(super) entity_id: Option<String>,
     traceparent: Option<String>,
-    state: String,
+    pub(super) state: String,
     value: Option<Vec<u8>>,
     /// Only if letters are mirrored, as is the value.
     headers: Option<String>,
 }
 
+#[cfg(test)]
+impl DeadRow {
+    pub(super) fn of_test(state: &str, attempts: i32) -> Self {
+        Self {
+            dead_letter_id: 1,
+            topic: "t".into(),
+            partition: 0,
+            log_offset: 20,
+            key: None,
+            code: "handler-failed".into(),
+            detail: None,
+            attempts,
+            record_time_ms: 0,
+            command_id: Some(Uuid::from_u128(7)),
+            command_type: None,
+            entity_type: "e".into(),
+            entity_id: None,
+            traceparent: None,
+            state: state.into(),
+            value: None,
+            headers: None,
+        }
+    }
+}
+
 /// A dead letter as it is published, with the log that it came from.
-struct Dead {
+pub(super) struct Dead {
     source: TopicPartition,
-    row: DeadRow,
+    pub(super) row: DeadRow,
     headers: StoredHeaders,
 }
 
 impl Dead {
-    fn new(row: DeadRow) -> Result<Self> {
+    pub(super) fn new(row: DeadRow) -> Result<Self> {
         let headers = row.headers.as_deref().map(stored_headers).transpose();
         let broken = |error| Refusal::Broken(format!("dead_letters row {}: its headers: {error}", row.dead_letter_id));
         let source = TopicPartition::new(row.topic.as_str(), row.partition);
@@ -109,7 +146,8 @@ impl Dead {
         letter.publication(mirror)
     }
 
-    fn publication(&self) -> Option<Publication<'_>> {
+    /// Its outcome, if it publishes one.
+    pub(super) fn publication(&self) -> Option<Publication<'_>> {
         let Self { source, row, .. } = self;
         let command_id = publishes(&row.code, row.command_id)?;
         let outcome = DeadOutcome {
@@ -131,20 +169,29 @@ impl Dead {
 }
 
 impl BatchRow {
-    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, Dead>) -> Vec<Item> {
+    /// What it owes, in order of settlement.
+    pub(super) fn due(&self) -> Vec<Due> {
         let repeats: HashSet<i32> = self.repeats.iter().copied().collect();
         let mut dead = self.dead_after.iter().zip(&self.dead_letter_ids).peekable();
-        let mut items = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
+        let mut due = Vec::with_capacity(self.command_ids.len() + self.dead_letter_ids.len());
         for n in 0..=self.command_ids.len() {
             while let Some((_, id)) = dead.next_if(|(after, _)| **after as usize <= n) {
-                items.extend(letters.remove(id).map(|letter| Item::Dead(Box::new(letter))));
+                due.push(Due::Dead(*id));
             }
-            // a row is missing only if somebody deleted it: what is gone cannot be published
-            let outcome = self.command_ids.get(n).and_then(|id| outcomes.get(id)).cloned();
             let repeat = repeats.contains(&(n as i32 + 1));
-            items.extend(outcome.map(if repeat { Item::Repeat } else { Item::Outcome }));
+            due.extend(self.command_ids.get(n).copied().map(if repeat { Due::Repeat } else { Due::Outcome }));
         }
-        items
+        due
+    }
+
+    fn items(&self, outcomes: &HashMap<Uuid, Arc<FinalOutcome>>, mut letters: HashMap<i64, Dead>) -> Vec<Item> {
+        // a row is missing only if somebody deleted it: what is gone cannot be published
+        let item = |due| match due {
+            Due::Outcome(id) => outcomes.get(&id).cloned().map(Item::Outcome),
+            Due::Repeat(id) => outcomes.get(&id).cloned().map(Item::Repeat),
+            Due::Dead(id) => letters.remove(&id).map(|letter| Item::Dead(Box::new(letter))),
+        };
+        self.due().into_iter().filter_map(item).collect()
     }
 }
 
@@ -163,18 +210,7 @@ impl Store {
         batches_max: i64,
         with_records: bool,
     ) -> Result<Vec<OwedBatch>> {
-        let batches: Vec<BatchRow> = sqlx::query_as(
-            "select batch_seq, next_offset, command_ids, repeats, dead_letter_ids, dead_after
-               from batches where topic = $1 and partition = $2 and batch_seq > $3 and batch_seq <= $4
-              order by batch_seq limit $5",
-        )
-        .bind(&*claimed.source().topic)
-        .bind(claimed.source().partition)
-        .bind(after_batch)
-        .bind(through)
-        .bind(batches_max)
-        .fetch_all(&self.pool)
-        .await?;
+        let batches = self.batch_rows(claimed.source(), after_batch, through, batches_max).await?;
         let mut owed = Vec::with_capacity(batches.len());
         for batch in batches {
             let outcomes = self.outcomes_of(&batch.command_ids).await?;
@@ -189,6 +225,28 @@ impl Store {
             return Err(Refusal::Fenced.into());
         }
         Ok(owed)
+    }
+
+    /// The rows of the next batches after batch `after_batch`, up to and including batch `through`.
+    pub(super) async fn batch_rows(
+        &self,
+        source: &TopicPartition,
+        after_batch: i64,
+        through: i64,
+        batches_max: i64,
+    ) -> Result<Vec<BatchRow>> {
+        Ok(sqlx::query_as(
+            "select batch_seq, first_offset, next_offset, command_ids, repeats, dead_letter_ids, dead_after
+               from batches where topic = $1 and partition = $2 and batch_seq > $3 and batch_seq <= $4
+              order by batch_seq limit $5",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(after_batch)
+        .bind(through)
+        .bind(batches_max)
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     async fn claim_stands(&self, claimed: &Claimed) -> Result<bool> {

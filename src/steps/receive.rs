@@ -77,7 +77,22 @@ pub fn receive(record: Record, rules: &Rules) -> Result<Command, Box<DeadLetter>
 
 /// The command id that a record carries, if it can be read.
 pub fn command_id(record: &Record, payload_bytes_max: usize) -> Option<Uuid> {
-    Envelope::read(record, payload_bytes_max).id.and_then(Result::ok)
+    glance(record, payload_bytes_max).command_id
+}
+
+/// What a record says that it is, judged by nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// The command id, if it can be read.
+    pub command_id: Option<Uuid>,
+    /// The command type, if it can be read.
+    pub command_type: Option<String>,
+}
+
+/// What a record says that it is.
+pub fn glance(record: &Record, payload_bytes_max: usize) -> Glance {
+    let Envelope { id, command_type, .. } = Envelope::read(record, payload_bytes_max);
+    Glance { command_id: id.and_then(Result::ok), command_type }
 }
 
 fn first_fault(record: &Record, envelope: &Envelope, rules: &Rules) -> Option<Fault> {

@@ -21,6 +21,8 @@ mod publishing;
 mod publishing_and_asking;
 mod redriving;
 mod repartitioning;
+mod replay_plan;
+mod replay_republish;
 mod secured;
 mod sql_constraints;
 mod sql_examples;

@@ -14,6 +14,7 @@ pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>)
         "redrive" => letters("to be run again", detail),
         "discard" => letters("to be given up", detail),
         "reproduced" => letters("produced again where it belongs", detail),
+        "republish" => republish(detail),
         "withdraw" => {
             vec![format!("{} taken back", counted(number(detail, "requests").unwrap_or(0), "request", "requests"))]
         }
@@ -39,6 +40,22 @@ fn resume(detail: &Map<String, Value>) -> Vec<String> {
     if let Some(moved @ 1..) = number(detail, "entities_moved") {
         said.push(format!("{} brought home", counted(moved, "entity", "entities")));
     }
+    said
+}
+
+fn republish(detail: &Map<String, Value>) -> Vec<String> {
+    let text = |name: &str| detail.get(name).and_then(Value::as_str);
+    let again = match detail.get("goes_on") {
+        Some(Value::Bool(true)) => "published again, gone on with",
+        _ => "published again",
+    };
+    let mut said = vec![format!("{} {again}", counted(number(detail, "batches").unwrap_or(0), "batch", "batches"))];
+    if let (Some(from), Some(to)) = (number(detail, "from_offset"), number(detail, "to_offset")) {
+        said.push(format!("offsets {from} to {}", to - 1));
+    }
+    let mut topics: Vec<_> = [text("outcomes_topic"), text("events_topic")].into_iter().flatten().collect();
+    topics.dedup();
+    said.push(format!("to {}", topics.join(" and ")));
     said
 }
 
@@ -125,6 +142,13 @@ mod tests {
         let requests = Requests { requested: 1, open: 0, done: 0, refused: 0, withdrawn: 1, why: None };
         assert_eq!(summary("discard", &detail, Some(&requests)), "1 parked key to be given up; 1 withdrawn");
         assert_eq!(summary("withdraw", &json!({"requests": 2, "first_request_id": 7}), None), "2 requests taken back");
+    }
+
+    #[test]
+    fn a_republication_says_what_went_where() {
+        let detail = json!({"batches": 12, "from_offset": 100, "to_offset": 900, "goes_on": false,
+                            "outcomes_topic": "a.again", "events_topic": "a.again"});
+        assert_eq!(summary("republish", &detail, None), "12 batches published again, offsets 100 to 899, to a.again");
     }
 
     #[test]

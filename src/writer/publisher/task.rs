@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -12,7 +12,7 @@ use super::{Order, PublishTo};
 use crate::assignment::Partition;
 use crate::cursor::{Cursor, Published};
 use crate::dead_letter::Mirror;
-use crate::kafka::{BatchDelivery, Producer, SendError, Session};
+use crate::kafka::{BatchDelivery, Introduced, Producer, SendError};
 use crate::outcome::Publication;
 use crate::postgres::{Error, Refusal, Store};
 use crate::steps::fence::Claimed;
@@ -22,11 +22,6 @@ use crate::writer::backoff;
 
 /// How many batches are read from the database at a time.
 const OWED_BATCHES_MAX: i64 = 8;
-/// How long the publisher waits when the producer's queue is full.
-const FULL_WAIT: Duration = Duration::from_millis(2);
-/// A broker forgets a producer that is idle for `producer.id.expiration.ms`, a day
-/// by default: it is introduced anew long before.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// How many times shorter letters become when one was too large.
 const SHORTER: usize = 4;
 /// The longest wait before it starts over after a failure.
@@ -40,34 +35,6 @@ struct Sent {
     /// The producer that they were handed to.
     generation: u64,
     _waiting: Waiting,
-}
-
-/// Which topics the broker has seen this producer write to, for this partition.
-///
-/// A broker checks a producer's sequence only after it has accepted a record of
-/// it: of a fresh producer, whose first request is refused, it accepts the next
-/// one (`ProducerAppendInfo.checkSequence`). So the first record on each topic is delivered before another
-/// is sent: none can overtake it.
-#[derive(Default)]
-struct Introduced {
-    generation: Option<u64>,
-    topics: Vec<(Arc<str>, Instant)>,
-}
-
-impl Introduced {
-    /// Whether this is the first record of the producer on that topic.
-    fn is_first(&mut self, generation: u64, topic: &Arc<str>) -> bool {
-        if self.generation != Some(generation) {
-            *self = Self { generation: Some(generation), topics: Vec::new() };
-        }
-        match self.topics.iter_mut().find(|(known, _)| known == topic) {
-            Some((_, sent_at)) => std::mem::replace(sent_at, Instant::now()).elapsed() > FORGOTTEN_AFTER,
-            None => {
-                self.topics.push((topic.clone(), Instant::now()));
-                true
-            }
-        }
-    }
 }
 
 pub(super) struct Task {
@@ -225,14 +192,7 @@ impl Task {
         self.sent = published.batch_seq;
         for publication in publications {
             let Some((topic, partition)) = self.to.place(&publication) else { continue };
-            if self.introduced.is_first(generation, topic) {
-                let first = BatchDelivery::begin();
-                hand_over(&session, topic, partition, &publication, &first).await?;
-                first.all_sent();
-                first.finished().await?;
-            } else {
-                hand_over(&session, topic, partition, &publication, &delivery).await?;
-            }
+            self.introduced.send(&session, topic, partition, &publication, &delivery).await?;
         }
         delivery.all_sent();
         Ok(())
@@ -276,22 +236,6 @@ impl Task {
             mirror.record_bytes_max /= SHORTER;
             let bytes = mirror.record_bytes_max;
             tracing::warn!(source = %self.claimed.source(), topic, bytes, "the dead-letter topic refused a letter as too large: longer ones go without their value (raise the topic's max.message.bytes, then restart)");
-        }
-    }
-}
-
-/// Gives one record to the producer, as soon as its queue takes it.
-async fn hand_over(
-    session: &Session,
-    topic: &str,
-    partition: i32,
-    publication: &Publication<'_>,
-    delivery: &Arc<BatchDelivery>,
-) -> Result<(), SendError> {
-    loop {
-        match session.send(topic, partition, publication, delivery) {
-            Err(SendError::Full) => tokio::time::sleep(FULL_WAIT).await,
-            result => return result,
         }
     }
 }

@@ -11,6 +11,7 @@ use rdkafka::{ClientContext, Message};
 use uuid::Uuid;
 
 use super::kafka::Cluster;
+use super::scratch::unique;
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -137,6 +138,44 @@ impl Producer {
             self.client.poll(Duration::from_millis(20));
             next = refused;
         }
+    }
+}
+
+/// How a transaction ends; either leaves a marker in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Commit,
+    Abort,
+}
+
+/// Sends records in a transaction of their own.
+pub fn in_transaction(cluster: &Cluster, topic: &str, records: &[Record], ending: Ending) {
+    let open = OpenTransaction::begin(cluster, topic, records);
+    match ending {
+        Ending::Commit => open.producer.client.commit_transaction(DELIVERY_TIMEOUT),
+        Ending::Abort => open.producer.client.abort_transaction(DELIVERY_TIMEOUT),
+    }
+    .expect("end the transaction");
+}
+
+/// A transaction that stays open: nobody who reads committed records sees what follows its first.
+pub struct OpenTransaction {
+    producer: Producer,
+}
+
+impl OpenTransaction {
+    /// With these records in it.
+    pub fn begin(cluster: &Cluster, topic: &str, records: &[Record]) -> Self {
+        let client = cluster
+            .client_config()
+            .set("partitioner", "murmur2_random")
+            .set("transactional.id", unique("transactions"))
+            .create_with_context(Deliveries::default());
+        let producer = Producer { client: client.expect("a transactional producer") };
+        producer.client.init_transactions(DELIVERY_TIMEOUT).expect("be known as transactional");
+        producer.client.begin_transaction().expect("begin a transaction");
+        producer.send(topic, records);
+        Self { producer }
     }
 }
 
