@@ -16,14 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::durable::{Clocks, Settled};
 pub(crate) use self::percentiles::Percentiles;
-use super::backlog::Backlog;
 use super::chart::{Chart, Point, Scale, Series};
 use super::outcomes::{Outcome, Outcomes};
 use super::paced::{Paced, Position, Sent};
 use super::services::{Services, Setting};
 use super::trial::{LOOK, Options, Row, Trial};
 use super::workload::Workload;
-use super::{Error, Say, books, cost, with_services};
+use super::{Error, Say, books, cost, trial, with_services};
 use crate::config::Config;
 use crate::local::itself::Itself;
 
@@ -112,17 +111,15 @@ pub(crate) async fn measure(
     say: Say<'_>,
 ) -> Result<Measured, Error> {
     with_services(config, shutdown, say, async |services| {
-        services.empty_schemas().await?;
-        let backlog = Backlog::empty(services, plan.whole(services), plan.partitions).await?;
         if plan.cold {
             say(format!("making {} accounts", plan.workload.accounts));
         }
         let options = Options { accounts_exist: plan.cold, ..Options::default() };
-        let trial = Trial::prepare(services, plan.row, &backlog, options).await?;
-        let measured = Run::begin(services, &trial, plan, say).await?.measure().await?;
-        trial.end().await?;
-        backlog.drop(services).await?;
-        Ok(measured)
+        let log = (plan.whole(services), plan.partitions);
+        trial::on_an_empty_log(services, log, (plan.row, options), async |trial| {
+            Run::begin(services, trial, plan, say).await?.measure().await
+        })
+        .await
     })
     .await
 }

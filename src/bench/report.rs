@@ -7,6 +7,11 @@ use super::services::Setting;
 use super::trial::{Measured, Row};
 use super::workload::Workload;
 
+/// What the shown numbers are of.
+pub(crate) fn of_rounds(rounds: usize) -> String {
+    if rounds == 1 { "one round".to_owned() } else { format!("{rounds} rounds: medians") }
+}
+
 /// The whole table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {

@@ -148,10 +148,14 @@ impl Sweep {
         Chart {
             title: format!("Commands settled per second, by {}", self.what.label()),
             note: format!(
-                "{}; handlers in {}; medians of {} rounds, bars from the least to the most",
+                "{}; handlers in {}; {}",
                 self.machine.note(),
                 if self.handlers == Row::Sql { "SQL" } else { "Rust" },
-                self.rounds
+                if self.rounds == 1 {
+                    "one round".to_owned()
+                } else {
+                    format!("medians of {} rounds, bars from the least to the most", self.rounds)
+                }
             ),
             x_label: self.what.label().to_owned(),
             y_label: "commands/s".to_owned(),

@@ -16,7 +16,6 @@ use rustix::process::Signal;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::Backlog;
 use super::chart::{Chart, Point, Scale, Series};
 use super::cost::Pid;
 use super::outcomes::Outcomes;
@@ -117,13 +116,11 @@ pub(crate) async fn measure(
     say: Say<'_>,
 ) -> Result<Measured, Error> {
     with_services(config, shutdown, say, async |services| {
-        services.empty_schemas().await?;
-        let backlog = Backlog::empty(services, plan.workload, plan.partitions).await?;
-        let trial = Trial::prepare(services, Row::Rust, &backlog, Options::default()).await?;
-        let measured = Run::begin(services, &trial, plan, say)?.measure().await?;
-        trial.end().await?;
-        backlog.drop(services).await?;
-        Ok(measured)
+        let log = (plan.workload, plan.partitions);
+        trial::on_an_empty_log(services, log, (Row::Rust, Options::default()), async |trial| {
+            Run::begin(services, trial, plan, say)?.measure().await
+        })
+        .await
     })
     .await
 }

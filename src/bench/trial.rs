@@ -119,6 +119,22 @@ impl Default for Options {
     }
 }
 
+/// Measures a row on a log that nothing is on yet. What was made for it is gone when this returns.
+pub(super) async fn on_an_empty_log<T>(
+    services: &Services,
+    (workload, partitions): (Workload, i32),
+    (row, options): (Row, Options),
+    measure: impl AsyncFnOnce(&Trial<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    services.empty_schemas().await?;
+    let backlog = Backlog::empty(services, workload, partitions).await?;
+    let trial = Trial::prepare(services, row, &backlog, options).await?;
+    let measured = measure(&trial).await?;
+    trial.end().await?;
+    backlog.drop(services).await?;
+    Ok(measured)
+}
+
 /// What one trial has shown.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {

@@ -16,7 +16,7 @@ use super::exit::{Exit, Problem};
 use super::output::{Output, drawn, table};
 use super::{run, signals};
 use crate::bench::chart::Chart;
-use crate::bench::report::{CpuSpread, Figures, Spread, Table, TableRow};
+use crate::bench::report::{CpuSpread, Figures, Spread, Table, TableRow, of_rounds};
 use crate::bench::services::Setting;
 use crate::bench::workload::{self, Ids, Workload};
 use crate::bench::{self, Plan, Row};
@@ -178,14 +178,14 @@ fn shown(measured: &Table) -> String {
     let voids =
         measured.rows.iter().filter_map(|row| Some(format!("{}: VOID, {}\n", row.name, row.figures.void.as_ref()?)));
     format!(
-        "{}{}\n{UNITS}\n{} commands of {} bytes, {} accounts, {} partitions, {} rounds: medians\n{}",
+        "{}{}\n{UNITS}\n{} commands of {} bytes, {} accounts, {} partitions, {}\n{}",
         drawn(&rows),
         voids.collect::<String>(),
         measured.workload.commands,
         measured.workload.payload_bytes,
         measured.workload.accounts,
         measured.partitions,
-        measured.rounds,
+        of_rounds(measured.rounds),
         machine(&measured.machine),
     )
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::exit::{Exit, Problem};
 use super::super::output::{Output, drawn, table};
 use super::{COSTS, Handlers, RATES, UNITS, costs, draw, machine, rates, shutdown, workload};
+use crate::bench::report::of_rounds;
 use crate::bench::sweep::{self, Base, Measurement, Plan, Sweep, Value, What};
 use crate::config::Config;
 
@@ -89,12 +90,12 @@ fn shown(measured: &Sweep) -> String {
         Some(format!("{}{series}: VOID, {}\n", point.value, point.figures.void.as_ref()?))
     });
     format!(
-        "{}{}\nvalue: {}. {UNITS}\nHandlers: {}. {} rounds: medians\n{}",
+        "{}{}\nvalue: {}. {UNITS}\nHandlers: {}. {}\n{}",
         drawn(&rows),
         voids.collect::<String>(),
         measured.what.label(),
         measured.handlers.name(),
-        measured.rounds,
+        of_rounds(measured.rounds),
         machine(&measured.machine),
     )
 }
