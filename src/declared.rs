@@ -121,10 +121,7 @@ impl Declared {
     /// # Errors
     /// All mistakes, or a database that does not answer.
     pub async fn compile(&self, store: &Store) -> Result<Compiled, DeclaredError> {
-        if self.is_empty() {
-            return Ok(Compiled::default());
-        }
-        Ok(Compiled::of(&self.database, &self.typed(store).await?))
+        Ok(Compiled::of(&self.database, &self.typed_if_any(store).await?))
     }
 
     /// Examines every statement.
@@ -143,6 +140,14 @@ impl Declared {
     /// All mistakes, or a database that does not answer.
     pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
         Ok(self.examine(store).await?.into_typed()?)
+    }
+
+    /// The same; nothing is asked of the database if nothing is declared.
+    ///
+    /// # Errors
+    /// All mistakes, or a database that does not answer.
+    pub async fn typed_if_any(&self, store: &Store) -> Result<Typed, DeclaredError> {
+        if self.is_empty() { Ok(Typed::default()) } else { self.typed(store).await }
     }
 }
 

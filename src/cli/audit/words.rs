@@ -15,6 +15,8 @@ pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>)
         "discard" => letters("to be given up", detail),
         "reproduced" => letters("produced again where it belongs", detail),
         "republish" => republish(detail),
+        "checkpoint-create" => vec![format!("made checkpoint {}", named(detail))],
+        "checkpoint-drop" => vec![format!("dropped checkpoint {}", named(detail))],
         "withdraw" => {
             vec![format!("{} taken back", counted(number(detail, "requests").unwrap_or(0), "request", "requests"))]
         }
@@ -41,6 +43,10 @@ fn resume(detail: &Map<String, Value>) -> Vec<String> {
         said.push(format!("{} brought home", counted(moved, "entity", "entities")));
     }
     said
+}
+
+fn named(detail: &Map<String, Value>) -> &str {
+    detail.get("checkpoint").and_then(Value::as_str).unwrap_or("?")
 }
 
 fn republish(detail: &Map<String, Value>) -> Vec<String> {
@@ -148,10 +154,7 @@ mod tests {
     fn a_republication_says_what_went_where() {
         let detail = json!({"batches": 12, "from_offset": 100, "to_offset": 900, "goes_on": false,
                             "outcomes_topic": "a.again", "events_topic": "a.again"});
-        assert_eq!(
-            summary("republish", &detail, None),
-            "12 batches published again, offsets 100 to 899, to a.again"
-        );
+        assert_eq!(summary("republish", &detail, None), "12 batches published again, offsets 100 to 899, to a.again");
     }
 
     #[test]

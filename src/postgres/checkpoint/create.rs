@@ -70,8 +70,13 @@ impl Store {
         let copied = self.copied_unless_stopped(&mut connection, &schema, new, stop).await;
         if let Err(error) = copied {
             // its transaction is undone with the connection
-            connection.close_hard().await?;
-            self.forget_checkpoint(&schema).await?;
+            let forgotten = async {
+                connection.close_hard().await?;
+                self.forget_checkpoint(&schema).await
+            };
+            if let Err(why) = forgotten.await {
+                tracing::warn!(checkpoint = %new.name, %why, "an unfinished checkpoint is left: drop it");
+            }
             return Err(error);
         }
         connection.close().await?;
