@@ -121,7 +121,10 @@ impl Declared {
     /// # Errors
     /// All mistakes, or a database that does not answer.
     pub async fn compile(&self, store: &Store) -> Result<Compiled, DeclaredError> {
-        Ok(Compiled::of(&self.database, &self.typed_if_any(store).await?))
+        if self.is_empty() {
+            return Ok(Compiled::default());
+        }
+        Ok(Compiled::of(&self.database, &self.typed(store).await?))
     }
 
     /// Examines every statement.
