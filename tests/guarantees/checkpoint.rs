@@ -127,7 +127,7 @@ async fn a_cut_under_load_is_consistent_and_the_writers_go_on() {
 }
 
 /// Begins a checkpoint that cannot go on while the test holds the table of the entities.
-async fn held_up<'b>(bank: &'b Bank) -> (Worker, sqlx::Transaction<'b, sqlx::Postgres>) {
+async fn held_up(bank: &Bank) -> (Worker, sqlx::Transaction<'static, sqlx::Postgres>) {
     let mut lock = bank.database.pool.begin().await.expect("a transaction");
     sqlx::raw_sql("lock table entities in access exclusive mode").execute(&mut *lock).await.expect("lock a table");
     let creating = ["checkpoint", "create", "--name", "held", "--reason", "the test"];
