@@ -144,6 +144,14 @@ impl Declared {
     pub async fn typed(&self, store: &Store) -> Result<Typed, DeclaredError> {
         Ok(self.examine(store).await?.into_typed()?)
     }
+
+    /// The same; nothing is asked of the database if nothing is declared.
+    ///
+    /// # Errors
+    /// All mistakes, or a database that does not answer.
+    pub async fn typed_if_any(&self, store: &Store) -> Result<Typed, DeclaredError> {
+        if self.is_empty() { Ok(Typed::default()) } else { self.typed(store).await }
+    }
 }
 
 /// What the scripts have made.

@@ -13,6 +13,7 @@ mod check_database;
 mod check_kafka;
 mod check_sample;
 mod check_sql;
+mod checkpoint;
 mod completions;
 mod config;
 mod dead_letters;
@@ -90,6 +91,7 @@ enum Verb {
     Audit(audit::Args),
     Repartition(repartition::Args),
     Replay(replay::Args),
+    Checkpoint(checkpoint::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
     Config(config::Args),
@@ -169,6 +171,7 @@ impl Cli {
             Verb::Bench(args) => wait_for(bench::run(args, output, load()?)),
             Verb::Repartition(args) => wait_for(repartition::run(&args, output, &load()?)),
             Verb::Replay(args) => wait_for(replay::run(args, output, &worker, &load()?)),
+            Verb::Checkpoint(args) => wait_for(checkpoint::run(args, output, &worker, &load()?)),
         }
     }
 }

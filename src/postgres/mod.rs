@@ -3,6 +3,7 @@
 
 mod audit;
 mod catalog;
+mod checkpoint;
 mod claim;
 mod connect;
 mod cut;
@@ -35,6 +36,9 @@ mod watch;
 
 pub use audit::{AuditFilter, Audited};
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
+pub use checkpoint::{
+    CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointRow, CheckpointState, Filled, NewCheckpoint,
+};
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
 pub use cut::{Cut, CutLetter, CutPartition};

@@ -8,6 +8,7 @@
 //! Nothing here runs a command against the live tables: [`survey`] says the [`fate`] of every record of a
 //! stretch, [`republish`] makes the records of settled batches again.
 
+pub mod checkpoint;
 pub mod fate;
 pub mod progress;
 pub mod range;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bench;
+mod checkpoint;
 mod cost_stays_flat;
 mod dead_letter_topic;
 mod dead_letters_keep_everything;

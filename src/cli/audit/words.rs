@@ -15,6 +15,8 @@ pub(super) fn summary(action: &str, detail: &Value, requests: Option<&Requests>)
         "discard" => letters("to be given up", detail),
         "reproduced" => letters("produced again where it belongs", detail),
         "republish" => republish(detail),
+        "checkpoint-create" => vec![format!("made checkpoint {}", named(detail))],
+        "checkpoint-drop" => vec![format!("dropped checkpoint {}", named(detail))],
         "withdraw" => {
             vec![format!("{} taken back", counted(number(detail, "requests").unwrap_or(0), "request", "requests"))]
         }
@@ -41,6 +43,10 @@ fn resume(detail: &Map<String, Value>) -> Vec<String> {
         said.push(format!("{} brought home", counted(moved, "entity", "entities")));
     }
     said
+}
+
+fn named(detail: &Map<String, Value>) -> &str {
+    detail.get("checkpoint").and_then(Value::as_str).unwrap_or("?")
 }
 
 fn republish(detail: &Map<String, Value>) -> Vec<String> {

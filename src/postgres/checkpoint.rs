@@ -1,0 +1,285 @@
+//! Checkpoints: each a schema of its own, with a table that says what it is and copies of the others.
+
+mod create;
+mod fill;
+mod tables;
+
+use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
+
+use super::{Error, Refusal, Result, Store};
+use crate::replay::checkpoint::{CheckpointName, schema_prefix};
+
+pub use create::NewCheckpoint;
+pub use fill::Filled;
+
+/// Something about a checkpoint that is not as was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The name is taken.
+    #[error("there is a checkpoint {0} already; drop it, or take another --name")]
+    Exists(CheckpointName),
+    /// There is none of this name.
+    #[error("there is no checkpoint {0}; type: solewriter checkpoint list")]
+    Missing(CheckpointName),
+    /// Somebody was killed while making it.
+    #[error("checkpoint {0} is unfinished; type: solewriter checkpoint drop {0} --reason …")]
+    Unfinished(CheckpointName),
+    /// Another process works on it.
+    #[error("checkpoint {0} is being made by another process: wait for it, or stop that one with Ctrl-C")]
+    InTheMaking(CheckpointName),
+    /// The names of the schema and of the checkpoint are too long together.
+    #[error("a schema for checkpoint {0} would have a name of more than 63 bytes: take a shorter --name")]
+    NameTooLong(CheckpointName),
+    /// A command writes what is no table, so what it changes is not known.
+    #[error("a command writes {0}, which is no table: what lies behind it cannot be kept in a checkpoint")]
+    NotATable(String),
+    /// Asked to stop; nothing is left behind.
+    #[error("stopped; nothing of checkpoint {0} is left")]
+    Stopped(CheckpointName),
+    /// The database refuses or cannot be reached.
+    #[error(transparent)]
+    Database(#[from] Error),
+}
+
+impl From<sqlx::Error> for CheckpointError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// How far a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointState {
+    /// It can be used.
+    Complete,
+    /// Another process makes it.
+    InTheMaking,
+    /// Whoever made it was killed.
+    Unfinished,
+}
+
+/// A checkpoint, as a list shows it.
+#[derive(Clone, Debug)]
+pub struct CheckpointRow {
+    /// Its name.
+    pub name: String,
+    /// How far it is.
+    pub state: CheckpointState,
+    /// What else it says about itself.
+    pub about: CheckpointAbout,
+    /// Its cursors, by topic and partition; none while it is unfinished.
+    pub cursors: Vec<CheckpointCursor>,
+    /// On disk.
+    pub size_bytes: i64,
+}
+
+/// What a checkpoint says about itself.
+#[derive(Clone, Debug, FromRow)]
+pub struct CheckpointAbout {
+    /// When somebody began to make it, milliseconds since 1970.
+    pub begun_at_ms: i64,
+    /// When the snapshot was taken, milliseconds since 1970. `None`: it is unfinished.
+    pub cut_at_ms: Option<i64>,
+    /// By whom.
+    pub actor: String,
+    /// What for.
+    pub reason: String,
+    /// The newest migration of the tables that were copied.
+    pub schema_version: i64,
+    /// How many entities it has.
+    pub entities: Option<i64>,
+    /// How many dead letters that could still run.
+    pub letters: Option<i64>,
+}
+
+/// Where a partition was at the cut.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct CheckpointCursor {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that was not settled.
+    pub next_offset: i64,
+    /// Batches settled.
+    pub batch_seq: i64,
+    /// Which log the cursor belongs to, if the broker told.
+    pub topic_id: Option<String>,
+}
+
+#[derive(FromRow)]
+struct Found {
+    schema: String,
+    name: String,
+    in_the_making: bool,
+    size_bytes: i64,
+}
+
+/// The schemas that begin with `$1` and hold a checkpoint; of those being made somebody holds a lock.
+const FOUND: &str = "
+    select n.nspname::text as schema, substr(n.nspname::text, length($1) + 1) as name,
+           exists (select from pg_locks l
+                    where l.locktype = 'object' and l.classid = 'pg_namespace'::regclass and l.objid = n.oid
+                      and l.database = (select oid from pg_database where datname = current_database())
+                      and l.granted and l.pid <> pg_backend_pid()) as in_the_making,
+           (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_class c
+             where c.relnamespace = n.oid and c.relkind = 'r') as size_bytes
+      from pg_namespace n
+     where starts_with(n.nspname::text, $1)
+       and exists (select from pg_class c where c.relnamespace = n.oid and c.relname = 'checkpoint' and c.relkind = 'r')
+     order by 1";
+
+/// Which of `$1` were settled before the cut in the schema that stands for `CUT`.
+///
+/// The live row of an id tells which delivery was settled. Below the cut's cursor it was settled before the cut,
+/// unless it was a letter then that could still run: such a one is settled when it is run again, by a batch that has
+/// no offsets of the log of its own. (A letter that is redriven is settled under its own topic, partition and offset,
+/// whichever partition its key lives on by then.)
+const KNOWN: &str = "
+    select c.command_id
+      from processed_commands c
+      join CUT.partitions p on p.topic = c.topic and p.partition = c.partition
+     where c.command_id = any ($1) and c.\"offset\" < p.next_offset
+       and not exists (select from CUT.dead_letters d
+                        where d.topic = c.topic and d.partition = c.partition and d.\"offset\" = c.\"offset\")";
+
+impl Store {
+    /// The checkpoints of these tables, by name.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn checkpoints(&self) -> Result<Vec<CheckpointRow>> {
+        let mut rows = Vec::new();
+        for found in self.found().await? {
+            rows.push(self.checkpoint_row(found).await?);
+        }
+        Ok(rows)
+    }
+
+    /// A checkpoint that can be used.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is unfinished, or the database refuses or cannot be reached.
+    pub async fn checkpoint(&self, name: &CheckpointName) -> std::result::Result<CheckpointRow, CheckpointError> {
+        let row = self.any_checkpoint(name).await?;
+        match row.state {
+            CheckpointState::Complete => Ok(row),
+            CheckpointState::InTheMaking => Err(CheckpointError::InTheMaking(name.clone())),
+            CheckpointState::Unfinished => Err(CheckpointError::Unfinished(name.clone())),
+        }
+    }
+
+    /// A checkpoint, however far it is.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the database refuses or cannot be reached.
+    pub async fn any_checkpoint(&self, name: &CheckpointName) -> std::result::Result<CheckpointRow, CheckpointError> {
+        let found = self.found().await?.into_iter().find(|found| found.name == name.to_string());
+        let found = found.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
+        Ok(self.checkpoint_row(found).await?)
+    }
+
+    async fn found(&self) -> Result<Vec<Found>> {
+        Ok(sqlx::query_as(FOUND).bind(schema_prefix(&self.schema)).fetch_all(&self.pool).await?)
+    }
+
+    async fn checkpoint_row(&self, found: Found) -> Result<CheckpointRow> {
+        let Found { schema, name, in_the_making, size_bytes } = found;
+        let schema = quoted(&schema);
+        let about = format!(
+            "select (extract(epoch from begun_at) * 1000)::bigint as begun_at_ms,
+                    (extract(epoch from cut_at) * 1000)::bigint as cut_at_ms,
+                    actor, reason, schema_version, entities, letters from {schema}.checkpoint"
+        );
+        let about: CheckpointAbout = sqlx::query_as(AssertSqlSafe(about))
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or_else(|| Refusal::Broken(format!("{schema}.checkpoint has no row: drop that schema by hand")))?;
+        let mut cursors = Vec::new();
+        let state = match about.cut_at_ms {
+            Some(_) => {
+                let all = format!(
+                    "select topic, partition, next_offset, batch_seq, topic_id from {schema}.partitions
+                      order by topic, partition"
+                );
+                cursors = sqlx::query_as(AssertSqlSafe(all)).fetch_all(&self.pool).await?;
+                CheckpointState::Complete
+            }
+            None if in_the_making => CheckpointState::InTheMaking,
+            None => CheckpointState::Unfinished,
+        };
+        Ok(CheckpointRow { name, state, about, cursors, size_bytes })
+    }
+
+    /// Drops a checkpoint, complete or unfinished, and keeps in the audit that it was done.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is being made, or the database refuses or cannot be reached.
+    pub async fn drop_checkpoint(
+        &self,
+        name: &CheckpointName,
+        actor: &str,
+        reason: &str,
+    ) -> std::result::Result<CheckpointRow, CheckpointError> {
+        let row = self.any_checkpoint(name).await?;
+        if row.state == CheckpointState::InTheMaking {
+            return Err(CheckpointError::InTheMaking(name.clone()));
+        }
+        let schema = self.checkpoint_schema(name)?;
+        let mut connection = self.patient_connection().await?;
+        let mut transaction = sqlx::Connection::begin(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("drop schema {} cascade", quoted(&schema))))
+            .execute(&mut *transaction)
+            .await?;
+        let detail = serde_json::json!({ "checkpoint": name.to_string(), "size_bytes": row.size_bytes });
+        audit(&mut transaction, actor, reason, "checkpoint-drop", detail).await?;
+        transaction.commit().await?;
+        Ok(row)
+    }
+
+    /// Those of `ids` that were settled before the checkpoint's cut.
+    ///
+    /// Exact for ids above the live horizon, as long as the log is the one of the cut (compare
+    /// [`CheckpointCursor::topic_id`]). Of an id below the horizon the live table may have dropped the row, so its
+    /// absence here says nothing: who rebuilds must not decide about such an id, and cannot prove its outcome.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn known_at(
+        &self,
+        name: &CheckpointName,
+        ids: &[Uuid],
+    ) -> std::result::Result<Vec<Uuid>, CheckpointError> {
+        let known = KNOWN.replace("CUT", &quoted(&self.checkpoint_schema(name)?));
+        Ok(sqlx::query_scalar(AssertSqlSafe(known)).bind(ids).fetch_all(&self.pool).await?)
+    }
+
+    fn checkpoint_schema(&self, name: &CheckpointName) -> std::result::Result<String, CheckpointError> {
+        name.schema(&self.schema).ok_or_else(|| CheckpointError::NameTooLong(name.clone()))
+    }
+}
+
+/// An identifier as a statement names it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Keeps what was done to a checkpoint: no partition is changed by it.
+async fn audit(
+    transaction: &mut sqlx::PgConnection,
+    actor: &str,
+    reason: &str,
+    action: &str,
+    detail: serde_json::Value,
+) -> Result<()> {
+    sqlx::query("insert into operator_actions (actor, action, reason, detail) values ($1, $2, $3, $4)")
+        .bind(actor)
+        .bind(action)
+        .bind(reason)
+        .bind(detail)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Making a checkpoint.
+//!
+//! A first, short transaction makes the schema with the row about it, so that whatever is left behind says what it is.
+//! A second one takes one snapshot, copies every table in it and ends the row: a crash undoes all of its copies.
+//! No lock of it stops a writer; while its snapshot lives, nothing newer is vacuumed.
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio_util::sync::CancellationToken;
+
+use super::tables::{Table, belonging, sequences};
+use super::{CheckpointError, CheckpointRow, CheckpointState, audit, quoted};
+use crate::handlers::sql::typed::Relation;
+use crate::postgres::Store;
+use crate::replay::checkpoint::CheckpointName;
+
+type Result<T> = std::result::Result<T, CheckpointError>;
+
+/// A checkpoint that is wanted.
+#[derive(Clone, Debug)]
+pub struct NewCheckpoint<'a> {
+    /// Its name.
+    pub name: &'a CheckpointName,
+    /// Who wants it.
+    pub actor: &'a str,
+    /// What for.
+    pub reason: &'a str,
+    /// The tables that commands write.
+    pub written: Vec<Relation>,
+    /// The tables that they read.
+    pub read: Vec<Relation>,
+}
+
+/// What of solewriter's own tables is copied: name, and which rows. No letter that has ended can run again; a request
+/// is kept with its letter.
+const OWN: [(&str, &str); 7] = [
+    ("partitions", ""),
+    ("command_types", ""),
+    ("horizon", ""),
+    ("parked_keys", ""),
+    ("dead_letters", "t where t.state in ('dead', 'parked', 'waiting')"),
+    (
+        "requests",
+        "t where t.state = 'open'
+           and (t.dead_letter_id is null
+                or exists (select from dead_letters d where d.dead_letter_id = t.dead_letter_id
+                              and d.state in ('dead', 'parked', 'waiting')))",
+    ),
+    // last, as the largest: what is wrong with the others is found first
+    ("entities", ""),
+];
+
+impl Store {
+    /// Makes a checkpoint. If that fails, or `stop` is cancelled, nothing of it is left; if the process is killed, an
+    /// unfinished one is.
+    ///
+    /// # Errors
+    /// If the name is taken or too long, a command writes what is no table, `stop` is cancelled, or the database
+    /// refuses or cannot be reached.
+    pub async fn create_checkpoint(&self, new: &NewCheckpoint<'_>, stop: &CancellationToken) -> Result<CheckpointRow> {
+        let schema = self.checkpoint_schema(new.name)?;
+        if self.has_schema(&schema).await? {
+            return Err(match self.any_checkpoint(new.name).await?.state {
+                CheckpointState::Complete => CheckpointError::Exists(new.name.clone()),
+                CheckpointState::InTheMaking => CheckpointError::InTheMaking(new.name.clone()),
+                CheckpointState::Unfinished => CheckpointError::Unfinished(new.name.clone()),
+            });
+        }
+        let mut connection = self.patient_connection().await?;
+        begin(&mut connection, &schema, new).await?;
+        let copied = self.copied_unless_stopped(&mut connection, &schema, new, stop).await;
+        if let Err(error) = copied {
+            // its transaction is undone with the connection
+            let forgotten = async {
+                connection.close_hard().await?;
+                self.forget_checkpoint(&schema).await
+            };
+            if let Err(why) = forgotten.await {
+                tracing::warn!(checkpoint = %new.name, %why, "an unfinished checkpoint is left: drop it");
+            }
+            return Err(error);
+        }
+        connection.close().await?;
+        self.checkpoint(new.name).await
+    }
+
+    async fn copied_unless_stopped(
+        &self,
+        connection: &mut PgConnection,
+        schema: &str,
+        new: &NewCheckpoint<'_>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *connection).await?;
+        let copying = copy(connection, schema, new);
+        tokio::pin!(copying);
+        tokio::select! {
+            copied = &mut copying => copied,
+            () = stop.cancelled() => {
+                // the server would go on with a statement whose client is gone
+                sqlx::query("select pg_cancel_backend($1)").bind(pid).execute(&self.pool).await?;
+                match copying.await {
+                    // it was done before it heard
+                    Ok(()) => Ok(()),
+                    Err(_) => Err(CheckpointError::Stopped(new.name.clone())),
+                }
+            }
+        }
+    }
+
+    /// Drops what an attempt has left: nobody has seen it complete.
+    async fn forget_checkpoint(&self, schema: &str) -> Result<()> {
+        let mut connection = self.patient_connection().await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("drop schema if exists {} cascade", quoted(schema))))
+            .execute(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(())
+    }
+}
+
+/// The schema with the row about it; unfinished until `cut_at` is set.
+async fn begin(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'_>) -> Result<()> {
+    let mut transaction = connection.begin().await?;
+    let schema = quoted(schema);
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "create schema {schema};
+         create table {schema}.checkpoint (
+             singleton      boolean     primary key default true check (singleton),
+             name           text        not null,
+             begun_at       timestamptz not null default now(),
+             actor          text        not null,
+             reason         text        not null,
+             schema_version bigint      not null,
+             -- the transactions that the cut has seen, and when: null while it is made
+             snapshot       text,
+             cut_at         timestamptz,
+             entities       bigint,
+             letters        bigint
+         );
+         -- the team's own tables, and under which name each is kept here
+         create table {schema}.tables (
+             place       int  primary key,
+             schema_name text not null,
+             table_name  text not null,
+             kept_as     text not null
+         );
+         create table {schema}.sequences (
+             schema_name   text not null,
+             sequence_name text not null,
+             last_value    bigint
+         );"
+    )))
+    .execute(&mut *transaction)
+    .await?;
+    let insert = format!(
+        "insert into {schema}.checkpoint (name, actor, reason, schema_version)
+         select $1, $2, $3, coalesce(max(version), 0) from _solewriter_migrations where success"
+    );
+    sqlx::query(AssertSqlSafe(insert))
+        .bind(new.name.to_string())
+        .bind(new.actor)
+        .bind(new.reason)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Everything in one snapshot.
+async fn copy(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'_>) -> Result<()> {
+    let mut cut = connection.begin_with("begin isolation level repeatable read").await?;
+    let into = quoted(schema);
+    // whole tables are read, by one process: the writers need the processors too
+    sqlx::query(
+        "select set_config('enable_seqscan', 'on', true), set_config('max_parallel_workers_per_gather', '0', true),
+                set_config('idle_in_transaction_session_timeout', '0', true)",
+    )
+    .execute(&mut *cut)
+    .await?;
+    let used: Vec<Relation> = new.written.iter().chain(&new.read).cloned().collect();
+    let tables = belonging(&mut cut, &new.written, &used).await?;
+    let (mut entities, mut letters) = (0, 0);
+    for (table, rows) in OWN {
+        let copied = sqlx::query(AssertSqlSafe(format!("create table {into}.{table} as select * from {table} {rows}")))
+            .execute(&mut *cut)
+            .await?
+            .rows_affected();
+        match table {
+            "entities" => entities = copied,
+            "dead_letters" => letters = copied,
+            _ => {}
+        }
+    }
+    keep_tables(&mut cut, &into, &tables).await?;
+    keep_sequences(&mut cut, &into, &tables).await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("create index on {into}.dead_letters (topic, partition, \"offset\")")))
+        .execute(&mut *cut)
+        .await?;
+    let end = format!(
+        "update {into}.checkpoint
+            set snapshot = pg_current_snapshot()::text, cut_at = now(), entities = $1, letters = $2"
+    );
+    sqlx::query(AssertSqlSafe(end)).bind(entities as i64).bind(letters as i64).execute(&mut *cut).await?;
+    let detail = serde_json::json!({ "checkpoint": new.name.to_string(), "entities": entities, "letters": letters });
+    audit(&mut cut, new.actor, new.reason, "checkpoint-create", detail).await?;
+    cut.commit().await?;
+    Ok(())
+}
+
+async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Result<()> {
+    for (place, table) in (1_i32..).zip(tables) {
+        // no name of theirs can be one of ours
+        let kept_as = format!("table_{place}");
+        let (schema, name) = (quoted(&table.schema), quoted(&table.name));
+        sqlx::query(AssertSqlSafe(format!("create table {into}.{kept_as} as select * from {schema}.{name}")))
+            .execute(&mut *cut)
+            .await?;
+        sqlx::query(AssertSqlSafe(format!("insert into {into}.tables values ($1, $2, $3, $4)")))
+            .bind(place)
+            .bind(&table.schema)
+            .bind(&table.name)
+            .bind(kept_as)
+            .execute(&mut *cut)
+            .await?;
+    }
+    Ok(())
+}
+
+/// As they are now, so not before the cut: a number that was drawn is never given back.
+async fn keep_sequences(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Result<()> {
+    for sequence in sequences(&mut *cut, tables).await? {
+        sqlx::query(AssertSqlSafe(format!("insert into {into}.sequences values ($1, $2, $3)")))
+            .bind(&sequence.schema)
+            .bind(&sequence.name)
+            .bind(sequence.last_value)
+            .execute(&mut *cut)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Filling the tables of a shadow with what a checkpoint holds: COPY out here, COPY in there.
+
+use std::future::poll_fn;
+
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+
+use super::{CheckpointError, quoted};
+use crate::postgres::{Refusal, Result, Store};
+use crate::replay::checkpoint::CheckpointName;
+
+/// Our own tables, those first that others refer to.
+const OWN: [&str; 7] =
+    ["partitions", "command_types", "horizon", "parked_keys", "dead_letters", "requests", "entities"];
+
+/// What numbers their rows.
+const NUMBERED: [(&str, &str); 3] =
+    [("command_types", "type_id"), ("dead_letters", "dead_letter_id"), ("requests", "request_id")];
+
+/// What a shadow was filled with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Rows of our own tables.
+    pub own_rows: u64,
+    /// Rows of the team's tables.
+    pub team_rows: u64,
+}
+
+/// One of the team's tables, and what it is called in the checkpoint.
+#[derive(FromRow)]
+struct Kept {
+    schema_name: String,
+    table_name: String,
+    kept_as: String,
+}
+
+/// What must not act while rows come in, and how it comes back: statements.
+#[derive(FromRow)]
+struct Suspended {
+    off: String,
+    on: String,
+}
+
+/// Foreign keys of `$1`, and the triggers that somebody made and that are enabled. In a checkpoint all rows fit; in
+/// between they need not, and what a trigger has done is in the rows already.
+const SUSPENDED: &str = "
+    select format('alter table %s drop constraint %I', k.conrelid::regclass, k.conname) as off,
+           format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname,
+                  pg_get_constraintdef(k.oid)) as \"on\"
+      from pg_constraint k
+     where k.conrelid = $1::regclass and k.contype = 'f' and k.conparentid = 0
+    union all
+    select format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname),
+           format('alter table %s enable %s trigger %I', t.tgrelid::regclass,
+                  case t.tgenabled when 'A' then 'always' when 'R' then 'replica' else '' end, t.tgname)
+      from pg_trigger t
+     where t.tgrelid = $1::regclass and not t.tgisinternal and t.tgenabled <> 'D' and t.tgparentid = 0";
+
+/// The columns of `$1` that take values, as a list.
+const COLUMNS: &str = "
+    select string_agg(quote_ident(attname), ', ' order by attnum)
+      from pg_attribute
+     where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = ''";
+
+impl Store {
+    /// Fills the tables of `shadow`, which are there and empty, with what the checkpoint holds: all of it or nothing.
+    /// The team's tables have the same schemas and names there. Numbers and sequences go on behind what was copied.
+    ///
+    /// The shadow's role owns its tables: foreign keys and triggers rest meanwhile. What a foreign key refers to is
+    /// in the checkpoint too.
+    ///
+    /// # Errors
+    /// If the checkpoint is missing or unfinished, or one of the databases refuses or cannot be reached.
+    pub async fn fill_shadow(
+        &self,
+        name: &CheckpointName,
+        shadow: &Self,
+    ) -> std::result::Result<Filled, CheckpointError> {
+        self.checkpoint(name).await?;
+        let from = quoted(&self.checkpoint_schema(name)?);
+        let mut live = self.patient_connection().await?;
+        let mut there = shadow.patient_connection().await?;
+        let mut filling = sqlx::Connection::begin(&mut there).await?;
+        // a migrated schema has a horizon of its own
+        sqlx::query("delete from horizon").execute(&mut *filling).await?;
+        let mut filled = Filled::default();
+        for table in OWN {
+            filled.own_rows += copy(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
+        }
+        for (table, column) in NUMBERED {
+            go_on_behind(&mut filling, table, column).await?;
+        }
+        let kept: Vec<Kept> = sqlx::query_as(AssertSqlSafe(format!(
+            "select schema_name, table_name, kept_as from {from}.tables order by place"
+        )))
+        .fetch_all(&mut live)
+        .await?;
+        let mut suspended = Vec::new();
+        for table in &kept {
+            suspended.extend(suspend(&mut filling, &table.target()).await?);
+        }
+        for table in &kept {
+            let source = format!("{from}.{}", table.kept_as);
+            filled.team_rows += copy(&mut live, &source, &mut filling, &table.target()).await?;
+        }
+        for Suspended { on, .. } in suspended {
+            sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;
+        }
+        let drawn: Vec<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(format!(
+            "select schema_name, sequence_name, last_value from {from}.sequences where last_value is not null"
+        )))
+        .fetch_all(&mut live)
+        .await?;
+        for (schema, sequence, last_value) in drawn {
+            sqlx::query("select setval(format('%I.%I', $1::text, $2::text)::regclass, $3)")
+                .bind(schema)
+                .bind(sequence)
+                .bind(last_value)
+                .execute(&mut *filling)
+                .await?;
+        }
+        filling.commit().await?;
+        Ok(filled)
+    }
+}
+
+impl Kept {
+    /// As a statement in the shadow names it.
+    fn target(&self) -> String {
+        format!("{}.{}", quoted(&self.schema_name), quoted(&self.table_name))
+    }
+}
+
+/// Takes foreign keys and triggers of a table away. How they come back.
+async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspended>> {
+    let suspended: Vec<Suspended> = sqlx::query_as(SUSPENDED).bind(table).fetch_all(&mut *filling).await?;
+    for Suspended { off, .. } in &suspended {
+        sqlx::raw_sql(AssertSqlSafe(off.clone())).execute(&mut *filling).await?;
+    }
+    Ok(suspended)
+}
+
+/// Copies all rows of `source` into `target`. How many they were. As text: a type of the team's own has another number
+/// in another database, and the binary form of its arrays carries it.
+async fn copy(live: &mut PgConnection, source: &str, filling: &mut PgConnection, target: &str) -> Result<u64> {
+    let columns: Option<String> = sqlx::query_scalar(COLUMNS).bind(target).fetch_one(&mut *filling).await?;
+    let columns = columns.ok_or_else(|| Refusal::Broken(format!("table {target} of the shadow has no columns")))?;
+    let mut rows = live.copy_out_raw(&format!("copy (select {columns} from {source}) to stdout")).await?;
+    let mut sink = filling.copy_in_raw(&format!("copy {target} ({columns}) from stdin")).await?;
+    loop {
+        let sent = match poll_fn(|cx| rows.as_mut().poll_next(cx)).await {
+            None => return Ok(sink.finish().await?),
+            Some(Ok(bytes)) => sink.send(bytes).await.map(|_| ()),
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = sent {
+            // the first error counts; this one leaves the connection usable for the rollback
+            if let Err(aborting) = sink.abort("the rows could not be copied").await {
+                tracing::debug!(%aborting, target, "a copy was aborted");
+            }
+            return Err(error.into());
+        }
+    }
+}
+
+/// The next number that a table gives is above all that were copied.
+async fn go_on_behind(filling: &mut PgConnection, table: &str, column: &str) -> Result<()> {
+    let sql = format!(
+        "select setval(pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false) from {table}"
+    );
+    sqlx::query(AssertSqlSafe(sql)).execute(filling).await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The team's own tables that belong into a checkpoint.
+
+use sqlx::{FromRow, PgConnection};
+
+use super::CheckpointError;
+use crate::handlers::sql::typed::Relation;
+use crate::postgres::Result;
+
+/// A table that is copied.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub(super) struct Table {
+    /// Its schema.
+    pub(super) schema: String,
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// A sequence that a copied table draws from.
+#[derive(Clone, Debug, FromRow)]
+pub(super) struct Sequence {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// The last number that was drawn; `None`: none was.
+    pub(super) last_value: Option<i64>,
+}
+
+/// The tables `$1`.`$2` (side by side), those that they refer to, and those that a change of one of them changes
+/// through a foreign key, and so on.
+const BELONGING: &str = "
+    with recursive named as (
+        select c.oid from unnest($1::text[], $2::text[]) as t (schema, name)
+          join pg_namespace n on n.nspname = t.schema
+          join pg_class c on c.relnamespace = n.oid and c.relname = t.name and c.relkind in ('r', 'p')
+    ), belonging (oid) as (
+        select oid from named
+        union
+        select case when k.conrelid = b.oid then k.confrelid else k.conrelid end
+          from belonging b
+          join pg_constraint k on k.contype = 'f' and k.conparentid = 0
+           and (k.conrelid = b.oid
+                or k.confrelid = b.oid and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')))
+    )
+    select n.nspname::text as schema, c.relname::text as name
+      from belonging join pg_class c using (oid) join pg_namespace n on n.oid = c.relnamespace
+     order by 1, 2";
+
+/// Those of `$1`.`$2` (side by side) that are no table.
+const NO_TABLES: &str = "
+    select format('%I.%I', t.schema, t.name)
+      from unnest($1::text[], $2::text[]) as t (schema, name)
+     where not exists (select from pg_namespace n join pg_class c on c.relnamespace = n.oid
+                        where n.nspname = t.schema and c.relname = t.name and c.relkind in ('r', 'p'))
+     limit 1";
+
+/// The sequences behind the columns of `$1`.`$2` (side by side): of an identity or serial column (they belong to it),
+/// and those that a default names.
+const SEQUENCES: &str = "
+    select distinct n.nspname::text as schema, s.relname::text as name, pg_sequence_last_value(s.oid) as last_value
+      from unnest($1::text[], $2::text[]) as t (schema, name)
+      join pg_namespace tn on tn.nspname = t.schema
+      join pg_class c on c.relnamespace = tn.oid and c.relname = t.name
+      left join pg_attrdef a on a.adrelid = c.oid
+      join pg_depend d on d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                      and d.refobjid = c.oid and d.deptype in ('a', 'i')
+                       or d.classid = 'pg_attrdef'::regclass and d.objid = a.oid and d.refclassid = 'pg_class'::regclass
+      join pg_class s on s.relkind = 'S' and s.oid in (d.objid, d.refobjid)
+      join pg_namespace n on n.oid = s.relnamespace
+     order by 1, 2";
+
+/// All tables that belong into a checkpoint of commands that use `used`; those that they write must be tables.
+pub(super) async fn belonging(
+    connection: &mut PgConnection,
+    written: &[Relation],
+    used: &[Relation],
+) -> std::result::Result<Vec<Table>, CheckpointError> {
+    let (schemas, names) = sides(written);
+    let odd: Option<String> =
+        sqlx::query_scalar(NO_TABLES).bind(schemas).bind(names).fetch_optional(&mut *connection).await?;
+    if let Some(odd) = odd {
+        return Err(CheckpointError::NotATable(odd));
+    }
+    let (schemas, names) = sides(used);
+    Ok(sqlx::query_as(BELONGING).bind(schemas).bind(names).fetch_all(connection).await?)
+}
+
+/// How far the sequences of these tables have come.
+pub(super) async fn sequences(connection: &mut PgConnection, tables: &[Table]) -> Result<Vec<Sequence>> {
+    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
+    let names: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+    Ok(sqlx::query_as(SEQUENCES).bind(schemas).bind(names).fetch_all(connection).await?)
+}
+
+fn sides(relations: &[Relation]) -> (Vec<&str>, Vec<&str>) {
+    relations.iter().map(|relation| (&*relation.schema, &*relation.name)).unzip()
+}
