@@ -15,12 +15,15 @@ use super::ledger::{Sum, Sums};
 use super::listener::Listener;
 use super::project::Project;
 use super::refused::Refused;
+use super::replayed::{Replayed, replayed};
 use super::sample::SampleTraffic;
 use super::services::Services;
 use super::traffic::{Sent, Traffic};
 use super::view::{FRAME_EVERY, View};
 use super::{Balance, Difference, Error, SharedBooks, Verdict, open};
+use crate::config::Config;
 use crate::postgres::{HeldQuery, Snapshot, Store};
+use crate::worker::Worker;
 
 /// How often the tables are asked.
 const TABLES_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +34,8 @@ const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// All that runs, and what was seen of it.
 pub(super) struct Demo<'a> {
+    worker: Worker,
+    config: Config,
     samples: Vec<SampleTraffic>,
     queries: Vec<HeldQuery>,
     store: Store,
@@ -65,7 +70,9 @@ impl<'a> Demo<'a> {
             listener: Listener::start(config, books.clone())?,
             crew: Crew::start(&project, services, &store, &refused, length),
             traffic: Traffic::start(commands, config, books.clone())?,
-            samples: project.worker.samples,
+            samples: std::mem::take(&mut project.worker.samples),
+            worker: project.worker,
+            config: config.clone(),
             store,
             books,
             refused,
@@ -229,7 +236,15 @@ impl<'a> Demo<'a> {
         let balance = open(&self.books).check(&evidence, &self.samples);
         let (take_overs, zombies) = (happened.take_overs(), happened.zombies());
         let refused = self.refused.count();
-        let books = balance.map(|balance| Balance { take_overs, zombies, refused, ..balance });
+        let mut books = balance.map(|balance| Balance { take_overs, zombies, refused, ..balance });
+        if let Ok(balance) = &mut books {
+            self.view.note("the books balance; running the log again in a shadow database");
+            match replayed(&self.worker, &self.config).await? {
+                Replayed::Alike(commands) => balance.replayed = Some(commands),
+                Replayed::Different(difference) => books = Err(difference),
+                Replayed::Impossible(why) => self.view.note(format!("NOT RUN AGAIN: {why}")),
+            }
+        }
         Ok(Verdict { books, tally })
     }
 }

@@ -27,6 +27,7 @@ mod process;
 mod project;
 mod refused;
 mod rehearsal;
+mod replayed;
 mod sample;
 mod script;
 mod services;
@@ -58,6 +59,7 @@ use crate::config::{self, Config};
 use crate::declared::DeclaredError;
 use crate::local;
 use crate::postgres;
+use crate::replay::verify::VerifyError;
 use crate::worker::{RunError, Worker};
 
 /// `dev` could not be run. That its books do not balance is a [`Difference`] instead.
@@ -97,6 +99,9 @@ pub enum Error {
     /// What is declared cannot be used.
     #[error("{0}")]
     Declared(#[from] DeclaredError),
+    /// The log could not be run again.
+    #[error("the log could not be run again")]
+    Replay(#[from] VerifyError),
     /// The embedded broker refused a command.
     #[error("a command could not be sent: {0}")]
     NotSent(String),

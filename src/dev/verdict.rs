@@ -45,6 +45,9 @@ pub struct Balance {
     pub zombies: u32,
     /// Writes that the fence refused.
     pub refused: u64,
+    /// Commands that were run again from the log, in a shadow database, and came out alike; none if the role may
+    /// not make one.
+    pub replayed: Option<u64>,
     /// From sending a command to reading its outcome; none without an outcome.
     pub latency: Option<Percentiles>,
 }
@@ -133,6 +136,9 @@ pub enum Difference {
         /// What it should be.
         added: i64,
     },
+    /// What the log says, run again, is not what the tables hold.
+    #[error("the {0}")]
+    Replayed(String),
 }
 
 impl Difference {

@@ -1,5 +1,6 @@
 //! A consistent cut: what the live tables hold in one snapshot, read without writing.
 
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ pub struct Cut {
 }
 
 /// A partition's row at the cut.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize, Deserialize)]
 pub struct CutPartition {
     /// The topic.
     pub topic: String,

@@ -64,7 +64,7 @@ pub use settings::{Holder, Settings};
 pub(crate) use settle::arguments;
 pub use settle::{Progress, Settling};
 pub use settled::{DeadOf, Kept, SettledBatch, SettledItem};
-pub use shadow::{EntityDifference, LastCommand, SHADOW_PREFIX};
+pub use shadow::{EntityDifference, LastCommand, SHADOW_PREFIX, ShadowLetter};
 use sqlx::PgPool;
 pub use statements::{Examined, Examiner, StatementError};
 pub use trial::{ChangedRow, Changes, Trial, TrialEnding, Tried};

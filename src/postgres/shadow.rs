@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::connect::{ConnectError, Sessions};
 use super::{Result, Store};
 use crate::config::Database;
+use crate::record::TopicPartition;
 
 /// What the names of all shadows begin with.
 pub const SHADOW_PREFIX: &str = "solewriter_shadow_";
@@ -26,6 +27,20 @@ pub struct EntityDifference {
     pub rebuilt_version: Option<i64>,
     /// Its state, JSON.
     pub rebuilt_state: Option<String>,
+}
+
+/// A dead letter of the shadow's own.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct ShadowLetter {
+    /// The record's offset.
+    #[sqlx(rename = "offset")]
+    pub log_offset: i64,
+    /// The record's own time, milliseconds since 1970.
+    pub record_time_ms: i64,
+    /// Why it is dead.
+    pub code: String,
+    /// The same at length.
+    pub detail: Option<String>,
 }
 
 /// The last command of an entity.
@@ -90,6 +105,99 @@ impl Store {
             .await?)
     }
 
+    /// Says in the comment of a shadow what it was made for, beside the name of this database: from now on it can be
+    /// gone on in.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn note_shadow(&self, name: &str, asked: &str) -> Result<()> {
+        let comment: String = sqlx::query_scalar(
+            "select format('comment on database %I is %L', $1::text, current_database() || ' ' || $2)",
+        )
+        .bind(name)
+        .bind(asked)
+        .fetch_one(&self.pool)
+        .await?;
+        sqlx::raw_sql(AssertSqlSafe(comment)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// A shadow that was made for this, of this database, and that nobody is connected to.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn unfinished_shadow(&self, asked: &str) -> Result<Option<String>> {
+        Ok(sqlx::query_scalar(
+            "select d.datname::text from pg_database d
+              where starts_with(d.datname, $1) and shobj_description(d.oid, 'pg_database') = current_database() || ' ' || $2
+                and not exists (select from pg_stat_activity a where a.datid = d.oid)
+              order by 1 limit 1",
+        )
+        .bind(SHADOW_PREFIX)
+        .bind(asked)
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+
+    /// Whether [`Self::note_shadow`] has said something of it.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn has_comment(&self, name: &str) -> Result<bool> {
+        let has = "select exists (select from pg_database
+                                   where datname = $1 and shobj_description(oid, 'pg_database') is not null)";
+        Ok(sqlx::query_scalar(has).bind(name).fetch_one(&self.pool).await?)
+    }
+
+    /// Keeps what was read at the cut in a shadow, as JSON.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_cut(&self, cut: &str) -> Result<()> {
+        sqlx::query("insert into cut (said) values ($1)").bind(cut).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// What [`Self::keep_cut`] has kept.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn kept_cut(&self) -> Result<String> {
+        Ok(sqlx::query_scalar("select said from cut").fetch_one(&self.pool).await?)
+    }
+
+    /// The number of the newest dead letter, 0 if there is none.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn newest_letter(&self) -> Result<i64> {
+        let newest = "select coalesce(max(dead_letter_id), 0) from dead_letters";
+        Ok(sqlx::query_scalar(newest).fetch_one(&self.pool).await?)
+    }
+
+    /// The dead letters with greater numbers than `newest`, at these offsets.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn letters_behind(
+        &self,
+        newest: i64,
+        source: &TopicPartition,
+        offsets: &[i64],
+    ) -> Result<Vec<ShadowLetter>> {
+        Ok(sqlx::query_as(
+            "select \"offset\", (extract(epoch from record_time) * 1000)::bigint as record_time_ms, code, detail
+               from dead_letters
+              where topic = $1 and partition = $2 and \"offset\" = any ($3) and dead_letter_id > $4",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(offsets)
+        .bind(newest)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// The tables of another database of the same server.
     ///
     /// # Errors
@@ -114,6 +222,7 @@ impl Store {
     pub async fn prepare_shadow(&self) -> Result<()> {
         sqlx::raw_sql(
             "create table cut_entities (like entities including all);
+             create table cut (said text not null);
              create table cut_letters (
                  dead_letter_id bigint primary key,
                  topic          text   not null,

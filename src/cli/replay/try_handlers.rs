@@ -31,12 +31,16 @@ pub(super) struct Args {
     /// Records a second at most, over all partitions, so that live writers keep their latency
     #[arg(long, value_name = "RECORDS")]
     rate: Option<NonZeroU32>,
+    /// Begin anew where the same command was stopped or killed before, instead of going on
+    #[arg(long)]
+    anew: bool,
 }
 
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options { rate: args.rate, changes_since_ms: args.since.map(ago_ms), ..Options::default() };
+    let changes_since_ms = args.since.map(ago_ms);
+    let options = Options { rate: args.rate, changes_since_ms, anew: args.anew, ..Options::default() };
     let tried = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = tried?;

@@ -16,8 +16,8 @@ use crate::worker::Worker;
 ///
 /// Outcomes, replies, events, versions and states must come out alike, from the beginning of the log to where the
 /// cursors stand now. The live database is only read, and nothing is published; the shadow is a database of its
-/// own on the same server (the role needs CREATEDB) and is dropped at the end. Ctrl-C stops it. Exit code 0: equal,
-/// 3: different.
+/// own on the same server (the role needs CREATEDB) and is dropped at the end. Ctrl-C stops it, and the same command
+/// goes on, also after a kill -9. Exit code 0: equal, 3: different.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,12 +31,15 @@ pub(super) struct Args {
     /// Leave the shadow database, and say its name
     #[arg(long)]
     keep: bool,
+    /// Begin anew where the same command was stopped or killed before, instead of going on
+    #[arg(long)]
+    anew: bool,
 }
 
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options { rate: args.rate, keep: args.keep, ..Options::default() };
+    let options = Options { rate: args.rate, keep: args.keep, anew: args.anew, ..Options::default() };
     let verified = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = verified?;

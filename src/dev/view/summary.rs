@@ -36,7 +36,7 @@ fn endings(tally: &Tally) -> String {
 
 fn summary(balance: &Balance) -> String {
     let Balance { commands, repeats, applied, rejected, outcomes, entities, held, foreign, .. } = balance;
-    let Balance { claims, take_overs, zombies, refused, latency: measured, .. } = balance;
+    let Balance { claims, take_overs, zombies, refused, replayed, latency: measured, .. } = balance;
     let [commands, repeats, applied] = [commands, repeats, applied].map(|count| grouped(*count));
     let [rejected, outcomes, entities] = [rejected, outcomes, entities].map(|count| grouped(*count));
     let [p50, p99] = [measured.map(|of| of.p50_us), measured.map(|of| of.p99_us)].map(latency);
@@ -55,6 +55,9 @@ fn summary(balance: &Balance) -> String {
     );
     for (entity_type, held) in held {
         text += &format!("sum        {entity_type}: {} held = what the applied commands added\n", grouped(*held));
+    }
+    if let Some(replayed) = replayed {
+        text += &format!("replayed   {} in a shadow database: all as in the tables\n", counted(*replayed, "command"));
     }
     if *foreign > 0 {
         let foreign = counted(*foreign, "command");
@@ -76,10 +79,11 @@ mod tests {
     #[test]
     fn the_summary_ends_with_what_everybody_waits_for() {
         let held = BTreeMap::from([("account".to_owned(), 70_000)]);
-        let books = Ok(Balance { held, foreign: 1, ..Balance::default() });
+        let books = Ok(Balance { held, foreign: 1, replayed: Some(9_000), ..Balance::default() });
         let text = verdict(&Verdict { books, tally: Tally::default() });
         assert!(text.ends_with("\nthe books balance"), "{text}");
         assert!(text.contains("account: 70,000 held") && text.contains("1 command of somebody else"), "{text}");
+        assert!(text.contains("9,000 commands in a shadow database"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 

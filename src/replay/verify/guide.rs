@@ -160,7 +160,8 @@ fn due(command: Command, expected: Expected) -> Due {
     Due { command, expected, held_its_key: false }
 }
 
-fn is_of(outcome: &FinalOutcome, record: &Record, source: &TopicPartition) -> bool {
+/// The delivery of this record is the one that settled its command.
+pub(super) fn is_of(outcome: &FinalOutcome, record: &Record, source: &TopicPartition) -> bool {
     let delivery = &outcome.delivery;
     delivery.source == *source && delivery.offset == record.offset && delivery.record_time_ms == record.time_ms()
 }

@@ -40,6 +40,8 @@ pub struct Options {
     pub changes_since_ms: Option<i64>,
     /// Leave the shadow database, to look into.
     pub keep: bool,
+    /// Do not go on where an earlier verification of the same was stopped or killed.
+    pub anew: bool,
 }
 
 /// A verification cannot be made.
@@ -131,7 +133,41 @@ pub enum VerifyError {
     /// The Kafka client cannot be made.
     #[error("the Kafka client cannot be made")]
     Client(#[from] KafkaError),
+    /// The program's file cannot be looked at, so nobody knows whether a shadow was made by the same.
+    #[error("the program's own file cannot be read")]
+    Program(#[source] std::io::Error),
+    /// The cut that a shadow keeps is not readable.
+    #[error("the cut in the shadow database cannot be read or kept ({0}); begin anew: --anew")]
+    NotKept(String),
     /// It was asked to stop.
-    #[error("stopped before the end: nothing is known, and nothing is left behind")]
-    Stopped,
+    #[error("stopped before the end; {}", match .shadow {
+        Some(shadow) => format!("the same command goes on in {shadow} (--anew begins anew)"),
+        None => "nothing is left behind".to_owned(),
+    })]
+    Stopped {
+        /// Where the same goes on.
+        shadow: Option<String>,
+    },
+}
+
+impl VerifyError {
+    /// Whether the same may go on later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Stopped { .. } | Self::Read(_) | Self::Inspect(_) => true,
+            Self::Live(error) | Self::Shadow(error) => error.is_passing(),
+            _ => false,
+        }
+    }
+
+    /// The same, with the shadow that is left.
+    fn in_shadow(self, name: String) -> Self {
+        match self {
+            Self::Stopped { .. } => Self::Stopped { shadow: Some(name) },
+            error => {
+                tracing::warn!(shadow = name, "the same command goes on there");
+                error
+            }
+        }
+    }
 }

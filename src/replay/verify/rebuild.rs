@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::VerifyError;
 use super::change::Example;
 use super::compare::{Ended, alike};
-use super::guide::{Due, Expected, Known, Later, Passed, Role};
+use super::guide::{Due, Expected, Known, Later, Passed, Role, is_of};
 use super::report::{After, Difference, Differences, PartitionReport, What};
 use crate::cursor::{Cursor, LastSettled, Published};
 use crate::dead_letter::DeadCode;
@@ -46,7 +47,7 @@ pub(super) struct Rebuilt {
 }
 
 /// Which offsets of a partition were settled, as far as the kept batches tell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SettledOffsets {
     /// Below this one batches are no longer kept: all may have been settled.
     pub forgotten_below: i64,
@@ -93,6 +94,10 @@ pub(super) struct Rebuild {
     pub differences: Arc<Mutex<Differences>>,
     /// Commands of older records are not counted as changed.
     pub changes_since_ms: i64,
+    /// Nothing from here on was run by an earlier process in this shadow.
+    pub begun_below: i64,
+    /// Dead letters of the shadow with greater numbers are the rebuild's own.
+    pub letters_before: i64,
 }
 
 /// Where in a chunk: after so many commands that run; and `false` before the next, `true` that one itself.
@@ -198,16 +203,20 @@ impl Rebuild {
         *self.met.entry(day_of(&live.delivery.command_id)).or_default() += 1;
     }
 
-    /// Decides and settles commands in this order.
+    /// Decides and settles commands in this order, but for those that are settled in this shadow already.
     async fn run(&mut self, dues: Vec<Due>) -> Result<(), VerifyError> {
+        self.report.commands += dues.len() as u64;
+        let mut dues: Vec<(usize, Due)> = dues.into_iter().enumerate().collect();
+        if dues.iter().any(|(_, due)| due.command.record.offset < self.begun_below) {
+            dues = self.already_run(dues).await?;
+        }
         if dues.is_empty() {
             return Ok(());
         }
-        self.report.commands += dues.len() as u64;
         let mut expected: HashMap<Uuid, Expected> = HashMap::with_capacity(dues.len());
         let mut items = Vec::with_capacity(dues.len());
         let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(dues.len());
-        for (n, due) in dues.into_iter().enumerate() {
+        for (n, due) in dues {
             places.entry(due.command.id).or_insert(n);
             expected.entry(due.command.id).or_insert(due.expected);
             items.push(Ok(due.command));
@@ -234,6 +243,34 @@ impl Rebuild {
         };
         self.compare(&decision, expected, &places);
         Ok(())
+    }
+
+    /// Compares what an earlier process has left of these in this shadow. The others, which it had not come to.
+    async fn already_run(&mut self, dues: Vec<(usize, Due)>) -> Result<Vec<(usize, Due)>, VerifyError> {
+        let ids: Vec<Uuid> = dues.iter().map(|(_, due)| due.command.id).collect();
+        let offsets: Vec<i64> = dues.iter().map(|(_, due)| due.command.record.offset).collect();
+        let source = self.rules.source.clone();
+        let settled = self.shadow.outcomes_of(&ids).await.map_err(VerifyError::Shadow)?;
+        let letters = self.shadow.letters_behind(self.letters_before, &source, &offsets).await;
+        let letters = letters.map_err(VerifyError::Shadow)?;
+        let mut others = Vec::new();
+        for (n, due) in dues {
+            let (offset, place) = (due.command.record.offset, (n, true));
+            let outcome = settled.get(&due.command.id).filter(|outcome| is_of(outcome, &due.command.record, &source));
+            let letter = letters
+                .iter()
+                .find(|letter| letter.log_offset == offset && letter.record_time_ms == due.command.record.time_ms());
+            match (outcome, letter) {
+                (Some(rebuilt), _) => self.compare_outcome(Some(due.expected), place, rebuilt),
+                (None, Some(letter)) => {
+                    let (key, id) = (Some(due.command.entity_id().to_owned()), Some(due.command.id));
+                    let rebuilt = (letter.code.as_str(), letter.detail.as_deref());
+                    self.compare_dead(&due.expected, place, offset, key, id, rebuilt);
+                }
+                (None, None) => others.push((n, due)),
+            }
+        }
+        Ok(others)
     }
 
     async fn decide(
@@ -317,39 +354,15 @@ impl Rebuild {
     fn compare(&mut self, decision: &Decision, mut expected: HashMap<Uuid, Expected>, places: &HashMap<Uuid, usize>) {
         let place = |id: &Uuid| (places.get(id).copied().unwrap_or(usize::MAX), true);
         for rebuilt in &decision.outcomes {
-            match expected.remove(&rebuilt.delivery.command_id) {
-                Some(Expected::Outcome(live)) => {
-                    self.meets(&live);
-                    self.report.compared += 1;
-                    if !alike(&live, rebuilt) {
-                        self.changed(&live, Ended::of(rebuilt));
-                        let place = place(&rebuilt.delivery.command_id);
-                        self.differs(What::Outcome, place, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
-                    }
-                }
-                Some(Expected::Nothing) => {
-                    let place = place(&rebuilt.delivery.command_id);
-                    self.differs(What::OutcomeMissing, place, rebuilt, Value::Null, json!(Ended::of(rebuilt)));
-                }
-                Some(Expected::Forgotten) | None => self.report.forgotten += 1,
-            }
+            let expected = expected.remove(&rebuilt.delivery.command_id);
+            self.compare_outcome(expected, place(&rebuilt.delivery.command_id), rebuilt);
         }
         for dead in &decision.dead {
             let Some(known) = dead.command_id.and_then(|id| expected.remove(&id)) else { continue };
-            let (what, live) = match &known {
-                Expected::Outcome(live) => (What::Outcome, json!(Ended::of(live))),
-                Expected::Forgotten => (What::Outcome, json!("no longer kept, and final")),
-                Expected::Nothing => (What::LetterMissing, Value::Null),
-            };
-            if let Expected::Outcome(live) = &known {
-                self.meets(live);
-                self.report.compared += 1;
-                self.changed(live, Ended::dead(dead.code.as_str()));
-            }
-            let rebuilt = json!({ "outcome": "dead", "code": dead.code.as_str(), "detail": dead.detail });
             let key = dead.entity_id().map(str::to_owned);
             let place = dead.command_id.as_ref().map_or((usize::MAX, true), place);
-            self.differs_unread(what, place, dead.record.offset, key, dead.command_id, live, rebuilt);
+            let rebuilt = (dead.code.as_str(), Some(dead.detail.as_str()));
+            self.compare_dead(&known, place, dead.record.offset, key, dead.command_id, rebuilt);
         }
         // what is left has repeated a command that is settled in the shadow
         for live in expected.into_values() {
@@ -366,6 +379,48 @@ impl Rebuild {
                 );
             }
         }
+    }
+
+    /// Sets the ending of a command against what the tables say of it.
+    fn compare_outcome(&mut self, expected: Option<Expected>, place: Place, rebuilt: &FinalOutcome) {
+        match expected {
+            Some(Expected::Outcome(live)) => {
+                self.meets(&live);
+                self.report.compared += 1;
+                if !alike(&live, rebuilt) {
+                    self.changed(&live, Ended::of(rebuilt));
+                    self.differs(What::Outcome, place, rebuilt, json!(Ended::of(&live)), json!(Ended::of(rebuilt)));
+                }
+            }
+            Some(Expected::Nothing) => {
+                self.differs(What::OutcomeMissing, place, rebuilt, Value::Null, json!(Ended::of(rebuilt)));
+            }
+            Some(Expected::Forgotten) | None => self.report.forgotten += 1,
+        }
+    }
+
+    /// A command is dead (why: code and detail) that the tables say has ended.
+    fn compare_dead(
+        &mut self,
+        known: &Expected,
+        place: Place,
+        offset: i64,
+        key: Option<String>,
+        command_id: Option<Uuid>,
+        (code, detail): (&str, Option<&str>),
+    ) {
+        let (what, live) = match known {
+            Expected::Outcome(live) => (What::Outcome, json!(Ended::of(live))),
+            Expected::Forgotten => (What::Outcome, json!("no longer kept, and final")),
+            Expected::Nothing => (What::LetterMissing, Value::Null),
+        };
+        if let Expected::Outcome(live) = known {
+            self.meets(live);
+            self.report.compared += 1;
+            self.changed(live, Ended::dead(code));
+        }
+        let rebuilt = json!({ "outcome": "dead", "code": code, "detail": detail });
+        self.differs_unread(what, place, offset, key, command_id, live, rebuilt);
     }
 
     /// The first difference of a key that is a command's ending.

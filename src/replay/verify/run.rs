@@ -1,9 +1,11 @@
 //! The whole of a verification: cut, rebuild, compare, and clear away.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -74,25 +76,75 @@ pub async fn verify(
         return Err(VerifyError::Schema(config.database.schema.clone()));
     }
     let server = Store::new(&config.database, "solewriter replay verify")?;
-    let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
+    let asked = asked(worker, config)?;
+    let unfinished = server.unfinished_shadow(&asked).await?;
+    let (name, is_begun) = match unfinished {
+        Some(name) if options.anew => {
+            server.drop_shadow(&name).await.map_err(VerifyError::Shadow)?;
+            (new_name(), false)
+        }
+        Some(name) => (name, true),
+        None => (new_name(), false),
+    };
     // connects when it is first used
     let shadow = Store::of_shadow(&config.database, &name)?;
-    if let Err(error) = server.create_shadow(&name).await {
+    if !is_begun && let Err(error) = server.create_shadow(&name).await {
         return Err(VerifyError::NoShadow { name, error });
     }
     let verification = Verification { worker, config, options, progress, live: &live, shadow: &shadow };
+    let verified = async {
+        let snapshot = match is_begun {
+            true => Snapshot::kept(&shadow).await?,
+            false => {
+                let snapshot = verification.prepare().await?;
+                server.note_shadow(&name, &asked).await.map_err(VerifyError::Shadow)?;
+                snapshot
+            }
+        };
+        verification.run(&snapshot).await
+    };
     let verified = tokio::select! {
-        () = progress.stopped() => Err(VerifyError::Stopped),
-        verified = verification.run() => verified,
+        () = progress.stopped() => Err(VerifyError::Stopped { shadow: None }),
+        verified = verified => verified,
     };
     shadow.close().await;
     live.close().await;
-    let kept = options.keep && verified.is_ok();
-    let dropped = if kept { Ok(()) } else { server.drop_shadow(&name).await };
+    let ended = match verified {
+        Ok(report) if options.keep => {
+            // finished: nobody shall go on in it
+            let noted = server.note_shadow(&name, "kept").await.map_err(VerifyError::Shadow);
+            noted.map(|()| Report { shadow: Some(name), ..report })
+        }
+        // the same command goes on, once whatever it was is over
+        Err(error) if error.is_passing() && server.has_comment(&name).await? => Err(error.in_shadow(name)),
+        verified => {
+            let dropped = server.drop_shadow(&name).await.map_err(VerifyError::Shadow);
+            verified.and_then(|report| dropped.map(|()| report))
+        }
+    };
     server.close().await;
-    let report = verified?;
-    dropped.map_err(VerifyError::Shadow)?;
-    Ok(Report { shadow: kept.then_some(name), ..report })
+    ended
+}
+
+fn new_name() -> String {
+    format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..))
+}
+
+/// What a verification is of: whoever asks for the same goes on in what is left of it. Other handlers make another
+/// shadow, so the program is part of it, and what is declared.
+fn asked(worker: &Worker, config: &Config) -> Result<String, VerifyError> {
+    let program = std::env::current_exe().and_then(|path| Ok((path.metadata()?, path)));
+    let program = program.and_then(|(metadata, path)| Ok((path, metadata.len(), metadata.modified()?)));
+    let (path, bytes, modified) = program.map_err(VerifyError::Program)?;
+    let mut declared = DefaultHasher::new();
+    format!("{:?}", worker.declared(config)?).hash(&mut declared);
+    Ok(json!({
+        "schema": config.database.schema,
+        "topics": config.topics.iter().map(|topic| (&topic.name, &topic.entity)).collect::<Vec<_>>(),
+        "program": { "path": path, "bytes": bytes, "modified": humantime::format_rfc3339_micros(modified).to_string() },
+        "declared": format!("{:016x}", declared.finish()),
+    })
+    .to_string())
 }
 
 struct Verification<'v> {
@@ -104,19 +156,37 @@ struct Verification<'v> {
     shadow: &'v Store,
 }
 
-/// What one snapshot of the live tables says.
+/// What one snapshot of the live tables says, as far as it is no table of the shadow.
+#[derive(Serialize, Deserialize)]
 struct Snapshot {
     partitions: Vec<(CutPartition, SettledOffsets)>,
-    /// Final outcomes of each partition, by the day of the id: days since 1970, `None` for ids without a time.
-    outcomes: BTreeMap<(String, i32), BTreeMap<Option<i64>, i64>>,
+    /// Final outcomes: topic, partition, the day of the id (days since 1970, `None` for ids without a time), how many.
+    outcomes: Vec<(String, i32, Option<i64>, i64)>,
     entities: u64,
+    /// The newest dead letter that the shadow began with.
+    newest_letter: i64,
+}
+
+impl Snapshot {
+    /// That of a shadow that somebody else has begun.
+    async fn kept(shadow: &Store) -> Result<Self, VerifyError> {
+        let kept = shadow.kept_cut().await.map_err(VerifyError::Shadow)?;
+        serde_json::from_str(&kept).map_err(|error| VerifyError::NotKept(error.to_string()))
+    }
 }
 
 impl Verification<'_> {
-    async fn run(self) -> Result<Report, VerifyError> {
+    /// A shadow that holds the cut, and nothing else yet.
+    async fn prepare(&self) -> Result<Snapshot, VerifyError> {
         self.shadow.migrate(self.config.deduplication.window_ms()).await?;
         self.shadow.prepare_shadow().await.map_err(VerifyError::Shadow)?;
         let snapshot = self.snapshot().await?;
+        let said = serde_json::to_string(&snapshot).map_err(|error| VerifyError::NotKept(error.to_string()))?;
+        self.shadow.keep_cut(&said).await.map_err(VerifyError::Shadow)?;
+        Ok(snapshot)
+    }
+
+    async fn run(&self, snapshot: &Snapshot) -> Result<Report, VerifyError> {
         let mut unproven = Vec::new();
         for (partition, settled) in &snapshot.partitions {
             if partition.batch_seq > 0 && settled.forgotten_below > 0 {
@@ -128,10 +198,10 @@ impl Verification<'_> {
             }
         }
         let differences = Arc::new(Mutex::new(Differences::default()));
-        let rebuilt = self.rebuild(&snapshot, &differences).await?;
+        let rebuilt = self.rebuild(snapshot, &differences).await?;
         let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
         let mut report = Report { entities: snapshot.entities, unproven, ..Report::default() };
-        let differences = self.conclude(&snapshot, rebuilt, differences, &mut report).await?;
+        let differences = self.conclude(snapshot, rebuilt, differences, &mut report).await?;
         (report.difference_count, report.differences, report.changes) = differences.into_parts();
         // of entities that are not looked at one by one, too
         report.difference_count = report.difference_count.max(report.entities_differing);
@@ -159,12 +229,10 @@ impl Verification<'_> {
         }
         cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
-        let mut outcomes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (topic, partition, day, count) in cut.outcome_counts(&topics).await? {
-            outcomes.entry((topic, partition)).or_default().insert(day, count);
-        }
+        let outcomes = cut.outcome_counts(&topics).await?;
         cut.end().await?;
-        Ok(Snapshot { partitions, outcomes, entities })
+        let newest_letter = self.shadow.newest_letter().await.map_err(VerifyError::Shadow)?;
+        Ok(Snapshot { partitions, outcomes, entities, newest_letter })
     }
 
     /// All partitions, some at a time.
@@ -187,7 +255,7 @@ impl Verification<'_> {
             let from = if settled.forgotten_below > 0 { 0 } else { from };
             self.check_log(&inspector, &source, from, partition.next_offset).await?;
             self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
-            let rebuild = self.begin(partition, settled, from, differences).await?;
+            let rebuild = self.begin(partition, settled, from, (snapshot.newest_letter, differences)).await?;
             let (client, progress, pace) = (client.clone(), self.progress.clone(), pace.clone());
             let (at_once, end) = (at_once.clone(), partition.next_offset);
             running.spawn(async move {
@@ -227,7 +295,7 @@ impl Verification<'_> {
         partition: &CutPartition,
         settled: &SettledOffsets,
         from: i64,
-        differences: &Arc<Mutex<Differences>>,
+        (letters_before, differences): (i64, &Arc<Mutex<Differences>>),
     ) -> Result<Rebuild, VerifyError> {
         let source = partition.source();
         let topic = self.config.topics.iter().find(|topic| topic.name == partition.topic);
@@ -276,6 +344,9 @@ impl Verification<'_> {
             found: Vec::new(),
             differences: differences.clone(),
             changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
+            // letters that ran later do not move the cursor, but the last of them are run behind it
+            begun_below: if row.cursor.batch_seq > 0 { row.cursor.next_offset.max(from + 1) } else { from },
+            letters_before,
         })
     }
 
@@ -301,15 +372,13 @@ impl Verification<'_> {
             met_of.insert(place, met);
             report.partitions.push(partition);
         }
-        for ((topic, partition), of_days) in &snapshot.outcomes {
+        for (topic, partition, day, count) in &snapshot.outcomes {
             let met = met_of.get(&(topic.clone(), *partition));
-            for (day, count) in of_days {
-                let met = met.and_then(|met| met.get(day)).copied().unwrap_or(0);
-                // a day below the horizon may have been dropped meanwhile
-                let is_kept = day.is_none_or(|day| day * horizon::STEP_MS_MAX >= horizon_ms);
-                if *count > met && is_kept {
-                    differences.add(unexplained((topic, *partition), *day, *count, met));
-                }
+            let met = met.and_then(|met| met.get(day)).copied().unwrap_or(0);
+            // a day below the horizon may have been dropped meanwhile
+            let is_kept = day.is_none_or(|day| day * horizon::STEP_MS_MAX >= horizon_ms);
+            if *count > met && is_kept {
+                differences.add(unexplained((topic, *partition), *day, *count, met));
             }
         }
         self.entities(&mut differences, report).await?;
@@ -412,14 +481,14 @@ async fn drive(
     let mut read_to = from;
     loop {
         let chunk = tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped),
+            () = progress.stopped() => return Err(VerifyError::Stopped { shadow: None }),
             chunk = chunks.recv() => chunk.transpose()?,
         };
         let Some(chunk) = chunk else { break };
         let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
         let records = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped),
+            () = progress.stopped() => return Err(VerifyError::Stopped { shadow: None }),
             () = async { pace.lock().await.turns(records).await } => {}
         }
         rebuild.chunk(chunk).await?;

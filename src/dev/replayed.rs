@@ -1,0 +1,37 @@
+//! The last of the checks: what the log says, run again, must come out as the tables have it.
+
+use super::{Difference, Error};
+use crate::config::Config;
+use crate::replay::progress::Progress;
+use crate::replay::verify::{self, Options, VerifyError, verify};
+use crate::worker::Worker;
+
+/// How running the log again has ended.
+pub(super) enum Replayed {
+    /// So many commands, and everything came out as it is.
+    Alike(u64),
+    /// Something came out otherwise.
+    Different(Difference),
+    /// Why it could not be done.
+    Impossible(String),
+}
+
+/// Runs everything that was settled again, in a shadow database.
+pub(super) async fn replayed(worker: &Worker, config: &Config) -> Result<Replayed, Error> {
+    let report = match verify(worker, config, &Options::default(), &Progress::default()).await {
+        Ok(report) => report,
+        // in a database that `DATABASE_URL` names the role may have less to say
+        Err(error @ VerifyError::NoShadow { .. }) => return Ok(Replayed::Impossible(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(match report.differences.first() {
+        Some(first) => Replayed::Different(Difference::Replayed(words(first))),
+        None => Replayed::Alike(report.partitions.iter().map(|partition| partition.commands).sum()),
+    })
+}
+
+fn words(verify::Difference { what, entity_type, entity_id, after, live, rebuilt }: &verify::Difference) -> String {
+    let entity = entity_id.as_ref().map(|id| format!(" of {entity_type} {id}")).unwrap_or_default();
+    let after = after.as_ref().map(|after| format!(" after {}:{}:{}", after.topic, after.partition, after.offset));
+    format!("{}{entity}{} is {live}, run again it is {rebuilt}", what.as_str(), after.unwrap_or_default())
+}
