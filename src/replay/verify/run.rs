@@ -20,6 +20,7 @@ use crate::pace::Pace;
 use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
+use crate::replay::shadow::Shadow;
 use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
 use crate::writer::cache::Cache;
@@ -60,14 +61,7 @@ pub async fn verify(
     progress: &Progress,
 ) -> Result<Report, VerifyError> {
     config.validate_for_run()?;
-    if !worker.declared(config)?.is_empty() {
-        return Err(VerifyError::InSql);
-    }
-    for topic in &config.topics {
-        if worker.handlers(&topic.entity).is_none() {
-            return Err(VerifyError::NoHandlers { topic: topic.name.clone(), entity: topic.entity.clone() });
-        }
-    }
+    Shadow::check(worker, config)?;
     let live = Store::read_only(&config.database, "solewriter replay verify")?;
     live.reach().await?;
     if live.schema_state().await? != SchemaState::Fits {
@@ -80,10 +74,13 @@ pub async fn verify(
     if let Err(error) = server.create_shadow(&name).await {
         return Err(VerifyError::NoShadow { name, error });
     }
-    let verification = Verification { worker, config, options, progress, live: &live, shadow: &shadow };
+    let verifying = async {
+        let ready = Shadow::make(shadow.clone(), worker, config).await?;
+        Verification { config, options, progress, live: &live, shadow: &shadow, ready: &ready }.run().await
+    };
     let verified = tokio::select! {
         () = progress.stopped() => Err(VerifyError::Stopped),
-        verified = verification.run() => verified,
+        verified = verifying => verified,
     };
     shadow.close().await;
     live.close().await;
@@ -96,12 +93,12 @@ pub async fn verify(
 }
 
 struct Verification<'v> {
-    worker: &'v Worker,
     config: &'v Config,
     options: &'v Options,
     progress: &'v Progress,
     live: &'v Store,
     shadow: &'v Store,
+    ready: &'v Shadow,
 }
 
 /// What one snapshot of the live tables says.
@@ -114,8 +111,6 @@ struct Snapshot {
 
 impl Verification<'_> {
     async fn run(self) -> Result<Report, VerifyError> {
-        self.shadow.migrate(self.config.deduplication.window_ms()).await?;
-        self.shadow.prepare_shadow().await.map_err(VerifyError::Shadow)?;
         let snapshot = self.snapshot().await?;
         let mut unproven = Vec::new();
         for (partition, settled) in &snapshot.partitions {
@@ -231,9 +226,8 @@ impl Verification<'_> {
     ) -> Result<Rebuild, VerifyError> {
         let source = partition.source();
         let topic = self.config.topics.iter().find(|topic| topic.name == partition.topic);
-        let handlers = topic.and_then(|topic| Some((topic, self.worker.handlers(&topic.entity)?)));
-        let (topic, handlers) = handlers
-            .ok_or_else(|| VerifyError::NoHandlers { topic: partition.topic.clone(), entity: String::new() })?;
+        let topic = topic.ok_or_else(|| VerifyError::Disturbed(source.clone(), "no such topic".to_owned()))?;
+        let handlers = self.ready.handlers(topic)?;
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await;
