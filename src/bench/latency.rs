@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// The workload, with as many commands as it takes.
-    fn whole(&self, services: &Services) -> Workload {
+    pub(super) fn whole(&self, services: &Services) -> Workload {
         let paced = |rate: &u32| Self::commands(*rate, self.warm_up) + Self::commands(*rate, self.length);
         let first = first_pace(services).map_or(0, |(rate, length)| Self::commands(rate, length));
         self.workload.first(first + self.to_know_the_accounts() + self.rates.iter().map(paced).sum::<u64>())
@@ -125,7 +125,7 @@ pub(crate) async fn measure(
 }
 
 /// A worker at work, and what goes in and comes out.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     trial: &'a Trial<'a>,
     plan: &'a Plan,
     say: Say<'a>,
@@ -138,7 +138,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn begin(services: &'a Services, trial: &'a Trial<'a>, plan: &'a Plan, say: Say<'a>) -> Result<Self, Error> {
+    /// Returns when a worker owns all partitions.
+    pub(super) async fn begin(
+        services: &'a Services,
+        trial: &'a Trial<'a>,
+        plan: &'a Plan,
+        say: Say<'a>,
+    ) -> Result<Self, Error> {
         let mut worker = [trial.start_worker_that_logs(durable::LOG_DIRECTIVES)?];
         let deadline = Instant::now() + CLAIMED_WITHIN;
         while trial.owners().await?.len() < trial.backlog().partitions as usize {
@@ -150,24 +156,35 @@ impl<'a> Run<'a> {
         Ok(Self { trial, plan, say, worker, paced, outcomes, idle_memory_bytes, sent: 0 })
     }
 
-    async fn measure(mut self) -> Result<Measured, Error> {
-        let plan = self.plan;
+    /// Lets the broker compile what runs often, and the worker see its accounts.
+    pub(super) async fn warm_up(&mut self) -> Result<(), Error> {
         if let Some((rate, length)) = first_pace(self.trial.services()) {
             (self.say)(format!("warming up: the broker, {}", humantime::format_duration(length)));
             self.settle(Plan::commands(rate, length), Some(rate)).await?;
         }
-        if !plan.cold {
-            (self.say)(format!("warming up: {} accounts", plan.workload.accounts));
-            self.settle(plan.to_know_the_accounts(), None).await?;
+        if !self.plan.cold {
+            (self.say)(format!("warming up: {} accounts", self.plan.workload.accounts));
+            self.settle(self.plan.to_know_the_accounts(), None).await?;
         }
+        Ok(())
+    }
+
+    /// Keeps a pace up, and measures it from when it is warm.
+    pub(super) async fn paced(&mut self, rate: u32) -> Result<Latency, Error> {
+        self.settle(Plan::commands(rate, self.plan.warm_up), Some(rate)).await?;
+        self.pace(rate).await
+    }
+
+    async fn measure(mut self) -> Result<Measured, Error> {
+        let plan = self.plan;
+        self.warm_up().await?;
         let mut latencies = Vec::new();
         for rate in &plan.rates {
-            self.settle(Plan::commands(*rate, plan.warm_up), Some(*rate)).await?;
-            latencies.push(self.pace(*rate).await?);
+            latencies.push(self.paced(*rate).await?);
         }
-        let Self { trial, mut worker, outcomes, idle_memory_bytes, .. } = self;
-        let memory_bytes_max = cost::memory_bytes_max(worker[0].guarded.id());
-        super::trial::stop(&mut worker[0])?;
+        let idle_memory_bytes = self.idle_memory_bytes;
+        let trial = self.trial;
+        let (void, memory_bytes_max) = self.end().await?;
         Ok(Measured {
             machine: trial.services().setting.clone(),
             handlers: plan.row,
@@ -177,12 +194,19 @@ impl<'a> Run<'a> {
             latencies,
             idle_memory_bytes,
             memory_bytes_max,
-            void: books::difference(trial, &outcomes.published()).await?,
+            void,
         })
     }
 
+    /// Ends the worker. What is wrong with its books, and the most memory that it held.
+    pub(super) async fn end(mut self) -> Result<(Option<String>, Option<u64>), Error> {
+        let memory_bytes_max = cost::memory_bytes_max(self.worker[0].guarded.id());
+        super::trial::stop(&mut self.worker[0])?;
+        Ok((books::difference(self.trial, &self.outcomes.published()).await?, memory_bytes_max))
+    }
+
     /// Sends so many more commands, and waits for their outcomes.
-    async fn settle(&mut self, commands: u64, rate: Option<u32>) -> Result<Sent, Error> {
+    pub(super) async fn settle(&mut self, commands: u64, rate: Option<u32>) -> Result<Sent, Error> {
         let numbers = self.sent..self.sent + commands;
         self.sent = numbers.end;
         let sent = self.paced.begin(numbers, rate).all().await?;

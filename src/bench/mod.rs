@@ -23,6 +23,7 @@ pub(crate) mod services;
 pub(crate) mod sweep;
 pub(crate) mod take_over;
 mod trial;
+pub(crate) mod verify;
 pub(crate) mod workload;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use self::trial::{Measured, Options};
 use self::workload::Workload;
 use crate::config::{self, Config};
 use crate::declared::DeclaredError;
+use crate::replay::verify::VerifyError;
 use crate::{local, postgres};
 
 /// The end of a log that an error shows: lines.
@@ -87,6 +89,10 @@ pub(crate) enum Error {
     Row { row: &'static str, why: String, log: String },
     #[error("could not {doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
+    #[error("the log could not be run again")]
+    Verify(#[from] VerifyError),
+    #[error("run again beside a worker, the log gives something else:\n{0}")]
+    Different(String),
     #[error("stopped")]
     Stopped,
 }

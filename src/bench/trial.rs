@@ -281,9 +281,15 @@ impl<'a> Trial<'a> {
         }
     }
 
+    async fn run(self) -> Result<Measured, Error> {
+        let measured = self.settle().await?;
+        self.end().await?;
+        Ok(measured)
+    }
+
     /// Starts workers, measures the middle, waits for the last outcome, ends them and balances the
     /// books.
-    async fn run(self) -> Result<Measured, Error> {
+    pub(super) async fn settle(&self) -> Result<Measured, Error> {
         let disk_before = cost::disk_bytes(&self.services.pool, &self.services.schemas()).await?;
         let mut workers = (0..self.options.workers).map(|_| self.start_worker()).collect::<Result<Vec<_>, _>>()?;
         let pids: Vec<Pid> = workers.iter().map(|worker| worker.guarded.id()).collect();
@@ -308,19 +314,17 @@ impl<'a> Trial<'a> {
         let seconds = (ended - began).as_secs_f64();
         let published = self.published().await?;
         let void = match self.options.progress {
-            Progress::Outcomes => books::difference(&self, &published).await?,
-            Progress::Cursors => books::difference_of(&self, self.workload(), &published).await?,
+            Progress::Outcomes => books::difference(self, &published).await?,
+            Progress::Cursors => books::difference_of(self, self.workload(), &published).await?,
         };
-        let measured = Measured {
+        Ok(Measured {
             commands_per_second: settled as f64 / seconds,
             seconds,
             cost: before.cost(&after, settled),
             disk_bytes: Some((disk_after - disk_before) as f64 / commands as f64),
             memory_bytes_max,
             void,
-        };
-        self.end().await?;
-        Ok(measured)
+        })
     }
 
     async fn meters(&self, workers: &[Pid]) -> Result<Meters, Error> {
@@ -402,6 +406,10 @@ impl<'a> Trial<'a> {
     /// Of its outcomes.
     pub(super) fn outcomes_topic(&self) -> &str {
         &self.topics[0]
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(super) fn backlog(&self) -> &Backlog {

@@ -3,6 +3,7 @@
 mod latency;
 mod sweep;
 mod take_over;
+mod verify;
 
 use std::fs;
 use std::path::Path;
@@ -70,6 +71,7 @@ enum Part {
     Sweep(sweep::Args),
     Latency(latency::Args),
     TakeOver(take_over::Args),
+    Verify(verify::Args),
 }
 
 /// Quick is quick also on a slow machine: no round begins that would end later.
@@ -89,6 +91,7 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
         Some(Part::Sweep(args)) => return sweep::run(&args, output, &config).await,
         Some(Part::Latency(args)) => return latency::run(args, output, config).await,
         Some(Part::TakeOver(args)) => return take_over::run(args, output, config).await,
+        Some(Part::Verify(args)) => return verify::run(args, output, config).await,
         None => {}
     }
     let plan = plan(&args)?;

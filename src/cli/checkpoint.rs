@@ -11,7 +11,7 @@ use super::exit::{Exit, Problem};
 use super::output::Output;
 use super::{backend, operator, signals};
 use crate::config::Config;
-use crate::handlers::sql::typed::{Relation, Typed};
+use crate::handlers::sql::typed::Relation;
 use crate::postgres::{CheckpointError, NewCheckpoint, Store};
 use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
@@ -91,7 +91,7 @@ async fn create(args: &CreateArgs, output: Output, worker: &Worker, config: &Con
     let name = args.name.clone().map_or_else(|| now().parse(), Ok)?;
     let store = backend::fitting_store(config).await?;
     let typed = worker.declared(config)?.typed_if_any(&store).await?;
-    let (written, read) = (written(&typed), read(&typed));
+    let (written, read) = (typed.written(), typed.read());
     let Some(reason) = args.why.reason() else {
         let would = Made { made: false, name: name.to_string(), tables: names(written, read), checkpoint: None };
         output.print(&would, Made::text)?;
@@ -129,18 +129,6 @@ fn told<T>(result: Result<T, CheckpointError>) -> anyhow::Result<T> {
         }
         error => error.into(),
     })
-}
-
-fn written(typed: &Typed) -> Vec<Relation> {
-    let commands = typed.commands.iter().flat_map(|command| command.writes());
-    let writes = typed.writes.iter().flat_map(|write| &write.statement.writes);
-    once(commands.chain(writes))
-}
-
-fn read(typed: &Typed) -> Vec<Relation> {
-    let commands = typed.commands.iter().flat_map(|command| command.reads());
-    let writes = typed.writes.iter().flat_map(|write| &write.statement.reads);
-    once(commands.chain(writes))
 }
 
 fn names(written: Vec<Relation>, read: Vec<Relation>) -> Vec<String> {

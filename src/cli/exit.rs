@@ -11,6 +11,7 @@ use crate::config;
 use crate::declared::DeclaredError;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::postgres::ReachError;
+use crate::replay::shadow::ShadowError;
 use crate::replay::verify::VerifyError;
 use crate::worker::RunError;
 
@@ -94,7 +95,10 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     {
         return Some(Exit::Usage);
     }
-    if let Some(VerifyError::Schema(_) | VerifyError::NoHandlers { .. } | VerifyError::InSql) = cause.downcast_ref() {
+    if let Some(VerifyError::Schema(_)) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(ShadowError::NoHandlers { .. }) = cause.downcast_ref() {
         return Some(Exit::Usage);
     }
     if let Some(exit) = cause.downcast_ref::<RunError>().and_then(of_run) {

@@ -14,5 +14,6 @@ pub mod progress;
 pub mod range;
 pub mod republish;
 pub mod resolve;
+pub mod shadow;
 pub mod survey;
 pub mod verify;

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::decide::{Decision, Owed, Settles};
+use super::Rules;
+use super::decide::{Decision, Owed, Settles, part_bytes_max};
 use super::fence::Claimed;
 use crate::cursor::Cursor;
 use crate::dead_letter::DeadLetter;
@@ -47,6 +48,18 @@ pub struct Running {
     pub careful: bool,
     /// The longest reply, event or detail: bytes.
     pub part_bytes_max: i32,
+}
+
+impl Running {
+    /// How what a decision leaves to the database is run.
+    pub fn of(decision: &Decision, rules: &Rules, careful: bool) -> Self {
+        let runner = decision.runs_in_database().then(|| rules.handlers.in_database.runner(decision.serializable));
+        Self {
+            runner: runner.flatten().cloned(),
+            careful,
+            part_bytes_max: i32::try_from(part_bytes_max(rules.outcome_bytes_max)).unwrap_or(i32::MAX),
+        }
+    }
 }
 
 /// What the row held when it did not hold what the writer believed.

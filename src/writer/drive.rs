@@ -35,7 +35,7 @@ use crate::postgres::{Progress, Refusal};
 use crate::record::Record;
 use crate::steps::Rules;
 use crate::steps::commit::{Running, Settlement};
-use crate::steps::decide::{Basis, Decision, Settles, Undecided, decide, part_bytes_max, redrive};
+use crate::steps::decide::{Basis, Decision, Settles, Undecided, decide, redrive};
 use crate::telemetry::{PartitionState, metrics};
 
 /// How often the watermark is recorded while no batch carries it.
@@ -382,16 +382,6 @@ impl<'p> Writer<'p> {
         }
     }
 
-    /// How what the decision leaves to the database is run.
-    fn running(&self, decision: &Decision) -> Running {
-        let runner = decision.runs_in_database().then(|| self.rules.handlers.in_database.runner(decision.serializable));
-        Running {
-            runner: runner.flatten().cloned(),
-            careful: self.careful_batches > 0,
-            part_bytes_max: i32::try_from(part_bytes_max(self.rules.outcome_bytes_max)).unwrap_or(i32::MAX),
-        }
-    }
-
     /// Step 6: sent by a task of its own, which is never aborted.
     fn commit(&mut self, decided: Decided) -> InFlight {
         let worker = &self.partition.worker;
@@ -400,7 +390,7 @@ impl<'p> Writer<'p> {
             cursor: self.cursor,
             decision_id: Uuid::new_v4(),
             entity_type: self.rules.handlers.entity_type.clone(),
-            running: self.running(&decided.decision),
+            running: Running::of(&decided.decision, &self.rules, self.careful_batches > 0),
             decision: decided.decision.clone(),
         };
         let sending = Sending {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use solewriter::replay::progress::Progress;
 use solewriter::replay::verify::{Options, Report, verify};
 use solewriter::{Context, Rejection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support;
 use crate::support::bank::{Bank, Stream, Traffic};
@@ -305,29 +306,82 @@ async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
     assert_eq!(bank.shadows().await, 0);
 }
 
-/// A signal stops it and leaves nothing behind; after kill -9 the next one says what is left.
+impl Bank {
+    /// Whether some, but not all, of the commands were run again in the only shadow.
+    async fn is_in_the_middle(&self, shadow: &str) -> bool {
+        let (address, _) = self.database.url.rsplit_once('/').expect("a database URL with a database");
+        // no connection of ours may stay: the shadow would be taken for one that is in use
+        let mut one = PgConnection::connect(&format!("{address}/{shadow}")).await.expect("connect to the shadow");
+        let settled = format!("select coalesce(sum(batch_seq), 0)::bigint from {}.partitions", self.database.schema);
+        // the schema is not there at once
+        let settled: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(settled)).fetch_one(&mut one).await;
+        one.close().await.expect("disconnect");
+        settled.is_ok_and(|batches| batches > 0)
+    }
+
+    async fn the_shadow(&self) -> Option<String> {
+        let all = "select datname::text from pg_database where datname like 'solewriter_shadow_%'";
+        sqlx::query_scalar(all).fetch_optional(&self.database.pool).await.expect("ask the database")
+    }
+
+    /// Begins a slow verification and returns when some of it is done.
+    async fn begun(&self) -> (Worker, String) {
+        let verifying = Worker::start_verb(&self.options, &["replay", "verify", "--rate", "200"]);
+        wait_until("the shadow to be filled", PATIENCE, async || match self.the_shadow().await {
+            Some(shadow) => self.is_in_the_middle(&shadow).await,
+            None => false,
+        })
+        .await;
+        (verifying, self.the_shadow().await.expect("a shadow"))
+    }
+}
+
+/// Stopped, and after kill -9, the same command goes on in the same shadow, and its report is that of the whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_stops_when_it_is_told_to_and_a_killed_one_harms_nobody() {
+async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     let _turn = support::heavy();
-    let bank = Bank::open("verify-stopped", 1).await;
-    bank.send(&Traffic::new(3, 50).commands(5_000));
+    let bank = Bank::open("verify-goes-on", 2).await;
+    bank.send(&Traffic::new(3, 50).commands(3_000));
     let mut worker = bank.worker();
     bank.settled().await;
     assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
-    let slow = ["replay", "verify", "--rate", "100"];
+    // a difference among the first, which the process that reports it has not run
+    let first = "select entity_id from processed_commands where partition = 0 and outcome = 'applied' order by \"offset\" limit 1";
+    bank.database
+        .execute(&format!(
+            "update processed_timed set reply = convert_to('77', 'UTF8')
+              where partition = 0 and \"offset\" = (select min(\"offset\") from processed_timed where partition = 0 and applied)"
+        ))
+        .await;
+    let wrong: String = sqlx::query_scalar(first).fetch_one(&bank.database.pool).await.expect("the first");
 
-    let mut stopped = Worker::start_verb(&bank.options, &slow);
-    wait_until("the shadow", PATIENCE, async || bank.shadows().await == 1).await;
+    let (mut stopped, shadow) = bank.begun().await;
     assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
-    assert!(stopped.output().contains("stopped before the end"), "{}", stopped.output());
-    assert_eq!(bank.shadows().await, 0);
+    let said = stopped.output();
+    assert!(said.contains("stopped before the end") && said.contains(&shadow), "{said}");
 
-    let mut killed = Worker::start_verb(&bank.options, &slow);
-    wait_until("the shadow", PATIENCE, async || bank.shadows().await == 1).await;
+    let (mut killed, same) = bank.begun().await;
+    assert_eq!(same, shadow, "it goes on, and does not begin anew");
     killed.kill9();
-    let said = bank.options.run_verb(&["replay", "verify"]);
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let left = said.stderr.split("drop database ").nth(1).unwrap_or_else(|| panic!("{said:?}")).trim().to_owned();
-    bank.database.execute(&format!("drop database {left} with (force)")).await;
-    assert_eq!(bank.shadows().await, 0);
+    wait_until("the server to notice", PATIENCE, async || {
+        bank.database.count(&format!("pg_stat_activity where datname = '{shadow}'")).await == 0
+    })
+    .await;
+    let (said, report) = bank.verified();
+    assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
+    assert_eq!(report["difference_count"], 1, "{report:#}");
+    let difference = &report["differences"][0];
+    assert_eq!((&difference["what"], &difference["entity_id"]), (&json!("outcome"), &json!(wrong)), "{difference:#}");
+    let of_partition = |key: &str| -> u64 {
+        let partitions = report["partitions"].as_array().expect("partitions");
+        partitions.iter().map(|partition| partition[key].as_u64().expect("a number")).sum()
+    };
+    assert_eq!((of_partition("records"), of_partition("compared")), (3_000, of_partition("commands")), "{report:#}");
+
+    // anew, if that is wanted
+    let (mut stopped, left) = bank.begun().await;
+    assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
+    assert_ne!(left, shadow);
+    let said = bank.options.run_verb(&["replay", "verify", "--anew"]);
+    assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
 }

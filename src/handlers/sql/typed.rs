@@ -94,6 +94,22 @@ pub struct Relation {
     pub name: String,
 }
 
+impl Typed {
+    /// The tables that commands and writes read, each once, in order of their names.
+    pub fn read(&self) -> Vec<Relation> {
+        let commands = self.commands.iter().flat_map(|command| command.reads());
+        let writes = self.writes.iter().flat_map(|write| &write.statement.reads);
+        once(commands.chain(writes)).into_iter().cloned().collect()
+    }
+
+    /// The tables that they write, each once, in order of their names.
+    pub fn written(&self) -> Vec<Relation> {
+        let commands = self.commands.iter().flat_map(|command| command.writes());
+        let writes = self.writes.iter().flat_map(|write| &write.statement.writes);
+        once(commands.chain(writes)).into_iter().cloned().collect()
+    }
+}
+
 impl TypedCommand {
     /// Every statement: each step's, and behind it those of its alternatives.
     pub fn statements(&self) -> impl Iterator<Item = &TypedStatement> {

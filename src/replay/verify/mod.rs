@@ -25,11 +25,10 @@ pub use self::compare::Ended;
 pub use self::report::{After, Difference, PartitionReport, Report, What};
 pub use self::run::verify;
 use crate::config;
-use crate::declared::DeclaredError;
-use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::kafka::{InspectError, ReadError};
-use crate::postgres::{self, ConnectError, MigrateError, ReachError};
+use crate::postgres::{self, ConnectError, ReachError};
 use crate::record::TopicPartition;
+use crate::replay::shadow::ShadowError;
 
 /// How to verify.
 #[derive(Clone, Debug, Default)]
@@ -51,28 +50,9 @@ pub enum VerifyError {
     /// The configuration cannot be used.
     #[error("the configuration cannot be used")]
     Config(#[from] config::Error),
-    /// The declarations of commands in SQL cannot be used.
-    #[error("the commands in SQL cannot be used")]
-    Mistakes(#[from] Diagnostics),
-    /// The functions of commands in SQL cannot be made.
-    #[error("the commands in SQL cannot be used")]
-    Declared(#[from] DeclaredError),
-    /// Commands in SQL write tables of their own, which are not rebuilt.
-    #[error(
-        "the configuration declares commands in SQL (commands = …): replay verify rebuilds entities with handlers in Rust \
-         only; type: solewriter replay plan"
-    )]
-    InSql,
-    /// A topic's entity type has no handlers here.
-    #[error(
-        "topic {topic} holds commands of entity type {entity:?}, for which this program has no handlers: run the team's own binary"
-    )]
-    NoHandlers {
-        /// The topic.
-        topic: String,
-        /// Its entity type.
-        entity: String,
-    },
+    /// The shadow database cannot be made ready.
+    #[error("the commands cannot be run again")]
+    Unready(#[from] ShadowError),
     /// The schema does not fit this program.
     #[error("schema {0:?} has no solewriter tables, or another version's; type: solewriter migrate")]
     Schema(String),
@@ -94,9 +74,6 @@ pub enum VerifyError {
         #[source]
         error: postgres::Error,
     },
-    /// The shadow has no tables.
-    #[error("the shadow database cannot be migrated")]
-    Migrate(#[from] MigrateError),
     /// The shadow refuses, or cannot be reached.
     #[error("the shadow database refuses")]
     Shadow(#[source] postgres::Error),

@@ -21,7 +21,7 @@ use crate::parked_keys::ParkedKeys;
 use crate::postgres::{self, CutLetter, Progress, Refusal, Store};
 use crate::record::Record;
 use crate::steps::commit::{Running, Settled, Settlement};
-use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide, part_bytes_max};
+use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide};
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
@@ -306,11 +306,7 @@ impl Rebuild {
             decision_id: Uuid::new_v4(),
             entity_type: self.rules.handlers.entity_type.clone(),
             decision: decision.clone(),
-            running: Running {
-                runner: None,
-                careful: false,
-                part_bytes_max: i32::try_from(part_bytes_max(self.rules.outcome_bytes_max)).unwrap_or(i32::MAX),
-            },
+            running: Running::of(decision, &self.rules, false),
         };
         let published = Published { batch_seq: self.cursor.batch_seq, next_offset: self.cursor.next_offset };
         let progress = Progress { published, log_time_ms: None };

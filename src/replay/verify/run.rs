@@ -22,6 +22,7 @@ use crate::pace::Pace;
 use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
+use crate::replay::shadow::Shadow;
 use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
 use crate::writer::cache::Cache;
@@ -62,14 +63,7 @@ pub async fn verify(
     progress: &Progress,
 ) -> Result<Report, VerifyError> {
     config.validate_for_run()?;
-    if !worker.declared(config)?.is_empty() {
-        return Err(VerifyError::InSql);
-    }
-    for topic in &config.topics {
-        if worker.handlers(&topic.entity).is_none() {
-            return Err(VerifyError::NoHandlers { topic: topic.name.clone(), entity: topic.entity.clone() });
-        }
-    }
+    Shadow::check(worker, config)?;
     let live = Store::read_only(&config.database, "solewriter replay verify")?;
     live.reach().await?;
     if live.schema_state().await? != SchemaState::Fits {
@@ -91,12 +85,16 @@ pub async fn verify(
     if !is_begun && let Err(error) = server.create_shadow(&name).await {
         return Err(VerifyError::NoShadow { name, error });
     }
-    let verification = Verification { worker, config, options, progress, live: &live, shadow: &shadow };
-    let verified = async {
+    let verifying = async {
+        let ready = match is_begun {
+            true => Shadow::open(shadow.clone(), worker, config).await?,
+            false => Shadow::make(shadow.clone(), worker, config).await?,
+        };
+        let verification = Verification { config, options, progress, live: &live, shadow: &shadow, ready: &ready };
         let snapshot = match is_begun {
             true => Snapshot::kept(&shadow).await?,
             false => {
-                let snapshot = verification.prepare().await?;
+                let snapshot = verification.cut().await?;
                 server.note_shadow(&name, &asked).await.map_err(VerifyError::Shadow)?;
                 snapshot
             }
@@ -105,7 +103,7 @@ pub async fn verify(
     };
     let verified = tokio::select! {
         () = progress.stopped() => Err(VerifyError::Stopped { shadow: None }),
-        verified = verified => verified,
+        verified = verifying => verified,
     };
     shadow.close().await;
     live.close().await;
@@ -137,7 +135,7 @@ fn asked(worker: &Worker, config: &Config) -> Result<String, VerifyError> {
     let program = program.and_then(|(metadata, path)| Ok((path, metadata.len(), metadata.modified()?)));
     let (path, bytes, modified) = program.map_err(VerifyError::Program)?;
     let mut declared = DefaultHasher::new();
-    format!("{:?}", worker.declared(config)?).hash(&mut declared);
+    format!("{:?}", worker.declared(config).map_err(super::ShadowError::from)?.declarations()).hash(&mut declared);
     Ok(json!({
         "schema": config.database.schema,
         "topics": config.topics.iter().map(|topic| (&topic.name, &topic.entity)).collect::<Vec<_>>(),
@@ -148,12 +146,12 @@ fn asked(worker: &Worker, config: &Config) -> Result<String, VerifyError> {
 }
 
 struct Verification<'v> {
-    worker: &'v Worker,
     config: &'v Config,
     options: &'v Options,
     progress: &'v Progress,
     live: &'v Store,
     shadow: &'v Store,
+    ready: &'v Shadow,
 }
 
 /// What one snapshot of the live tables says, as far as it is no table of the shadow.
@@ -176,10 +174,8 @@ impl Snapshot {
 }
 
 impl Verification<'_> {
-    /// A shadow that holds the cut, and nothing else yet.
-    async fn prepare(&self) -> Result<Snapshot, VerifyError> {
-        self.shadow.migrate(self.config.deduplication.window_ms()).await?;
-        self.shadow.prepare_shadow().await.map_err(VerifyError::Shadow)?;
+    /// Fills the shadow with the cut.
+    async fn cut(&self) -> Result<Snapshot, VerifyError> {
         let snapshot = self.snapshot().await?;
         let said = serde_json::to_string(&snapshot).map_err(|error| VerifyError::NotKept(error.to_string()))?;
         self.shadow.keep_cut(&said).await.map_err(VerifyError::Shadow)?;
@@ -299,9 +295,8 @@ impl Verification<'_> {
     ) -> Result<Rebuild, VerifyError> {
         let source = partition.source();
         let topic = self.config.topics.iter().find(|topic| topic.name == partition.topic);
-        let handlers = topic.and_then(|topic| Some((topic, self.worker.handlers(&topic.entity)?)));
-        let (topic, handlers) = handlers
-            .ok_or_else(|| VerifyError::NoHandlers { topic: partition.topic.clone(), entity: String::new() })?;
+        let topic = topic.ok_or_else(|| VerifyError::Disturbed(source.clone(), "no such topic".to_owned()))?;
+        let handlers = self.ready.handlers(topic)?;
         let names = handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await;
