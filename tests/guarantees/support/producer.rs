@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::kafka::Cluster;
 use super::scratch::unique;
+use super::topics;
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -148,14 +149,28 @@ pub enum Ending {
     Abort,
 }
 
-/// Sends records in a transaction of their own.
+/// Sends records in a transaction of their own. Returns when its markers are on the log: the broker writes them after
+/// it has answered, and what is sent meanwhile would stand before them.
 pub fn in_transaction(cluster: &Cluster, topic: &str, records: &[Record], ending: Ending) {
+    // the ends that committed records have: those of an open transaction are not counted
+    let ends = || (0..topics::partition_count(cluster, topic)).map(|n| topics::watermarks(cluster, topic, n).1);
+    let before: Vec<i64> = ends().collect();
     let open = OpenTransaction::begin(cluster, topic, records);
     match ending {
         Ending::Commit => open.producer.client.commit_transaction(DELIVERY_TIMEOUT),
         Ending::Abort => open.producer.client.abort_transaction(DELIVERY_TIMEOUT),
     }
     .expect("end the transaction");
+    let deadline = Instant::now() + DELIVERY_TIMEOUT;
+    loop {
+        let grown: Vec<i64> = ends().zip(&before).map(|(now, before)| now - before).collect();
+        let markers = grown.iter().filter(|grown| **grown > 0).count();
+        if grown.iter().sum::<i64>() >= (records.len() + markers) as i64 && markers > 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no markers of the transaction: {grown:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A transaction that stays open: nobody who reads committed records sees what follows its first.
