@@ -12,6 +12,7 @@ mod backlog;
 mod bank;
 mod books;
 pub(crate) mod chart;
+pub(crate) mod checkpoint;
 mod cost;
 pub(crate) mod latency;
 mod outcomes;
@@ -91,6 +92,8 @@ pub(crate) enum Error {
     Io { doing: &'static str, source: std::io::Error },
     #[error("the log could not be run again")]
     Verify(#[from] VerifyError),
+    #[error("a checkpoint could not be made")]
+    Checkpoint(#[from] postgres::CheckpointError),
     #[error("run again beside a worker, the log gives something else:\n{0}")]
     Different(String),
     #[error("stopped")]

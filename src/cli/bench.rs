@@ -1,5 +1,6 @@
 //! `bench`: the table of rates and costs; below it, latencies, take-overs and sweeps.
 
+mod checkpoint;
 mod latency;
 mod sweep;
 mod take_over;
@@ -72,6 +73,7 @@ enum Part {
     Latency(latency::Args),
     TakeOver(take_over::Args),
     Verify(verify::Args),
+    Checkpoint(checkpoint::Args),
 }
 
 /// Quick is quick also on a slow machine: no round begins that would end later.
@@ -91,6 +93,7 @@ pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::R
         Some(Part::Sweep(args)) => return sweep::run(&args, output, &config).await,
         Some(Part::Latency(args)) => return latency::run(args, output, config).await,
         Some(Part::TakeOver(args)) => return take_over::run(args, output, config).await,
+        Some(Part::Checkpoint(args)) => return checkpoint::run(args, output, config).await,
         Some(Part::Verify(args)) => return verify::run(args, output, config).await,
         None => {}
     }
