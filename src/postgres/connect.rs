@@ -75,7 +75,7 @@ pub(super) enum Sessions<'a> {
     Live,
     /// The live tables, which they refuse to write.
     ReadOnly,
-    /// Another database of that server, which is worth nothing after a crash.
+    /// Another database of that server: what a crash loses of it is run again.
     Shadow(&'a str),
 }
 
