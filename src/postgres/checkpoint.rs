@@ -12,6 +12,7 @@ use crate::replay::checkpoint::{CheckpointName, schema_prefix};
 
 pub use create::NewCheckpoint;
 pub use fill::Filled;
+pub(super) use fill::copy_rows;
 
 /// Something about a checkpoint that is not as was asked.
 #[derive(Debug, thiserror::Error)]
@@ -262,7 +263,7 @@ impl Store {
 }
 
 /// An identifier as a statement names it.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -169,7 +169,7 @@ impl Store {
 }
 
 impl Cut {
-    fn connection(&mut self) -> &mut PgConnection {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.snapshot
     }
 

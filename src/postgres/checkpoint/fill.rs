@@ -84,7 +84,7 @@ impl Store {
         sqlx::query("delete from horizon").execute(&mut *filling).await?;
         let mut filled = Filled::default();
         for table in OWN {
-            filled.own_rows += copy(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
+            filled.own_rows += copy_rows(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
         }
         for (table, column) in NUMBERED {
             go_on_behind(&mut filling, table, column).await?;
@@ -100,7 +100,7 @@ impl Store {
         }
         for table in &kept {
             let source = format!("{from}.{}", table.kept_as);
-            filled.team_rows += copy(&mut live, &source, &mut filling, &table.target()).await?;
+            filled.team_rows += copy_rows(&mut live, &source, &mut filling, &table.target()).await?;
         }
         for Suspended { on, .. } in suspended {
             sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;
@@ -141,7 +141,12 @@ async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspende
 
 /// Copies all rows of `source` into `target`. How many they were. As text: a type of the team's own has another number
 /// in another database, and the binary form of its arrays carries it.
-async fn copy(live: &mut PgConnection, source: &str, filling: &mut PgConnection, target: &str) -> Result<u64> {
+pub(in crate::postgres) async fn copy_rows(
+    live: &mut PgConnection,
+    source: &str,
+    filling: &mut PgConnection,
+    target: &str,
+) -> Result<u64> {
     let columns: Option<String> = sqlx::query_scalar(COLUMNS).bind(target).fetch_one(&mut *filling).await?;
     let columns = columns.ok_or_else(|| Refusal::Broken(format!("table {target} of the shadow has no columns")))?;
     let mut rows = live.copy_out_raw(&format!("copy (select {columns} from {source}) to stdout")).await?;

@@ -23,7 +23,7 @@ use rdkafka::error::KafkaError;
 
 pub use self::change::{Change, Example};
 pub use self::compare::Ended;
-pub use self::report::{After, Difference, PartitionReport, Report, What};
+pub use self::report::{After, Difference, PartitionReport, Report, TableReport, What};
 pub use self::run::verify;
 use crate::config;
 use crate::kafka::{InspectError, ReadError};

@@ -6,18 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::guide::Later;
 use super::lane::{Lane, READ_TIMEOUT, Ran, Reading};
 use super::rebuild::{Rebuild, Rebuilt, SettledOffsets};
-use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
+use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, TableReport, What};
 use super::{Options, VerifyError};
 use crate::config::{self, Config, OnFailure};
 use crate::fencing_token::ClaimId;
 use crate::horizon;
 use crate::kafka::{Client, Inspector};
 use crate::pace::Pace;
-use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
+use crate::postgres::{
+    Beginning, ClaimRequest, CutPartition, CutTable, EntityDifference, RowDifference, SHADOW_PREFIX, SchemaState, Store,
+};
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
 use crate::replay::shadow::Shadow;
@@ -105,6 +108,8 @@ struct Snapshot {
     /// Final outcomes of each partition, by the day of the id: days since 1970, `None` for ids without a time.
     outcomes: BTreeMap<(String, i32), BTreeMap<Option<i64>, i64>>,
     entities: u64,
+    /// The tables that commands write.
+    tables: Vec<CutTable>,
 }
 
 impl Verification<'_> {
@@ -161,8 +166,12 @@ impl Verification<'_> {
         for (topic, partition, day, count) in cut.outcome_counts(&topics).await? {
             outcomes.entry((topic, partition)).or_default().insert(day, count);
         }
+        let mut tables = Vec::new();
+        for table in self.shadow.changed_tables(&self.ready.written).await.map_err(VerifyError::Shadow)? {
+            tables.push(cut.copy_table(tables.len(), &table, self.shadow).await?);
+        }
         cut.end().await?;
-        Ok(Snapshot { partitions, outcomes, entities })
+        Ok(Snapshot { partitions, outcomes, entities, tables })
     }
 
     /// The topics whose commands write the team's tables.
@@ -333,7 +342,59 @@ impl Verification<'_> {
             }
         }
         self.entities(&mut differences, report).await?;
+        for table in &snapshot.tables {
+            self.table(table, &mut differences, report).await?;
+        }
         Ok(differences)
+    }
+
+    /// Rows of a table that commands write.
+    async fn table(
+        &self,
+        cut: &CutTable,
+        differences: &mut Differences,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let name = format!("{}.{}", cut.table.schema, cut.table.name);
+        let found = self.shadow.table_differences(cut, DIFFERENCES_MAX as i64).await.map_err(VerifyError::Shadow)?;
+        for (columns, why) in [
+            (&cut.only_live, "which no script makes"),
+            (&cut.only_scripts, "which the live table does not have"),
+            (&found.not_compared, "which draws from a sequence, the clock or chance by default, and differs"),
+        ] {
+            let line = |column: &String| format!("{name}: column {column} is not compared, {why}");
+            report.unproven.extend(columns.iter().map(line));
+        }
+        report.tables.push(TableReport {
+            table: name.clone(),
+            rows: found.rows.unsigned_abs(),
+            differing: found.differing.unsigned_abs(),
+        });
+        differences.count(found.differing.unsigned_abs().saturating_sub(found.examples.len() as u64));
+        for RowDifference { key, live, rebuilt } in found.examples {
+            let after = self.named_in(live.as_deref().or(rebuilt.as_deref())).await?;
+            let key = key.map(|key| json_of(Some(key)));
+            let difference = Difference::of(What::Table, String::new(), json_of(live), json_of(rebuilt));
+            differences.add(Difference { table: Some(name.clone()), key, after, ..difference });
+        }
+        Ok(())
+    }
+
+    /// The command whose id stands in a row, if there is one.
+    async fn named_in(&self, row: Option<&str>) -> Result<Option<After>, VerifyError> {
+        let row: serde_json::Map<String, Value> =
+            row.and_then(|row| serde_json::from_str(row).ok()).unwrap_or_default();
+        let ids = row.values().filter_map(Value::as_str).filter_map(|text| text.parse().ok());
+        let ids: Vec<Uuid> = ids.collect();
+        let named = self.shadow.outcomes_of(&ids).await.map_err(VerifyError::Shadow)?;
+        let Some(delivery) = ids.iter().find_map(|id| named.get(id)).map(|outcome| &outcome.delivery) else {
+            return Ok(None);
+        };
+        Ok(Some(After {
+            command_id: Some(delivery.command_id),
+            command_type: Some(delivery.command_type.to_string()),
+            ..After::at(&delivery.source, delivery.offset)
+        }))
     }
 
     /// Entities whose version or state differs, unless a command of theirs has told already.
@@ -362,14 +423,10 @@ impl Verification<'_> {
         {
             let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } =
                 row;
-            differences.add(Difference {
-                what: What::Entity,
-                after: last.remove(&(entity_type.clone(), entity_id.clone())),
-                entity_type,
-                entity_id: Some(entity_id),
-                live: entity(live_version, live_state),
-                rebuilt: entity(rebuilt_version, rebuilt_state),
-            });
+            let after = last.remove(&(entity_type.clone(), entity_id.clone()));
+            let (live, rebuilt) = (entity(live_version, live_state), entity(rebuilt_version, rebuilt_state));
+            let difference = Difference::of(What::Entity, entity_type, live, rebuilt);
+            differences.add(Difference { after, entity_id: Some(entity_id), ..difference });
         }
         Ok(())
     }
@@ -381,14 +438,12 @@ fn unexplained(place: (&String, i32), day: Option<i64>, live: i64, rebuilt: i64)
     let day = day.map(|day| crate::outcome::rfc3339(day * horizon::STEP_MS_MAX));
     let outcomes =
         |count: i64| json!({ "topic": topic, "partition": partition, "ids_of_day_from": day, "outcomes": count });
-    Difference {
-        what: What::OutcomeUnexplained,
-        entity_type: String::new(),
-        entity_id: None,
-        after: None,
-        live: outcomes(live),
-        rebuilt: outcomes(rebuilt),
-    }
+    Difference::of(What::OutcomeUnexplained, String::new(), outcomes(live), outcomes(rebuilt))
+}
+
+/// JSON that the database has made.
+fn json_of(text: Option<String>) -> Value {
+    text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 fn entity(version: Option<i64>, state: Option<String>) -> Value {
