@@ -135,11 +135,13 @@ async fn differences(
     columns: &[String],
     examples_max: i64,
 ) -> Result<TableDifferences> {
-    // one list for both, with a name that no column has
+    // names that no column has: a row's name would else mean the column
     let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
     let row = match columns {
         [] => "'{}'::text".to_owned(),
-        columns => format!("(select to_jsonb(c) from (select {}) as c)::text", list(columns)),
+        columns => {
+            format!("(select to_jsonb(solewriter_columns) from (select {}) as solewriter_columns)::text", list(columns))
+        }
     };
     let is_keyed = !key.is_empty() && key.iter().all(|column| columns.contains(column));
     let sides = match is_keyed {
@@ -147,7 +149,7 @@ async fn differences(
             let keys = list(key);
             let side = |table: &str| format!("(select {keys}, {row} as solewriter_row from {table})");
             format!(
-                "select (select to_jsonb(k) from (select {keys}) as k)::text as key, l.solewriter_row as live,
+                "select (select to_jsonb(solewriter_key) from (select {keys}) as solewriter_key)::text as key, l.solewriter_row as live,
                         r.solewriter_row as rebuilt
                    from {} as l full join {} as r using ({keys})
                   where l.solewriter_row is distinct from r.solewriter_row",

@@ -62,8 +62,8 @@ const COLUMNS: &str = "
      where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = ''";
 
 impl Store {
-    /// Fills the tables of `shadow`, which are there and empty, with what the checkpoint holds: all of it or nothing.
-    /// The team's tables have the same schemas and names there. Numbers and sequences go on behind what was copied.
+    /// Fills the tables of `shadow` with what the checkpoint holds: all of it or nothing. Ours are empty there; the
+    /// team's, which have the same schemas and names, are emptied. Numbers and sequences go on behind what was copied.
     ///
     /// The shadow's role owns its tables: foreign keys and triggers rest meanwhile. What a foreign key refers to is
     /// in the checkpoint too.
@@ -97,6 +97,11 @@ impl Store {
         let mut suspended = Vec::new();
         for table in &kept {
             suspended.extend(suspend(&mut filling, &table.target()).await?);
+        }
+        for table in &kept {
+            // what a script has put there is in the checkpoint, as far as it was still there
+            let emptied = format!("delete from {}", table.target());
+            sqlx::raw_sql(AssertSqlSafe(emptied)).execute(&mut *filling).await?;
         }
         for table in &kept {
             let source = format!("{from}.{}", table.kept_as);
