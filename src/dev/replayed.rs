@@ -30,8 +30,11 @@ pub(super) async fn replayed(worker: &Worker, config: &Config) -> Result<Replaye
     })
 }
 
-fn words(verify::Difference { what, entity_type, entity_id, after, live, rebuilt }: &verify::Difference) -> String {
+fn words(difference: &verify::Difference) -> String {
+    let verify::Difference { what, entity_type, entity_id, table, key, after, live, rebuilt } = difference;
     let entity = entity_id.as_ref().map(|id| format!(" of {entity_type} {id}")).unwrap_or_default();
+    let table = table.as_ref().map(|table| format!(" of {table}")).unwrap_or_default();
+    let key = key.as_ref().map(|key| format!(" {key}")).unwrap_or_default();
     let after = after.as_ref().map(|after| format!(" after {}:{}:{}", after.topic, after.partition, after.offset));
-    format!("{}{entity}{} is {live}, run again it is {rebuilt}", what.as_str(), after.unwrap_or_default())
+    format!("{}{entity}{table}{key}{} is {live}, run again it is {rebuilt}", what.as_str(), after.unwrap_or_default())
 }

@@ -162,7 +162,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn kept_cut(&self) -> Result<String> {
+    pub async fn cut_said(&self) -> Result<String> {
         Ok(sqlx::query_scalar("select said from cut").fetch_one(&self.pool).await?)
     }
 
@@ -235,7 +235,31 @@ impl Store {
                  command_id     uuid
              );
              create index on cut_letters (topic, partition, \"offset\");
-             update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0));",
+             create table cut_batches (
+                 topic        text   not null,
+                 partition    int    not null,
+                 batch_seq    bigint not null,
+                 settled_lsn  bigint not null,
+                 first_offset bigint not null,
+                 next_offset  bigint not null,
+                 letters      uuid[] not null,
+                 primary key (topic, partition, batch_seq)
+             );",
+        )
+        .execute(&self.pool)
+        .await?;
+        self.begin_anew().await
+    }
+
+    /// Forgets, in a shadow, who owned what, and what a checkpoint says of letters: no key is parked, and no id is too old.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn begin_anew(&self) -> Result<()> {
+        sqlx::raw_sql(
+            "delete from partitions; delete from parked_keys; delete from dead_letters; delete from requests;
+             update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0)),
+                                dropping_below = null, drop_after = null;",
         )
         .execute(&self.pool)
         .await?;

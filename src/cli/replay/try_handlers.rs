@@ -8,6 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::operator::ago_ms;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
+use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::replay::range;
 use crate::replay::verify::{Options, verify};
@@ -28,6 +29,9 @@ pub(super) struct Args {
     /// Count only commands whose records are as new as this, such as 7d
     #[arg(long, value_name = "DURATION", value_parser = range::duration)]
     since: Option<Duration>,
+    /// Begin from what this checkpoint holds, instead of from the beginning of the log
+    #[arg(long, value_name = "CHECKPOINT")]
+    from: Option<CheckpointName>,
     /// Records a second at most, over all partitions, so that live writers keep their latency
     #[arg(long, value_name = "RECORDS")]
     rate: Option<NonZeroU32>,
@@ -39,8 +43,13 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let changes_since_ms = args.since.map(ago_ms);
-    let options = Options { rate: args.rate, changes_since_ms, anew: args.anew, ..Options::default() };
+    let options = Options {
+        from: args.from.clone(),
+        rate: args.rate,
+        anew: args.anew,
+        changes_since_ms: args.since.map(ago_ms),
+        ..Options::default()
+    };
     let tried = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = tried?;

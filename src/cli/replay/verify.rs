@@ -8,6 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
 use crate::postgres::Store;
+use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::replay::verify::{Options, verify};
 use crate::worker::Worker;
@@ -25,6 +26,9 @@ Examples:
   solewriter replay verify --rate 20000 -o json
   solewriter replay verify --keep        # and look into the shadow with psql")]
 pub(super) struct Args {
+    /// Begin from what this checkpoint holds, instead of from the beginning of the log
+    #[arg(long, value_name = "CHECKPOINT")]
+    from: Option<CheckpointName>,
     /// Records a second at most, over all partitions, so that live writers keep their latency
     #[arg(long, value_name = "RECORDS")]
     rate: Option<NonZeroU32>,
@@ -39,7 +43,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options { rate: args.rate, keep: args.keep, anew: args.anew, ..Options::default() };
+    let options =
+        Options { from: args.from.clone(), rate: args.rate, keep: args.keep, anew: args.anew, ..Options::default() };
     let verified = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = verified?;

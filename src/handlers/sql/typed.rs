@@ -1,6 +1,8 @@
 //! Declarations with what the database says of them: the types that their parameters and rows
 //! have, the tables that they read and write. Made by examining them, the base of what is run.
 
+use serde::{Deserialize, Serialize};
+
 use super::declaration::{Alternative, Command, Step, Write};
 
 /// Everything that is declared, typed: each declaration was in order.
@@ -86,7 +88,7 @@ pub struct Column {
 }
 
 /// A table, or a view that triggers write.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Relation {
     /// Its schema.
     pub schema: String,

@@ -1,25 +1,29 @@
 //! The whole of a verification: cut, rebuild, compare, and clear away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::guide::Later;
+use super::lane::{Lane, READ_TIMEOUT, Ran, Reading};
 use super::rebuild::{Rebuild, Rebuilt, SettledOffsets};
-use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
+use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, TableReport, What};
 use super::{Options, VerifyError};
 use crate::config::{self, Config, OnFailure};
 use crate::fencing_token::ClaimId;
 use crate::horizon;
-use crate::kafka::{Client, Inspector, LogReader, ReadError};
+use crate::kafka::{Client, Inspector};
 use crate::pace::Pace;
-use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
+use crate::postgres::{
+    Beginning, CheckpointCursor, ClaimRequest, CutPartition, CutTable, EntityDifference, KeptCut, RowDifference,
+    SHADOW_PREFIX, SchemaState, Store,
+};
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
 use crate::replay::shadow::Shadow;
@@ -27,10 +31,8 @@ use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
 use crate::writer::cache::Cache;
 
-/// Partitions that are rebuilt at a time.
-const PARTITIONS_AT_ONCE: usize = 4;
-/// How long the broker may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Lanes that are rebuilt at a time.
+const LANES_AT_ONCE: usize = 4;
 /// Longer values and outcomes than any broker takes: what was too long is known from the tables. In bytes.
 const BYTES_MAX: usize = i32::MAX as usize;
 
@@ -69,8 +71,12 @@ pub async fn verify(
     if live.schema_state().await? != SchemaState::Fits {
         return Err(VerifyError::Schema(config.database.schema.clone()));
     }
+    let kept = match &options.from {
+        Some(name) => Some(live.kept_cut(name).await?),
+        None => None,
+    };
     let server = Store::new(&config.database, "solewriter replay verify")?;
-    let asked = asked(worker, config)?;
+    let asked = asked(worker, config, options)?;
     let unfinished = server.unfinished_shadow(&asked).await?;
     let (name, is_begun) = match unfinished {
         Some(name) if options.anew => {
@@ -90,10 +96,15 @@ pub async fn verify(
             true => Shadow::open(shadow.clone(), worker, config).await?,
             false => Shadow::make(shadow.clone(), worker, config).await?,
         };
-        let verification = Verification { config, options, progress, live: &live, shadow: &shadow, ready: &ready };
+        let (live, shadow, kept) = (&live, &shadow, kept.as_ref());
+        let verification = Verification { config, options, progress, live, shadow, ready: &ready, kept };
         let snapshot = match is_begun {
-            true => Snapshot::kept(&shadow).await?,
+            true => Snapshot::kept(shadow).await?,
             false => {
+                if let Some(name) = &options.from {
+                    live.fill_shadow(name, shadow).await?;
+                    shadow.begin_anew().await.map_err(VerifyError::Shadow)?;
+                }
                 let snapshot = verification.cut().await?;
                 server.note_shadow(&name, &asked).await.map_err(VerifyError::Shadow)?;
                 snapshot
@@ -130,7 +141,7 @@ fn new_name() -> String {
 
 /// What a verification is of: whoever asks for the same goes on in what is left of it. Other handlers make another
 /// shadow, so the program is part of it, and what is declared.
-fn asked(worker: &Worker, config: &Config) -> Result<String, VerifyError> {
+fn asked(worker: &Worker, config: &Config, options: &Options) -> Result<String, VerifyError> {
     let program = std::env::current_exe().and_then(|path| Ok((path.metadata()?, path)));
     let program = program.and_then(|(metadata, path)| Ok((path, metadata.len(), metadata.modified()?)));
     let (path, bytes, modified) = program.map_err(VerifyError::Program)?;
@@ -140,6 +151,7 @@ fn asked(worker: &Worker, config: &Config) -> Result<String, VerifyError> {
         "schema": config.database.schema,
         "topics": config.topics.iter().map(|topic| (&topic.name, &topic.entity)).collect::<Vec<_>>(),
         "program": { "path": path, "bytes": bytes, "modified": humantime::format_rfc3339_micros(modified).to_string() },
+        "from": options.from.as_ref().map(ToString::to_string),
         "declared": format!("{:016x}", declared.finish()),
     })
     .to_string())
@@ -152,6 +164,8 @@ struct Verification<'v> {
     live: &'v Store,
     shadow: &'v Store,
     ready: &'v Shadow,
+    /// What the rebuild begins from, if not from nothing.
+    kept: Option<&'v KeptCut>,
 }
 
 /// What one snapshot of the live tables says, as far as it is no table of the shadow.
@@ -163,12 +177,16 @@ struct Snapshot {
     entities: u64,
     /// The newest dead letter that the shadow began with.
     newest_letter: i64,
+    /// The tables that commands write.
+    tables: Vec<CutTable>,
+    /// What of it cannot be compared.
+    unproven: Vec<String>,
 }
 
 impl Snapshot {
     /// That of a shadow that somebody else has begun.
     async fn kept(shadow: &Store) -> Result<Self, VerifyError> {
-        let kept = shadow.kept_cut().await.map_err(VerifyError::Shadow)?;
+        let kept = shadow.cut_said().await.map_err(VerifyError::Shadow)?;
         serde_json::from_str(&kept).map_err(|error| VerifyError::NotKept(error.to_string()))
     }
 }
@@ -183,9 +201,10 @@ impl Verification<'_> {
     }
 
     async fn run(&self, snapshot: &Snapshot) -> Result<Report, VerifyError> {
-        let mut unproven = Vec::new();
+        let mut unproven = snapshot.unproven.clone();
         for (partition, settled) in &snapshot.partitions {
-            if partition.batch_seq > 0 && settled.forgotten_below > 0 {
+            let begins = self.cursor(partition).map_or(0, |cursor| cursor.next_offset);
+            if partition.batch_seq > 0 && settled.forgotten_below > begins {
                 unproven.push(format!(
                     "{}: the batches that settled offsets below {} are older than the horizon: nobody skipped any is assumed",
                     partition.source(),
@@ -194,7 +213,7 @@ impl Verification<'_> {
             }
         }
         let differences = Arc::new(Mutex::new(Differences::default()));
-        let rebuilt = self.rebuild(snapshot, &differences).await?;
+        let Ran { rebuilt, doubts } = self.rebuild(snapshot, &differences).await?;
         let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
         let mut report = Report { entities: snapshot.entities, unproven, ..Report::default() };
         let differences = self.conclude(snapshot, rebuilt, differences, &mut report).await?;
@@ -202,6 +221,11 @@ impl Verification<'_> {
         // of entities that are not looked at one by one, too
         report.difference_count = report.difference_count.max(report.entities_differing);
         report.equal = report.difference_count == 0;
+        if !report.equal {
+            // what comes out alike all the same is proven
+            report.unproven.extend(doubts);
+            report.unproven.extend(self.doubts(&report));
+        }
         Ok(report)
     }
 
@@ -209,11 +233,12 @@ impl Verification<'_> {
     async fn snapshot(&self) -> Result<Snapshot, VerifyError> {
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         let mut cut = self.live.cut().await?;
-        if let Some(topic) = cut.repartitioned(&topics).await? {
+        if let Some(topic) = cut.repartitioned(&topics, self.kept).await? {
             return Err(VerifyError::Repartitioned(topic));
         }
-        let mut partitions = Vec::new();
+        let (mut partitions, mut unproven) = (Vec::new(), Vec::new());
         for partition in cut.partitions(&topics).await? {
+            self.check_cursor(&partition)?;
             let stretches = cut.settled_stretches(&partition.source()).await?;
             let skips_to = cut.skips(&partition.source()).await?;
             let forgotten_below = match (partition.batch_seq, partition.oldest_seq) {
@@ -224,49 +249,100 @@ impl Verification<'_> {
             partitions.push((partition, SettledOffsets { forgotten_below, stretches, skips_to }));
         }
         cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        cut.copy_batches(&self.topics_with_tables()?, self.shadow).await.map_err(VerifyError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
-        let outcomes = cut.outcome_counts(&topics).await?;
+        let outcomes = cut.outcome_counts(&topics, self.kept).await?;
+        let mut tables = Vec::new();
+        for table in self.shadow.changed_tables(&self.ready.written).await.map_err(VerifyError::Shadow)? {
+            tables.push(cut.copy_table(tables.len(), &table, self.shadow).await?);
+        }
         cut.end().await?;
+        for table in self.ready.written.iter().filter(|table| tables.iter().all(|cut| cut.table != **table)) {
+            let name = format!("{}.{}", table.schema, table.name);
+            unproven.push(format!("{name} is no table: what commands write by it is not compared"));
+        }
         let newest_letter = self.shadow.newest_letter().await.map_err(VerifyError::Shadow)?;
-        Ok(Snapshot { partitions, outcomes, entities, newest_letter })
+        Ok(Snapshot { partitions, outcomes, entities, newest_letter, tables, unproven })
     }
 
-    /// All partitions, some at a time.
-    async fn rebuild(
-        &self,
-        snapshot: &Snapshot,
-        differences: &Arc<Mutex<Differences>>,
-    ) -> Result<Vec<Rebuilt>, VerifyError> {
+    /// Why tables may differ although commands did what they should.
+    fn doubts(&self, report: &Report) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for name in &self.ready.nondeterministic {
+            doubts.push(format!(
+                "{name} says nondeterministic = true: it may end otherwise, and leave other rows, each time"
+            ));
+        }
+        if self.kept.is_none() && report.tables.iter().any(|table| table.differing > 0) {
+            doubts.push(
+                "the tables that commands write began as their scripts leave them: a row that something else has put there \
+                 differs; begin from a checkpoint (--from NAME)"
+                    .to_owned(),
+            );
+        }
+        doubts
+    }
+
+    /// The topics whose commands write the team's tables.
+    fn topics_with_tables(&self) -> Result<Vec<&str>, VerifyError> {
+        let mut topics = Vec::new();
+        for topic in &self.config.topics {
+            let writes_tables = self.ready.handlers(topic)?.in_database.writes_tables();
+            topics.extend(writes_tables.then_some(&*topic.name));
+        }
+        Ok(topics)
+    }
+
+    /// All lanes, some at a time.
+    async fn rebuild(&self, snapshot: &Snapshot, differences: &Arc<Mutex<Differences>>) -> Result<Ran, VerifyError> {
         let client = Client::new(&self.config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
-        let at_once = Arc::new(Semaphore::new(PARTITIONS_AT_ONCE));
+        let at_once = Arc::new(Semaphore::new(LANES_AT_ONCE));
         // so many at a time that a slow rate goes evenly
         let records_max = self.options.rate.map_or(CHUNK_RECORDS_MAX, |rate| rate.get() as usize / 10);
-        let records_max = records_max.clamp(1, CHUNK_RECORDS_MAX);
-        let pace = Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate)));
-        let mut running = JoinSet::new();
+        let reading = Reading {
+            client,
+            progress: self.progress.clone(),
+            pace: Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate))),
+            records_max: records_max.clamp(1, CHUNK_RECORDS_MAX),
+        };
+        let (mut lanes, mut shared) = (Vec::new(), Vec::new());
         for (partition, settled) in &snapshot.partitions {
             let source = partition.source();
-            let from = settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first);
-            let from = if settled.forgotten_below > 0 { 0 } else { from };
+            let from = match self.cursor(partition) {
+                Some(cursor) => cursor.next_offset,
+                None if settled.forgotten_below > 0 => 0,
+                None => settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first),
+            };
             self.check_log(&inspector, &source, from, partition.next_offset).await?;
             self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
             let rebuild = self.begin(partition, settled, from, (snapshot.newest_letter, differences)).await?;
-            let (client, progress, pace) = (client.clone(), self.progress.clone(), pace.clone());
-            let (at_once, end) = (at_once.clone(), partition.next_offset);
+            match rebuild.rules.handlers.in_database.writes_tables() {
+                true => shared.push(rebuild),
+                false => lanes.push(Lane::of_one(rebuild)),
+            }
+        }
+        // the longest first
+        lanes.splice(..0, (!shared.is_empty()).then(|| Lane::shared(shared)));
+        let mut running = JoinSet::new();
+        for lane in lanes {
+            let (reading, at_once) = (reading.clone(), at_once.clone());
             running.spawn(async move {
                 // nobody closes it
                 let _permit = at_once.acquire().await;
-                drive(rebuild, &client, (from, end), records_max, &progress, &pace).await
+                lane.run(&reading).await
             });
         }
-        let mut rebuilt: Vec<Rebuilt> = Vec::new();
+        let mut all = Ran { rebuilt: Vec::new(), doubts: Vec::new() };
         while let Some(ended) = running.join_next().await {
             // nobody aborts them, and a panic of theirs is ours
-            rebuilt.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+            let ran = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+            all.rebuilt.extend(ran.rebuilt);
+            all.doubts.extend(ran.doubts);
         }
-        rebuilt.sort_by(|a, b| (&a.report.topic, a.report.partition).cmp(&(&b.report.topic, b.report.partition)));
-        Ok(rebuilt)
+        let place = |rebuilt: &Rebuilt| (rebuilt.report.topic.clone(), rebuilt.report.partition);
+        all.rebuilt.sort_by_key(place);
+        Ok(all)
     }
 
     async fn check_log(
@@ -283,6 +359,27 @@ impl Verification<'_> {
             true => Err(VerifyError::LogGone { source_log: source.clone(), from, low }),
             false => Ok(()),
         }
+    }
+
+    /// Where the checkpoint has a partition.
+    fn cursor(&self, partition: &CutPartition) -> Option<&CheckpointCursor> {
+        let is_its =
+            |cursor: &&CheckpointCursor| (&cursor.topic, cursor.partition) == (&partition.topic, partition.partition);
+        self.kept?.cursors.iter().find(is_its)
+    }
+
+    /// What lies between the checkpoint and the cut is one history.
+    fn check_cursor(&self, partition: &CutPartition) -> Result<(), VerifyError> {
+        let Some(cursor) = self.cursor(partition) else { return Ok(()) };
+        if let (Some(then), Some(now)) = (&cursor.topic_id, &partition.topic_id)
+            && then != now
+        {
+            return Err(VerifyError::AnotherLog(partition.source()));
+        }
+        if partition.next_offset < cursor.next_offset || partition.batch_seq < cursor.batch_seq {
+            return Err(VerifyError::Older(partition.source()));
+        }
+        Ok(())
     }
 
     /// Claims a partition of the shadow.
@@ -314,7 +411,7 @@ impl Verification<'_> {
         };
         let row = self.shadow.claim(&request).await.map_err(VerifyError::Shadow)?;
         let row = row.ok_or_else(|| VerifyError::Disturbed(source.clone(), "its row is gone".to_owned()))?;
-        Ok(Rebuild {
+        let mut rebuild = Rebuild {
             live: self.live.clone(),
             shadow: self.shadow.clone(),
             rules: rules(topic, handlers.clone(), source.clone(), partition.partition_count),
@@ -324,6 +421,7 @@ impl Verification<'_> {
             claimed: row.claimed,
             cursor: row.cursor,
             settled: settled.clone(),
+            batches_from: self.cursor(partition).map_or(0, |cursor| cursor.batch_seq),
             cache: Cache::new(self.config.worker.entity_cache_entries_max),
             later: Later::default(),
             report: PartitionReport {
@@ -336,13 +434,19 @@ impl Verification<'_> {
             sometime: 0,
             met: BTreeMap::new(),
             parks: topic.on_failure != OnFailure::Skip,
+            ahead: VecDeque::new(),
             found: Vec::new(),
             differences: differences.clone(),
             changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
             // letters that ran later do not move the cursor, but the last of them are run behind it
             begun_below: if row.cursor.batch_seq > 0 { row.cursor.next_offset.max(from + 1) } else { from },
             letters_before,
-        })
+        };
+        if let Some(name) = &self.options.from {
+            // those that have run since are known from the tables; the log does not hold them any more
+            rebuild.read(self.live.kept_letters(name, &source).await?).await?;
+        }
+        Ok(rebuild)
     }
 
     /// What is known only when all partitions are rebuilt.
@@ -364,6 +468,13 @@ impl Verification<'_> {
                     place.0, place.1
                 ));
             }
+            if self.kept.is_some() && partition.forgotten > 0 {
+                report.unproven.push(format!(
+                    "{}:{}: of {} commands older than the horizon nobody knows whether they repeat some that were settled \
+                     before the checkpoint: they were run",
+                    place.0, place.1, partition.forgotten
+                ));
+            }
             met_of.insert(place, met);
             report.partitions.push(partition);
         }
@@ -377,7 +488,59 @@ impl Verification<'_> {
             }
         }
         self.entities(&mut differences, report).await?;
+        for table in &snapshot.tables {
+            self.table(table, &mut differences, report).await?;
+        }
         Ok(differences)
+    }
+
+    /// Rows of a table that commands write.
+    async fn table(
+        &self,
+        cut: &CutTable,
+        differences: &mut Differences,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let name = format!("{}.{}", cut.table.schema, cut.table.name);
+        let found = self.shadow.table_differences(cut, DIFFERENCES_MAX as i64).await.map_err(VerifyError::Shadow)?;
+        for (columns, why) in [
+            (&cut.only_live, "which no script makes"),
+            (&cut.only_scripts, "which the live table does not have"),
+            (&found.not_compared, "which draws from a sequence, the clock or chance by default, and differs"),
+        ] {
+            let line = |column: &String| format!("{name}: column {column} is not compared, {why}");
+            report.unproven.extend(columns.iter().map(line));
+        }
+        report.tables.push(TableReport {
+            table: name.clone(),
+            rows: found.rows.unsigned_abs(),
+            differing: found.differing.unsigned_abs(),
+        });
+        differences.count(found.differing.unsigned_abs().saturating_sub(found.examples.len() as u64));
+        for RowDifference { key, live, rebuilt } in found.examples {
+            let after = self.named_in(live.as_deref().or(rebuilt.as_deref())).await?;
+            let key = key.map(|key| json_of(Some(key)));
+            let difference = Difference::of(What::Table, String::new(), json_of(live), json_of(rebuilt));
+            differences.add(Difference { table: Some(name.clone()), key, after, ..difference });
+        }
+        Ok(())
+    }
+
+    /// The command whose id stands in a row, if there is one.
+    async fn named_in(&self, row: Option<&str>) -> Result<Option<After>, VerifyError> {
+        let row: serde_json::Map<String, Value> =
+            row.and_then(|row| serde_json::from_str(row).ok()).unwrap_or_default();
+        let ids = row.values().filter_map(Value::as_str).filter_map(|text| text.parse().ok());
+        let ids: Vec<Uuid> = ids.collect();
+        let named = self.shadow.outcomes_of(&ids).await.map_err(VerifyError::Shadow)?;
+        let Some(delivery) = ids.iter().find_map(|id| named.get(id)).map(|outcome| &outcome.delivery) else {
+            return Ok(None);
+        };
+        Ok(Some(After {
+            command_id: Some(delivery.command_id),
+            command_type: Some(delivery.command_type.to_string()),
+            ..After::at(&delivery.source, delivery.offset)
+        }))
     }
 
     /// Entities whose version or state differs, unless a command of theirs has told already.
@@ -406,14 +569,10 @@ impl Verification<'_> {
         {
             let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } =
                 row;
-            differences.add(Difference {
-                what: What::Entity,
-                after: last.remove(&(entity_type.clone(), entity_id.clone())),
-                entity_type,
-                entity_id: Some(entity_id),
-                live: entity(live_version, live_state),
-                rebuilt: entity(rebuilt_version, rebuilt_state),
-            });
+            let after = last.remove(&(entity_type.clone(), entity_id.clone()));
+            let (live, rebuilt) = (entity(live_version, live_state), entity(rebuilt_version, rebuilt_state));
+            let difference = Difference::of(What::Entity, entity_type, live, rebuilt);
+            differences.add(Difference { after, entity_id: Some(entity_id), ..difference });
         }
         Ok(())
     }
@@ -425,14 +584,12 @@ fn unexplained(place: (&String, i32), day: Option<i64>, live: i64, rebuilt: i64)
     let day = day.map(|day| crate::outcome::rfc3339(day * horizon::STEP_MS_MAX));
     let outcomes =
         |count: i64| json!({ "topic": topic, "partition": partition, "ids_of_day_from": day, "outcomes": count });
-    Difference {
-        what: What::OutcomeUnexplained,
-        entity_type: String::new(),
-        entity_id: None,
-        after: None,
-        live: outcomes(live),
-        rebuilt: outcomes(rebuilt),
-    }
+    Difference::of(What::OutcomeUnexplained, String::new(), outcomes(live), outcomes(rebuilt))
+}
+
+/// JSON that the database has made.
+fn json_of(text: Option<String>) -> Value {
+    text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 fn entity(version: Option<i64>, state: Option<String>) -> Value {
@@ -457,41 +614,6 @@ fn rules(
         // who parked, and who waited, is known from the tables
         parking: Parking { on_failure: OnFailure::Skip, ..Parking::default() },
     }
-}
-
-/// Reads a partition to the cut, and rebuilds it chunk by chunk.
-async fn drive(
-    mut rebuild: Rebuild,
-    client: &Client,
-    (from, end): (i64, i64),
-    records_max: usize,
-    progress: &Progress,
-    pace: &tokio::sync::Mutex<Pace>,
-) -> Result<Rebuilt, VerifyError> {
-    let (client, source) = (client.clone(), rebuild.rules.source.clone());
-    let opened = tokio::task::spawn_blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await;
-    let reader: Result<LogReader, ReadError> =
-        opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    let mut chunks = reader?.chunks(records_max);
-    let mut read_to = from;
-    loop {
-        let chunk = tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped { shadow: None }),
-            chunk = chunks.recv() => chunk.transpose()?,
-        };
-        let Some(chunk) = chunk else { break };
-        let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
-        let records = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped { shadow: None }),
-            () = async { pace.lock().await.turns(records).await } => {}
-        }
-        rebuild.chunk(chunk).await?;
-        progress.add(u64::try_from(behind - read_to).unwrap_or(0));
-        read_to = behind;
-    }
-    progress.add(u64::try_from(end - read_to).unwrap_or(0));
-    rebuild.finish(records_max).await
 }
 
 /// Records that are decided and settled at a time.
