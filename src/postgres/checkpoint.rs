@@ -284,7 +284,8 @@ impl Store {
         Ok(sqlx::query_scalar(AssertSqlSafe(known)).bind(ids).fetch_all(&self.pool).await?)
     }
 
-    /// The dead letters of a partition's log that could still run at the checkpoint's cut, as records, by offset.
+    /// The dead letters of a partition's log that could still run at the checkpoint's cut, as records, by offset: those
+    /// behind `after`, at most so many, and the others of the last offset.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached, or a letter cannot be read.
@@ -292,16 +293,21 @@ impl Store {
         &self,
         name: &CheckpointName,
         source: &TopicPartition,
+        after: i64,
+        letters_max: i64,
     ) -> std::result::Result<Vec<Record>, CheckpointError> {
         let letters = format!(
             "select \"offset\", (extract(epoch from record_time) * 1000)::bigint as record_time_ms, key, value,
                     headers::text as headers, dead_letter_id
-               from {}.dead_letters where topic = $1 and partition = $2 order by \"offset\"",
+               from {}.dead_letters where topic = $1 and partition = $2 and \"offset\" > $3
+              order by \"offset\" fetch first $4 rows with ties",
             quoted(&self.checkpoint_schema(name)?)
         );
         let rows: Vec<KeptLetter> = sqlx::query_as(AssertSqlSafe(letters))
             .bind(&*source.topic)
             .bind(source.partition)
+            .bind(after)
+            .bind(letters_max)
             .fetch_all(&self.pool)
             .await?;
         rows.into_iter().map(|row| row.into_record().map_err(CheckpointError::Database)).collect()

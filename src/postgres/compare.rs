@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use super::checkpoint::{copy_rows, quoted};
-use super::{Cut, Refusal, Result, Store};
+use super::{Cut, Result, Store};
 use crate::handlers::sql::typed::Relation;
 
 /// A table of the team's, copied to the shadow at the cut.
@@ -70,7 +70,7 @@ const CHANGED: &str = "
       from changed join pg_class c using (oid) join pg_namespace n on n.oid = c.relnamespace
      order by 1, 2";
 
-/// The columns of `$1` that hold values of their own.
+/// The columns of `$1` that hold values of their own; none if there is no such table.
 const COLUMNS: &str = "
     select coalesce(array_agg(attname::text order by attnum), '{}') from pg_attribute
      where attrelid = to_regclass($1) and attnum > 0 and not attisdropped and attgenerated = ''";
@@ -185,14 +185,15 @@ async fn differences(
 
 impl Cut {
     /// Copies one of the team's tables to a shadow, beside the table that is rebuilt there; `n` tells the copies apart.
+    /// `None`: there is no such table among the live ones.
     ///
     /// # Errors
     /// If a database refuses or cannot be reached.
-    pub async fn copy_table(&mut self, n: usize, table: &Relation, shadow: &Store) -> Result<CutTable> {
+    pub async fn copy_table(&mut self, n: usize, table: &Relation, shadow: &Store) -> Result<Option<CutTable>> {
         let from = named(table);
         let live: Vec<String> = sqlx::query_scalar(COLUMNS).bind(&from).fetch_one(self.connection()).await?;
         if live.is_empty() {
-            return Err(Refusal::Broken(format!("there is no table {from} among the live ones")).into());
+            return Ok(None);
         }
         let mut there = shadow.patient_connection().await?;
         let made: Vec<String> = sqlx::query_scalar(COLUMNS).bind(&from).fetch_one(&mut there).await?;
@@ -204,7 +205,7 @@ impl Cut {
         let make = format!("create table {name} as select {} from {from} with no data", list.join(", "));
         sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut there).await?;
         copy_rows(self.connection(), &from, &mut there, &name).await?;
-        Ok(CutTable { table: table.clone(), name, columns, only_live, only_scripts })
+        Ok(Some(CutTable { table: table.clone(), name, columns, only_live, only_scripts }))
     }
 }
 

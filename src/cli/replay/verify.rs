@@ -15,15 +15,16 @@ use crate::worker::Worker;
 
 /// Run the log's commands again in a shadow database, and compare what they leave with the live tables
 ///
-/// Outcomes, replies, events, versions and states must come out alike, from the beginning of the log to where the
-/// cursors stand now. The live database is only read, and nothing is published; the shadow is a database of its
-/// own on the same server (the role needs CREATEDB) and is dropped at the end. Ctrl-C stops it, and the same command
-/// goes on, also after a kill -9. Exit code 0: equal, 3: different.
+/// Outcomes, replies, events, versions, states and the rows of tables that commands write must come out alike, from
+/// the beginning of the log, or a checkpoint, to where the cursors stand now. The live database is only read, and
+/// nothing is published; the shadow is a database of its own on the same server (the role needs CREATEDB) and is
+/// dropped at the end. Ctrl-C stops it, and the same command goes on, also after a kill -9. Exit code 0: equal, 3: different.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   solewriter replay verify
   solewriter replay verify --rate 20000 -o json
+  solewriter replay verify --from before_1_4_2   # a checkpoint
   solewriter replay verify --keep        # and look into the shadow with psql")]
 pub(super) struct Args {
     /// Begin from what this checkpoint holds, instead of from the beginning of the log

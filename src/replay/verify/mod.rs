@@ -5,7 +5,10 @@
 //! the other, but for what only the tables know: which delivery of a command was settled, what was dead or
 //! expired, what an operator has had run again and when. With that the same steps run the same
 //! handlers on the records below a consistent cut of the live tables, and every outcome, every event, every
-//! version and state must come out alike.
+//! version and state, and every row of the tables that commands write must come out alike.
+//!
+//! Commands in SQL run in the shadow as in a commit. Partitions whose commands write tables share rows, perhaps: they
+//! are run again in the order in which their batches were committed.
 //!
 //! The live database is only read, in sessions that refuse to write; nothing is published.
 

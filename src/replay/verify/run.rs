@@ -254,12 +254,13 @@ impl Verification<'_> {
         let outcomes = cut.outcome_counts(&topics, self.kept).await?;
         let mut tables = Vec::new();
         for table in self.shadow.changed_tables(&self.ready.written).await.map_err(VerifyError::Shadow)? {
-            tables.push(cut.copy_table(tables.len(), &table, self.shadow).await?);
+            tables.extend(cut.copy_table(tables.len(), &table, self.shadow).await?);
         }
         cut.end().await?;
         for table in self.ready.written.iter().filter(|table| tables.iter().all(|cut| cut.table != **table)) {
             let name = format!("{}.{}", table.schema, table.name);
-            unproven.push(format!("{name} is no table: what commands write by it is not compared"));
+            unproven
+                .push(format!("{name} is no table of the live database: what commands write there is not compared"));
         }
         let newest_letter = self.shadow.newest_letter().await.map_err(VerifyError::Shadow)?;
         Ok(Snapshot { partitions, outcomes, entities, newest_letter, tables, unproven })
@@ -271,6 +272,14 @@ impl Verification<'_> {
         for name in &self.ready.nondeterministic {
             doubts.push(format!(
                 "{name} says nondeterministic = true: it may end otherwise, and leave other rows, each time"
+            ));
+        }
+        for table in &self.ready.read {
+            doubts.push(format!(
+                "{}.{} is read by commands and written by none: what was changed in it is in no log, so it is as {} it",
+                table.schema,
+                table.name,
+                if self.kept.is_some() { "the checkpoint has" } else { "the scripts make" }
             ));
         }
         if self.kept.is_none() && report.tables.iter().any(|table| table.differing > 0) {
@@ -443,8 +452,14 @@ impl Verification<'_> {
             letters_before,
         };
         if let Some(name) = &self.options.from {
-            // those that have run since are known from the tables; the log does not hold them any more
-            rebuild.read(self.live.kept_letters(name, &source).await?).await?;
+            // which of them have run since is known from the tables; the log before the cursor is not read
+            let mut after = -1;
+            loop {
+                let letters = self.live.kept_letters(name, &source, after, LETTERS_PAGE).await?;
+                let Some(last) = letters.last() else { break };
+                after = last.offset;
+                rebuild.read(letters).await?;
+            }
         }
         Ok(rebuild)
     }
@@ -615,6 +630,9 @@ fn rules(
         parking: Parking { on_failure: OnFailure::Skip, ..Parking::default() },
     }
 }
+
+/// Dead letters of a checkpoint that are read at a time.
+const LETTERS_PAGE: i64 = 500;
 
 /// Records that are decided and settled at a time.
 const CHUNK_RECORDS_MAX: usize = 2_000;
