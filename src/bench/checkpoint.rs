@@ -14,6 +14,9 @@ use crate::config::Config;
 use crate::postgres::{CheckpointError, NewCheckpoint, Store};
 use crate::replay::checkpoint::CheckpointName;
 
+/// What its checkpoints are called.
+pub(super) const NAME: &str = "bench";
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -110,7 +113,7 @@ struct Made {
 
 impl Made {
     async fn one_after_the_other(&mut self, store: &Store, stop: &CancellationToken) -> Result<(), CheckpointError> {
-        let name: CheckpointName = "bench".parse().expect("a name");
+        let name: CheckpointName = NAME.parse().expect("a name");
         let (actor, reason) = ("solewriter bench", "to be measured");
         let new = NewCheckpoint { name: &name, actor, reason, written: Vec::new(), read: Vec::new() };
         loop {

@@ -14,12 +14,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool};
 use tokio::task::spawn_blocking;
 
 use super::cost::{self, Parts};
-use super::{Error, bank};
+use super::{Error, bank, checkpoint};
 use crate::config::{Config, Database, DatabaseUrl, Kafka, Topic};
 use crate::kafka;
 use crate::local::kafka as broker;
 use crate::local::own_schema::{OwnSchema, Purpose};
 use crate::local::postgres::{self, Postgres};
+use crate::postgres::Store;
+use crate::replay::checkpoint::schema_prefix;
 
 /// How long the broker may take to make or drop topics.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,6 +127,7 @@ impl Services {
     /// Drops what was made, also topics that an error has left. What is private ends with this value.
     pub(crate) async fn stop(self) -> Result<(), Error> {
         let left = self.delete_own_topics().await.and(self.delete_own_groups().await);
+        let left = left.and(self.drop_own_shadows().await).and(self.drop_own_checkpoint().await);
         self.pool.close().await;
         self.schema.end().await.map_err(Error::io("drop the schemas of this run"))?;
         let (broker, postgres) = (self.broker, self.postgres);
@@ -132,6 +135,23 @@ impl Services {
         let stopped = spawn_blocking(move || drop((broker, postgres))).await;
         stopped.map_err(std::io::Error::other).map_err(Error::io("stop Kafka and Postgres"))?;
         left
+    }
+
+    /// Those of verifications that were stopped.
+    async fn drop_own_shadows(&self) -> Result<(), Error> {
+        let store = Store::new(&self.config.database, "solewriter bench")?;
+        let [schema, _] = self.schemas();
+        let dropped = store.drop_shadows_of(&format!("\"schema\":\"{schema}\"")).await;
+        store.close().await;
+        Ok(dropped?)
+    }
+
+    /// The one that was in the making; this waits until the server has noticed that nobody makes it any more.
+    async fn drop_own_checkpoint(&self) -> Result<(), Error> {
+        let [schema, _] = self.schemas();
+        let drop = format!("drop schema if exists {}{} cascade", schema_prefix(schema), checkpoint::NAME);
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// The configuration of a worker in a group of its own, which settles `topic`.

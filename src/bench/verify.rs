@@ -15,7 +15,6 @@ use super::trial::{self, Options, Row, Trial};
 use super::workload::Workload;
 use super::{Error, Say, bank, with_services};
 use crate::config::Config;
-use crate::postgres::Store;
 use crate::replay::progress::Progress;
 use crate::replay::verify::{self, VerifyError, verify};
 
@@ -204,18 +203,13 @@ async fn paced(run: &mut latency::Run<'_>, config: &Config, verifying: Verifying
 
 /// One verification after the other, until it is stopped.
 async fn keep_verifying(config: &Config, rate: Option<NonZeroU32>, progress: &Progress) -> Result<(), Error> {
-    let options = verify::Options { rate, ..verify::Options::default() };
+    let options = verify::Options { rate, anew: true, ..verify::Options::default() };
     loop {
         match verify(&bank::in_rust(), config, &options, progress).await {
             Ok(report) if !report.equal => return Err(Error::Different(report.text())),
             Ok(_) => {}
-            Err(VerifyError::Stopped { shadow }) => {
-                let Some(shadow) = shadow else { return Ok(()) };
-                let store = Store::new(&config.database, "solewriter bench")?;
-                store.drop_shadow(&shadow).await?;
-                store.close().await;
-                return Ok(());
-            }
+            // what it leaves goes at the end of the run
+            Err(VerifyError::Stopped { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -105,8 +105,7 @@ impl Store {
             .await?)
     }
 
-    /// Says in the comment of a shadow what it was made for, beside the name of this database: from now on it can be
-    /// gone on in.
+    /// Says in the comment of a shadow what it is, beside the name of this database.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
@@ -139,14 +138,23 @@ impl Store {
         .await?)
     }
 
-    /// Whether [`Self::note_shadow`] has said something of it.
+    /// Drops the shadows in whose comments `words` stands.
     ///
     /// # Errors
-    /// If the database cannot be reached.
-    pub async fn has_comment(&self, name: &str) -> Result<bool> {
-        let has = "select exists (select from pg_database
-                                   where datname = $1 and shobj_description(oid, 'pg_database') is not null)";
-        Ok(sqlx::query_scalar(has).bind(name).fetch_one(&self.pool).await?)
+    /// If the database refuses or cannot be reached.
+    pub async fn drop_shadows_of(&self, words: &str) -> Result<()> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "select datname::text from pg_database
+              where starts_with(datname, $1) and position($2 in shobj_description(oid, 'pg_database')) > 0",
+        )
+        .bind(SHADOW_PREFIX)
+        .bind(words)
+        .fetch_all(&self.pool)
+        .await?;
+        for name in names {
+            self.drop_shadow(&name).await?;
+        }
+        Ok(())
     }
 
     /// Keeps what was read at the cut in a shadow, as JSON.

@@ -64,6 +64,10 @@ impl Bench {
 async fn nothing_is_left() {
     let database = Database::fresh("bench").await;
     assert_eq!(database.count("pg_namespace where starts_with(nspname::text, 'solewriter_bench_')").await, 0);
+    assert_eq!(
+        database.count("pg_database where shobj_description(oid, 'pg_database') like '%solewriter_bench_%'").await,
+        0
+    );
     let mut topics = topics::names(&kafka::shared());
     topics.retain(|topic| topic.starts_with("solewriter-bench-"));
     assert!(topics.is_empty(), "{topics:?}");
@@ -191,5 +195,26 @@ async fn each_point_of_a_sweep_is_measured_with_balanced_books() {
         assert!(point["void"].is_null() && number(&point["commands_per_second"]["median"]) > 0.0, "{point:#}");
     }
     assert!(bench.read("repeats.svg").contains("</svg>"));
+    nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_run_again_and_the_waits_beside_that_and_beside_checkpoints_are_measured() {
+    let _turn = support::heavy();
+    let short = ["--pace", "200", "--for", "2s", "--partitions", "2"];
+    let verify = ["verify", "--commands", "4000", "--rounds", "1", "--rate", "1000"];
+    let measured = Bench::start(&[&verify[..], &short].concat()).ends_with(0);
+    assert_eq!(measured["void"], Value::Null);
+    assert!(number(&measured["verified_to_live"]) > 0.0, "{measured}");
+    let ways = measured["beside"].as_array().expect("a list");
+    let records: Vec<f64> = ways.iter().map(|way| number(&way["records_per_second"])).collect();
+    assert!(records.len() == 3 && records[0] == 0.0 && records[1] > 0.0 && records[2] > 0.0, "{measured}");
+    assert!(records[1] <= 1_000.0, "no more than the limit: {measured}");
+
+    let checkpoint = ["checkpoint", "--accounts", "2000"];
+    let measured = Bench::start(&[&checkpoint[..], &short].concat()).ends_with(0);
+    assert_eq!(measured["void"], Value::Null);
+    assert!(!measured["checkpoint_seconds"].as_array().expect("a list").is_empty(), "{measured}");
+    assert!(number(&measured["beside"]["durable_ms"]["p99"]) > 0.0, "{measured}");
     nothing_is_left().await;
 }

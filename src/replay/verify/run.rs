@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,12 @@ pub async fn verify(
     if !is_begun && let Err(error) = server.create_shadow(&name).await {
         return Err(VerifyError::NoShadow { name, error });
     }
+    let holds_its_cut = AtomicBool::new(is_begun);
     let verifying = async {
+        if !is_begun {
+            let making = format!("in the making: {asked}");
+            server.note_shadow(&name, &making).await.map_err(VerifyError::Shadow)?;
+        }
         let ready = match is_begun {
             true => Shadow::open(shadow.clone(), worker, config).await?,
             false => Shadow::make(shadow.clone(), worker, config).await?,
@@ -106,7 +112,9 @@ pub async fn verify(
                     shadow.begin_anew().await.map_err(VerifyError::Shadow)?;
                 }
                 let snapshot = verification.cut().await?;
+                // from now on it can be gone on in
                 server.note_shadow(&name, &asked).await.map_err(VerifyError::Shadow)?;
+                holds_its_cut.store(true, Ordering::Relaxed);
                 snapshot
             }
         };
@@ -125,7 +133,7 @@ pub async fn verify(
             noted.map(|()| Report { shadow: Some(name), ..report })
         }
         // the same command goes on, once whatever it was is over
-        Err(error) if error.is_passing() && server.has_comment(&name).await? => Err(error.in_shadow(name)),
+        Err(error) if error.is_passing() && holds_its_cut.load(Ordering::Relaxed) => Err(error.in_shadow(name)),
         verified => {
             let dropped = server.drop_shadow(&name).await.map_err(VerifyError::Shadow);
             verified.and_then(|report| dropped.map(|()| report))
