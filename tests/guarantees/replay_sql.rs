@@ -301,6 +301,10 @@ async fn a_log_that_has_lost_its_beginning_is_verified_from_a_checkpoint() {
     let found = differences(&bank, &["--from", "cut"]);
     assert_eq!((found.len(), &found[0]["live"]["word"]), (1, &json!("new")), "{found:#?}");
 
+    // a topic of that name that was made anew since
+    bank.database.execute("update partitions set topic_id = 'another' where partition = 0").await;
+    let said = bank.options.run_verb(&["replay", "verify", "--from", "cut"]);
+    assert!(said.code == Some(1) && said.stderr.contains("was made anew"), "{said:?}");
     let said = bank.options.run_verb(&["replay", "verify", "--from", "nowhere"]);
     assert!(said.code == Some(2) && said.stderr.contains("there is no checkpoint nowhere"), "{said:?}");
 }
