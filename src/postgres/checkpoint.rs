@@ -38,6 +38,12 @@ pub enum CheckpointError {
     /// A command writes what is no table, so what it changes is not known.
     #[error("a command writes {0}, which is no table: what lies behind it cannot be kept in a checkpoint")]
     NotATable(String),
+    /// Somebody has changed the team's tables meanwhile.
+    #[error("tables or foreign keys were changed at the same moment: the same command again makes the checkpoint")]
+    TablesChanged,
+    /// It is not what it was a moment ago.
+    #[error("checkpoint {0} was changed at the same moment: look at it again with solewriter checkpoint list")]
+    Changed(CheckpointName),
     /// Asked to stop; nothing is left behind.
     #[error("stopped; nothing of checkpoint {0} is left")]
     Stopped(CheckpointName),
@@ -90,11 +96,14 @@ pub struct CheckpointAbout {
     /// What for.
     pub reason: String,
     /// The newest migration of the tables that were copied.
-    pub schema_version: i64,
+    /// `None`: it is unfinished.
+    pub schema_version: Option<i64>,
     /// How many entities it has.
     pub entities: Option<i64>,
     /// How many dead letters that could still run.
     pub letters: Option<i64>,
+    /// The number of the attempt that has made it, or makes it.
+    attempt: Uuid,
 }
 
 /// Where a partition was at the cut.
@@ -145,14 +154,12 @@ struct Found {
 const FOUND: &str = "
     select n.nspname::text as schema, substr(n.nspname::text, length($1) + 1) as name,
            exists (select from pg_locks l
-                    where l.locktype = 'object' and l.classid = 'pg_namespace'::regclass and l.objid = n.oid
-                      and l.database = (select oid from pg_database where datname = current_database())
-                      and l.granted and l.pid <> pg_backend_pid()) as in_the_making,
-           (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_class c
-             where c.relnamespace = n.oid and c.relkind = 'r') as size_bytes
-      from pg_namespace n
+                    where l.locktype = 'relation' and l.relation = c.oid and l.mode = 'ExclusiveLock' and l.granted
+                      and l.database = (select oid from pg_database where datname = current_database())) as in_the_making,
+           (select coalesce(sum(pg_total_relation_size(t.oid)), 0)::bigint from pg_class t
+             where t.relnamespace = n.oid and t.relkind = 'r') as size_bytes
+      from pg_namespace n join pg_class c on c.relnamespace = n.oid and c.relname = 'checkpoint' and c.relkind = 'r'
      where starts_with(n.nspname::text, $1)
-       and exists (select from pg_class c where c.relnamespace = n.oid and c.relname = 'checkpoint' and c.relkind = 'r')
      order by 1";
 
 /// Which of `$1` were settled before the cut in the schema that stands for `CUT`.
@@ -219,7 +226,7 @@ impl Store {
         let about = format!(
             "select (extract(epoch from begun_at) * 1000)::bigint as begun_at_ms,
                     (extract(epoch from cut_at) * 1000)::bigint as cut_at_ms,
-                    actor, reason, schema_version, entities, letters from {schema}.checkpoint"
+                    actor, reason, schema_version, entities, letters, attempt from {schema}.checkpoint"
         );
         let about: CheckpointAbout = sqlx::query_as(AssertSqlSafe(about))
             .fetch_optional(&self.pool)
@@ -255,12 +262,20 @@ impl Store {
         if row.state == CheckpointState::InTheMaking {
             return Err(CheckpointError::InTheMaking(name.clone()));
         }
-        let schema = self.checkpoint_schema(name)?;
+        let schema = quoted(&self.checkpoint_schema(name)?);
         let mut connection = self.patient_connection().await?;
         let mut transaction = sqlx::Connection::begin(&mut connection).await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("drop schema {} cascade", quoted(&schema))))
-            .execute(&mut *transaction)
-            .await?;
+        let lock = format!("lock table {schema}.checkpoint in access exclusive mode");
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        // what was looked at may be gone, and another of its name be there
+        let same =
+            format!("select exists (select from {schema}.checkpoint where attempt = $1 and (cut_at is null) = $2)");
+        let is_unfinished = row.state == CheckpointState::Unfinished;
+        let same = sqlx::query_scalar(AssertSqlSafe(same)).bind(row.about.attempt).bind(is_unfinished);
+        if !same.fetch_one(&mut *transaction).await? {
+            return Err(CheckpointError::Changed(name.clone()));
+        }
+        sqlx::raw_sql(AssertSqlSafe(format!("drop schema {schema} cascade"))).execute(&mut *transaction).await?;
         let detail = serde_json::json!({ "checkpoint": name.to_string(), "size_bytes": row.size_bytes });
         audit(&mut transaction, actor, reason, "checkpoint-drop", detail).await?;
         transaction.commit().await?;
@@ -270,7 +285,7 @@ impl Store {
     /// Those of `ids` that were settled before the checkpoint's cut.
     ///
     /// Exact for ids above the live horizon, as long as the log is the one of the cut (compare
-    /// [`CheckpointCursor::topic_id`]). Of an id below the horizon the live table may have dropped the row, so its
+    /// [`CheckpointCursor::topic_id`]) and no cursor has gone back within the window (see [`super::Cut::went_back`]). Of an id below the horizon the live table may have dropped the row, so its
     /// absence here says nothing: who rebuilds must not decide about such an id, and cannot prove its outcome.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::checkpoint::settled_before;
+use super::checkpoint::{quoted, settled_before};
 use super::{CheckpointCursor, CheckpointError, Result, Store};
 use crate::record::TopicPartition;
 use crate::replay::checkpoint::CheckpointName;
@@ -296,6 +296,26 @@ impl Cut {
               order by 1 limit 1",
         );
         Ok(topic.bind(topics).bind(from.map(|kept| kept.at_ms)).fetch_optional(self.connection()).await?)
+    }
+
+    /// The first partition of these topics whose cursor has gone back over the checkpoint's: by an operator's
+    /// `--skip-to`, or in another log. Then offsets do not tell what was settled before the cut. As far as
+    /// batches are kept, which is as far as ids are.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn went_back(&mut self, topics: &[&str], kept: &KeptCut) -> Result<Option<TopicPartition>> {
+        let went_back = format!(
+            "select b.topic, b.partition from batches b join {}.partitions p using (topic, partition)
+              where b.topic = any ($1) and b.first_offset < b.next_offset
+                and case when b.batch_seq <= p.batch_seq then b.next_offset > p.next_offset
+                         else b.first_offset < p.next_offset end
+              order by 1, 2 limit 1",
+            quoted(&kept.schema)
+        );
+        let found: Option<(String, i32)> =
+            sqlx::query_as(AssertSqlSafe(went_back)).bind(topics).fetch_optional(self.connection()).await?;
+        Ok(found.map(|(topic, partition)| TopicPartition::new(&*topic, partition)))
     }
 
     /// Copies the entities of these topics to a shadow, page by page. Their number.

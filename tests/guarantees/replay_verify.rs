@@ -385,3 +385,35 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     let said = bank.options.run_verb(&["replay", "verify", "--anew"]);
     assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
 }
+
+/// An offset tells what was settled before a checkpoint only as long as the cursor went forward.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_the_cursor_has_gone_back_over_is_refused() {
+    let _turn = support::heavy();
+    let bank = Bank::open("verify-back", 1).await;
+    let _worker = bank.worker();
+    bank.send(&[open("a", 1), deposit("a", 2), deposit("a", 3)]);
+    bank.settled().await;
+    let operate = |arguments: &[&str]| {
+        let said = bank.options.run_verb(&[arguments, &["--reason", "the test"]].concat());
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    let verify = |checkpoint: &str| bank.options.run_verb(&["replay", "verify", "--from", checkpoint]);
+    operate(&["checkpoint", "create", "--name", "before"]);
+    bank.send(&[deposit("a", 4)]);
+    bank.settled().await;
+    assert_eq!(verify("before").code, Some(0));
+
+    let partition = format!("{}:0", bank.topic);
+    operate(&["halt", &partition]);
+    operate(&["resume", &partition, "--skip-to", "earliest"]);
+    bank.send(&[deposit("a", 5)]);
+    bank.settled().await;
+    operate(&["checkpoint", "create", "--name", "after"]);
+    let said = verify("before");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("has gone back"), "{said:?}");
+    // whose own cursor is above all that was settled before
+    assert_eq!(verify("after").code, Some(0));
+    assert_eq!(bank.verified().0.code, Some(0));
+}

@@ -11,9 +11,9 @@ use crate::config::Config;
 
 /// How long commands wait while a checkpoint is made
 ///
-/// The accounts are there before. Commands come at a pace, first alone, then while one checkpoint of everything after
-/// the other is made: each holds a snapshot as long as it copies. The books are balanced; the exit code is 3 if they are
-/// wrong.
+/// The accounts are there before, small states of handlers in Rust. Commands come at a pace, first alone, then while one
+/// checkpoint after the other is made and dropped: each holds a snapshot as long as it copies. The books are balanced;
+/// the exit code is 3 if they are wrong or no checkpoint was complete.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

@@ -2,16 +2,23 @@
 //!
 //! A first, short transaction makes the schema with the row about it, so that whatever is left behind says what it is.
 //! A second one takes one snapshot, copies every table in it and ends the row: a crash undoes all of its copies.
-//! No lock of it stops a writer; while its snapshot lives, nothing newer is vacuumed.
+//! No lock of it stops a writer, but whoever wants to alter a table waits for its end, and the writers behind that one;
+//! while its snapshot lives, nothing newer is vacuumed.
+
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::tables::{Table, belonging, sequences};
 use super::{CheckpointError, CheckpointRow, CheckpointState, audit, quoted};
 use crate::handlers::sql::typed::Relation;
-use crate::postgres::Store;
+use crate::postgres::{Error, Refusal, Store};
 use crate::replay::checkpoint::CheckpointName;
+
+/// How often a statement is cancelled until it hears.
+const CANCEL_EVERY: Duration = Duration::from_millis(100);
 
 type Result<T> = std::result::Result<T, CheckpointError>;
 
@@ -66,18 +73,21 @@ impl Store {
             });
         }
         let mut connection = self.patient_connection().await?;
-        begin(&mut connection, &schema, new).await?;
+        let attempt = begin(&mut connection, &schema, new).await?;
         let copied = self.copied_unless_stopped(&mut connection, &schema, new, stop).await;
         if let Err(error) = copied {
             // its transaction is undone with the connection
             let forgotten = async {
                 connection.close_hard().await?;
-                self.forget_checkpoint(&schema).await
+                self.forget_checkpoint(&schema, attempt).await
             };
-            if let Err(why) = forgotten.await {
-                tracing::warn!(checkpoint = %new.name, %why, "an unfinished checkpoint is left: drop it");
-            }
-            return Err(error);
+            return Err(match forgotten.await {
+                Ok(()) => error,
+                Err(why) => {
+                    tracing::warn!(checkpoint = %new.name, %error, "not made");
+                    why
+                }
+            });
         }
         connection.close().await?;
         self.checkpoint(new.name).await
@@ -95,43 +105,64 @@ impl Store {
         tokio::pin!(copying);
         tokio::select! {
             copied = &mut copying => copied,
-            () = stop.cancelled() => {
-                // the server would go on with a statement whose client is gone
+            () = stop.cancelled() => loop {
+                // the server would go on with a statement whose client is gone; between two statements it does not hear
                 sqlx::query("select pg_cancel_backend($1)").bind(pid).execute(&self.pool).await?;
-                match copying.await {
-                    // it was done before it heard
-                    Ok(()) => Ok(()),
-                    Err(_) => Err(CheckpointError::Stopped(new.name.clone())),
+                tokio::select! {
+                    ended = &mut copying => break match ended {
+                        // cancelled
+                        Err(CheckpointError::Database(Error::Refused(Refusal::TimedOut(_)))) => {
+                            Err(CheckpointError::Stopped(new.name.clone()))
+                        }
+                        // it was done before it heard, or has failed
+                        ended => ended,
+                    },
+                    () = tokio::time::sleep(CANCEL_EVERY) => {}
                 }
             }
         }
     }
 
-    /// Drops what an attempt has left: nobody has seen it complete.
-    async fn forget_checkpoint(&self, schema: &str) -> Result<()> {
+    /// Drops what this attempt has left, unless somebody has dropped it already, and perhaps made another.
+    async fn forget_checkpoint(&self, schema: &str, attempt: Uuid) -> Result<()> {
+        if !self.has_schema(schema).await? {
+            return Ok(());
+        }
+        let schema = quoted(schema);
         let mut connection = self.patient_connection().await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("drop schema if exists {} cascade", quoted(schema))))
-            .execute(&mut connection)
+        let mut forgetting = connection.begin().await?;
+        // waits until the server has noticed that the copying connection is gone
+        sqlx::raw_sql(AssertSqlSafe(format!("lock table {schema}.checkpoint in access exclusive mode")))
+            .execute(&mut *forgetting)
             .await?;
+        let is_ours = format!("select exists (select from {schema}.checkpoint where attempt = $1 and cut_at is null)");
+        if sqlx::query_scalar(AssertSqlSafe(is_ours)).bind(attempt).fetch_one(&mut *forgetting).await? {
+            sqlx::raw_sql(AssertSqlSafe(format!("drop schema {schema} cascade"))).execute(&mut *forgetting).await?;
+        }
+        forgetting.commit().await?;
         connection.close().await?;
         Ok(())
     }
 }
 
 /// The schema with the row about it; unfinished until `cut_at` is set.
-async fn begin(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'_>) -> Result<()> {
+/// The number of this attempt.
+async fn begin(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'_>) -> Result<Uuid> {
     let mut transaction = connection.begin().await?;
     let schema = quoted(schema);
     sqlx::raw_sql(AssertSqlSafe(format!(
         "create schema {schema};
          create table {schema}.checkpoint (
              singleton      boolean     primary key default true check (singleton),
+             -- whoever drops it finds out whether it is the one that was looked at
+             attempt        uuid        not null,
              name           text        not null,
              begun_at       timestamptz not null default now(),
              actor          text        not null,
              reason         text        not null,
-             schema_version bigint      not null,
-             -- the transactions that the cut has seen, and when: null while it is made
+             -- null while it is made, like the four below
+             schema_version bigint,
+             -- the transactions that the cut has seen, and when
              snapshot       text,
              cut_at         timestamptz,
              entities       bigint,
@@ -152,33 +183,45 @@ async fn begin(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<
     )))
     .execute(&mut *transaction)
     .await?;
-    let insert = format!(
-        "insert into {schema}.checkpoint (name, actor, reason, schema_version)
-         select $1, $2, $3, coalesce(max(version), 0) from _solewriter_migrations where success"
-    );
-    sqlx::query(AssertSqlSafe(insert))
-        .bind(new.name.to_string())
-        .bind(new.actor)
-        .bind(new.reason)
-        .execute(&mut *transaction)
-        .await?;
+    let attempt = Uuid::new_v4();
+    sqlx::query(AssertSqlSafe(format!(
+        "insert into {schema}.checkpoint (attempt, name, actor, reason) values ($1, $2, $3, $4)"
+    )))
+    .bind(attempt)
+    .bind(new.name.to_string())
+    .bind(new.actor)
+    .bind(new.reason)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
-    Ok(())
+    Ok(attempt)
 }
 
 /// Everything in one snapshot.
 async fn copy(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'_>) -> Result<()> {
-    let mut cut = connection.begin_with("begin isolation level repeatable read").await?;
     let into = quoted(schema);
-    // whole tables are read, by one process: the writers need the processors too
+    let used: Vec<Relation> = new.written.iter().chain(&new.read).cloned().collect();
+    let tables = belonging(&mut *connection, &new.written, &used).await?;
+    let mut cut = connection.begin_with("begin isolation level repeatable read").await?;
+    // Before the first query takes the snapshot: a table that is rewritten, or emptied with truncate, behind a snapshot
+    // looks empty to it. Ours first: it says that this checkpoint is in the making.
+    let lock_own = format!("lock table {into}.checkpoint in exclusive mode");
+    let all = OWN.iter().map(|(table, _)| (*table).to_owned()).chain(tables.iter().map(Table::as_named));
+    let lock_all = format!("lock table {} in access share mode", all.collect::<Vec<_>>().join(", "));
+    sqlx::raw_sql(AssertSqlSafe(format!("{lock_own}; {lock_all}"))).execute(&mut *cut).await?;
+    // whole tables are read, by one process: the writers need the processors too. Rows that this role must not see are
+    // an error, and not left out. A limit on the length of a transaction is newer than some servers.
     sqlx::query(
         "select set_config('enable_seqscan', 'on', true), set_config('max_parallel_workers_per_gather', '0', true),
-                set_config('idle_in_transaction_session_timeout', '0', true)",
+                set_config('idle_in_transaction_session_timeout', '0', true), set_config('row_security', 'off', true),
+                (select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout')",
     )
     .execute(&mut *cut)
     .await?;
-    let used: Vec<Relation> = new.written.iter().chain(&new.read).cloned().collect();
-    let tables = belonging(&mut cut, &new.written, &used).await?;
+    keep_sequences(&mut cut, &into, &tables).await?;
+    if belonging(&mut cut, &new.written, &used).await? != tables {
+        return Err(CheckpointError::TablesChanged);
+    }
     let (mut entities, mut letters) = (0, 0);
     for (table, rows) in OWN {
         let copied = sqlx::query(AssertSqlSafe(format!("create table {into}.{table} as select * from {table} {rows}")))
@@ -192,13 +235,13 @@ async fn copy(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'
         }
     }
     keep_tables(&mut cut, &into, &tables).await?;
-    keep_sequences(&mut cut, &into, &tables).await?;
     sqlx::raw_sql(AssertSqlSafe(format!("create index on {into}.dead_letters (topic, partition, \"offset\")")))
         .execute(&mut *cut)
         .await?;
     let end = format!(
         "update {into}.checkpoint
-            set snapshot = pg_current_snapshot()::text, cut_at = now(), entities = $1, letters = $2"
+            set snapshot = pg_current_snapshot()::text, cut_at = now(), entities = $1, letters = $2,
+                schema_version = (select coalesce(max(version), 0) from _solewriter_migrations where success)"
     );
     sqlx::query(AssertSqlSafe(end)).bind(entities as i64).bind(letters as i64).execute(&mut *cut).await?;
     let detail = serde_json::json!({ "checkpoint": new.name.to_string(), "entities": entities, "letters": letters });
@@ -211,8 +254,7 @@ async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Re
     for (place, table) in (1_i32..).zip(tables) {
         // no name of theirs can be one of ours
         let kept_as = format!("table_{place}");
-        let (schema, name) = (quoted(&table.schema), quoted(&table.name));
-        sqlx::query(AssertSqlSafe(format!("create table {into}.{kept_as} as select * from {schema}.{name}")))
+        sqlx::query(AssertSqlSafe(format!("create table {into}.{kept_as} as select * from {}", table.as_named())))
             .execute(&mut *cut)
             .await?;
         sqlx::query(AssertSqlSafe(format!("insert into {into}.tables values ($1, $2, $3, $4)")))
@@ -226,7 +268,7 @@ async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Re
     Ok(())
 }
 
-/// As they are now, so not before the cut: a number that was drawn is never given back.
+/// As they are right behind the cut: a number that was drawn is never given back.
 async fn keep_sequences(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Result<()> {
     for sequence in sequences(&mut *cut, tables).await? {
         sqlx::query(AssertSqlSafe(format!("insert into {into}.sequences values ($1, $2, $3)")))

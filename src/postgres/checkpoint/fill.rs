@@ -40,14 +40,14 @@ struct Suspended {
     on: String,
 }
 
-/// Foreign keys of `$1`, and the triggers that somebody made and that are enabled. In a checkpoint all rows fit; in
+/// Foreign keys from and to `$1`, and the triggers that somebody made and that are enabled. In a checkpoint all rows fit; in
 /// between they need not, and what a trigger has done is in the rows already.
 const SUSPENDED: &str = "
     select format('alter table %s drop constraint %I', k.conrelid::regclass, k.conname) as off,
            format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname,
                   pg_get_constraintdef(k.oid)) as \"on\"
       from pg_constraint k
-     where k.conrelid = $1::regclass and k.contype = 'f' and k.conparentid = 0
+     where $1::regclass in (k.conrelid, k.confrelid) and k.contype = 'f' and k.conparentid = 0
     union all
     select format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname),
            format('alter table %s enable %s trigger %I', t.tgrelid::regclass,

@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, PgConnection};
 
-use super::CheckpointError;
+use super::{CheckpointError, quoted};
 use crate::handlers::sql::typed::Relation;
 use crate::postgres::Result;
 
@@ -15,6 +15,13 @@ pub(super) struct Table {
     pub(super) name: String,
 }
 
+impl Table {
+    /// As a statement names it.
+    pub(super) fn as_named(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+}
+
 /// A sequence that a copied table draws from.
 #[derive(Clone, Debug, FromRow)]
 pub(super) struct Sequence {
@@ -25,9 +32,14 @@ pub(super) struct Sequence {
 }
 
 /// The tables `$1`.`$2` (side by side), those that they refer to, and those that a change of one of them changes
-/// through a foreign key, and so on.
+/// through a foreign key, and so on; and those whose foreign keys may refuse a change of what commands write: of `$3`.`$4`
+/// (side by side).
 const BELONGING: &str = "
-    with recursive named as (
+    with recursive written as (
+        select c.oid from unnest($3::text[], $4::text[]) as t (schema, name)
+          join pg_namespace n on n.nspname = t.schema
+          join pg_class c on c.relnamespace = n.oid and c.relname = t.name
+    ), named as (
         select c.oid from unnest($1::text[], $2::text[]) as t (schema, name)
           join pg_namespace n on n.nspname = t.schema
           join pg_class c on c.relnamespace = n.oid and c.relname = t.name and c.relkind in ('r', 'p')
@@ -38,7 +50,8 @@ const BELONGING: &str = "
           from belonging b
           join pg_constraint k on k.contype = 'f' and k.conparentid = 0
            and (k.conrelid = b.oid
-                or k.confrelid = b.oid and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')))
+                or k.confrelid = b.oid and (b.oid in (select oid from written)
+                                            or k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')))
     )
     select n.nspname::text as schema, c.relname::text as name
       from belonging join pg_class c using (oid) join pg_namespace n on n.oid = c.relnamespace
@@ -79,8 +92,9 @@ pub(super) async fn belonging(
     if let Some(odd) = odd {
         return Err(CheckpointError::NotATable(odd));
     }
-    let (schemas, names) = sides(used);
-    Ok(sqlx::query_as(BELONGING).bind(schemas).bind(names).fetch_all(connection).await?)
+    let ((schemas, names), (written_schemas, written_names)) = (sides(used), sides(written));
+    let belonging = sqlx::query_as(BELONGING).bind(schemas).bind(names).bind(written_schemas).bind(written_names);
+    Ok(belonging.fetch_all(connection).await?)
 }
 
 /// How far the sequences of these tables have come.

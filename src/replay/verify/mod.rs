@@ -104,6 +104,12 @@ pub enum VerifyError {
          tables come from"
     )]
     AnotherLog(TopicPartition),
+    /// The cursor has gone back over the checkpoint's.
+    #[error(
+        "{0}: its cursor has gone back over the checkpoint's (resume --skip-to, or another log): offsets do not tell what was \
+         settled before; begin from a newer checkpoint, or from the beginning of the log"
+    )]
+    WentBack(TopicPartition),
     /// The tables are older than the checkpoint.
     #[error("{0}: the tables are older than the checkpoint (was the database restored?): begin from an older one")]
     Older(TopicPartition),

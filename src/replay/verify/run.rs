@@ -245,6 +245,11 @@ impl Verification<'_> {
         if let Some(topic) = cut.repartitioned(&topics, self.kept).await? {
             return Err(VerifyError::Repartitioned(topic));
         }
+        if let Some(kept) = self.kept
+            && let Some(source) = cut.went_back(&topics, kept).await?
+        {
+            return Err(VerifyError::WentBack(source));
+        }
         let (mut partitions, mut unproven) = (Vec::new(), Vec::new());
         for partition in cut.partitions(&topics).await? {
             self.check_cursor(&partition)?;
