@@ -208,6 +208,9 @@ create table batches (
     next_offset     bigint      not null,
     fencing_token   bigint      not null,
     settled_at      timestamptz not null default now(),
+    -- how long the database's own log was when the batch's statements had run: of two batches that have
+    -- written the same row the second waited for the first to commit, so this is their order
+    settled_lsn     pg_lsn      not null default pg_current_wal_insert_lsn(),
     command_ids     uuid[]      not null,
     -- which of command_ids are repeats: their events are not owed again
     repeats         int[]       not null,

@@ -1,5 +1,6 @@
 //! A consistent cut: what the live tables hold in one snapshot, read without writing.
 
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -61,6 +62,30 @@ pub struct CutLetter {
     pub command_id: Option<Uuid>,
 }
 
+/// A settled batch at the cut.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct CutBatch {
+    /// Its number in its partition.
+    pub batch_seq: i64,
+    /// How long the database's own log was when its statements had run, in bytes: the order of commits of batches that
+    /// have written the same rows.
+    pub settled_lsn: i64,
+    /// Its first record.
+    pub first_offset: i64,
+    /// The offset behind its last one.
+    pub next_offset: i64,
+    /// The commands of a batch of dead letters, in order; none of a batch of the log.
+    pub letters: Vec<Uuid>,
+}
+
+#[derive(FromRow)]
+struct BatchRow {
+    topic: String,
+    partition: i32,
+    #[sqlx(flatten)]
+    batch: CutBatch,
+}
+
 #[derive(FromRow)]
 struct EntityRow {
     entity_type: String,
@@ -114,6 +139,30 @@ impl Store {
         .bind(&*source.topic)
         .bind(source.partition)
         .bind(offsets)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
+
+impl Store {
+    /// The batches of a partition at the cut, behind this one, in order; in a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn cut_batches(
+        &self,
+        source: &TopicPartition,
+        after_seq: i64,
+        batches_max: i64,
+    ) -> Result<Vec<CutBatch>> {
+        Ok(sqlx::query_as(
+            "select batch_seq, settled_lsn, first_offset, next_offset, letters from cut_batches
+              where topic = $1 and partition = $2 and batch_seq > $3 order by batch_seq limit $4",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(after_seq)
+        .bind(batches_max)
         .fetch_all(&self.pool)
         .await?)
     }
@@ -292,6 +341,47 @@ impl Cut {
             .bind(page.iter().map(|row| &*row.state).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.edited_value.as_deref()).collect::<Vec<_>>())
             .bind(page.iter().map(|row| row.command_id).collect::<Vec<_>>())
+            .execute(&shadow.pool)
+            .await?;
+        }
+    }
+
+    /// Copies the order in which the batches of these topics were committed to a shadow, page by page.
+    ///
+    /// # Errors
+    /// If a database refuses or cannot be reached.
+    pub async fn copy_batches(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
+        let (mut topic, mut partition, mut batch_seq) = (String::new(), 0, 0);
+        loop {
+            let page: Vec<BatchRow> = sqlx::query_as(
+                "select topic, partition, batch_seq, (settled_lsn - '0/0'::pg_lsn)::bigint as settled_lsn, first_offset,
+                        next_offset, case when first_offset = next_offset then command_ids else '{}' end as letters
+                   from batches
+                  where (topic, partition, batch_seq) > ($1, $2, $3) and topic = any ($4)
+                  order by topic, partition, batch_seq limit $5",
+            )
+            .bind(&topic)
+            .bind(partition)
+            .bind(batch_seq)
+            .bind(topics)
+            .bind(PAGE_ROWS)
+            .fetch_all(self.connection())
+            .await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            (topic, partition, batch_seq) = (last.topic.clone(), last.partition, last.batch.batch_seq);
+            sqlx::query(
+                "insert into cut_batches (topic, partition, batch_seq, settled_lsn, first_offset, next_offset, letters)
+                 select t, p, s, l, f, n, array(select jsonb_array_elements_text(i))::uuid[]
+                   from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::jsonb[])
+                        as page (t, p, s, l, f, n, i)",
+            )
+            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.batch.batch_seq).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.batch.settled_lsn).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.batch.first_offset).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| row.batch.next_offset).collect::<Vec<_>>())
+            .bind(page.iter().map(|row| Json(&row.batch.letters)).collect::<Vec<_>>())
             .execute(&shadow.pool)
             .await?;
         }

@@ -42,7 +42,7 @@ pub use checkpoint::{
 };
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use connect::ConnectError;
-pub use cut::{Cut, CutLetter, CutPartition};
+pub use cut::{Cut, CutBatch, CutLetter, CutPartition};
 pub use error::{Error, Refusal, Refused};
 pub use fates::{LetterAt, SettledDelivery};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};

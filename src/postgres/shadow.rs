@@ -126,6 +126,16 @@ impl Store {
                  command_id     uuid
              );
              create index on cut_letters (topic, partition, \"offset\");
+             create table cut_batches (
+                 topic        text   not null,
+                 partition    int    not null,
+                 batch_seq    bigint not null,
+                 settled_lsn  bigint not null,
+                 first_offset bigint not null,
+                 next_offset  bigint not null,
+                 letters      uuid[] not null,
+                 primary key (topic, partition, batch_seq)
+             );
              update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0));",
         )
         .execute(&self.pool)

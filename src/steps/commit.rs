@@ -199,6 +199,11 @@ impl Durable {
         &self.settlement.decision
     }
 
+    /// The new final outcomes, decided here or by the database; each kind in order.
+    pub fn outcomes(&self) -> impl Iterator<Item = &Arc<FinalOutcome>> {
+        self.settlement.decision.outcomes.iter().chain(&self.called)
+    }
+
     /// What it owes, in order of settlement.
     pub fn due(&self) -> impl Iterator<Item = Due<'_>> {
         let decision = &self.settlement.decision;

@@ -116,7 +116,7 @@ fn corrected(edited: Command, original: Routed, id: Option<Uuid>) -> Routed {
 
 /// How many of these may be settled together: a command that runs at isolation level serializable
 /// only with its like.
-fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
+pub(crate) fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
     let mut level = None;
     let like_the_first = |item: &&Routed| match item {
         Ok(command) => {

@@ -10,6 +10,7 @@ pub(crate) mod cache;
 mod clock;
 mod drive;
 mod flood;
+pub(crate) mod judged;
 pub(crate) mod prefetch;
 mod publisher;
 mod report;

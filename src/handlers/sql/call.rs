@@ -66,6 +66,11 @@ pub struct InDatabase {
 }
 
 impl InDatabase {
+    /// Whether commands of this entity type run statements of the team's.
+    pub fn writes_tables(&self) -> bool {
+        self.runner.is_some() || self.serializable_runner.is_some()
+    }
+
     /// The runner of a batch.
     pub fn runner(&self, serializable: bool) -> Option<&Arc<str>> {
         if serializable { self.serializable_runner.as_ref() } else { self.runner.as_ref() }

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::command::Command;
 use crate::dead_letter::{DeadCode, LetterState};
 use crate::outcome::{Ending, FinalOutcome};
@@ -178,12 +180,26 @@ fn corrected(record: Record, value: &[u8], rules: &Rules) -> Routed {
 #[derive(Debug, Default)]
 pub(super) struct Later {
     of_key: HashMap<String, Vec<Due>>,
+    /// The key of each command that was kept, also of those that are gone.
+    key_of: HashMap<Uuid, String>,
 }
 
 impl Later {
     /// Keeps one until its turn comes.
     pub fn keep(&mut self, due: Due) {
+        self.key_of.insert(due.command.id, due.command.entity_id().to_owned());
         self.of_key.entry(due.command.entity_id().to_owned()).or_default().push(due);
+    }
+
+    /// The one of this id, whose turn it is.
+    pub fn take(&mut self, id: &Uuid) -> Option<Due> {
+        let key = self.key_of.remove(id)?;
+        let kept = self.of_key.get_mut(&key)?;
+        let due = kept.extract_if(.., |due| due.command.id == *id).next();
+        if kept.is_empty() {
+            self.of_key.remove(&key);
+        }
+        due
     }
 
     /// Those of the key that ran before this command did, in their order.
@@ -223,7 +239,6 @@ fn place(due: &Due) -> Option<(i64, bool)> {
 #[cfg(test)]
 mod tests {
     use serde_json::value::RawValue;
-    use uuid::Uuid;
 
     use super::*;
     use crate::outcome::{Delivery, ENCODING};
@@ -313,6 +328,9 @@ mod tests {
         assert_eq!(offsets(later.before(&due(10, 2, None))), [] as [i64; 0]);
         assert_eq!(offsets(later.before(&due(11, 5, None))), [1, 2, 3], "the rejected one saw version 3");
         assert_eq!(offsets(later.rest()), [4]);
+        later.keep(due(6, 2, None));
+        let id = due(6, 2, None).command.id;
+        assert_eq!((offsets(later.take(&id).into_iter().collect()), later.take(&id).is_none()), (vec![6], true));
         later.keep(Due { held_its_key: true, ..due(5, 9, None) });
         let unplaced = Due { expected: Expected::Forgotten, ..due(12, 1, None) };
         assert_eq!(offsets(later.before(&unplaced)), [5], "a held key lets nothing pass");

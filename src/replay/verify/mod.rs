@@ -12,6 +12,7 @@
 mod change;
 mod compare;
 mod guide;
+mod lane;
 mod rebuild;
 mod report;
 mod run;

@@ -1,6 +1,6 @@
 //! One partition is rebuilt in the shadow: the same steps, with the same handlers, on the records that were settled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,17 @@ use crate::dead_letter::DeadCode;
 use crate::horizon::{self, Horizon};
 use crate::outcome::FinalOutcome;
 use crate::parked_keys::ParkedKeys;
-use crate::postgres::{self, CutLetter, Progress, Refusal, Store};
+use crate::postgres::{self, CutLetter, Progress, Refusal, Refused, Store};
 use crate::record::Record;
-use crate::steps::commit::{Running, Settled, Settlement};
-use crate::steps::decide::{Basis, Caution, Decision, Settles, Undecided, decide};
+use crate::steps::commit::{Durable, Running, Settled, Settlement};
+use crate::steps::decide::{Basis, Caution, Decision, Judgement, Routed, Settles, Undecided, decide};
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
 use crate::writer::backoff;
-use crate::writer::batch::Batch;
+use crate::writer::batch::{self, Batch};
 use crate::writer::cache::Cache;
+use crate::writer::judged::{delivery_of, judgements};
 use crate::writer::prefetch;
 
 /// Ids of the future are refused by the clock of the day; which were is known from the tables.
@@ -79,6 +80,8 @@ pub(super) struct Rebuild {
     pub claimed: Claimed,
     pub cursor: Cursor,
     pub settled: SettledOffsets,
+    /// Batches up to this one lie before the beginning.
+    pub batches_from: i64,
     pub cache: Cache,
     pub later: Later,
     pub report: PartitionReport,
@@ -88,14 +91,26 @@ pub(super) struct Rebuild {
     pub met: BTreeMap<Option<i64>, i64>,
     /// The topic's policy lets a command that fails hold its key.
     pub parks: bool,
-    /// Differences of this chunk, by the place of their command in it.
+    /// What was read and has not had its turn, in the order of the log, by offset.
+    pub ahead: VecDeque<(i64, Item)>,
+    /// Differences of what runs now, by the place of their command in it.
     pub found: Vec<(Place, Difference)>,
     pub differences: Arc<Mutex<Differences>>,
     /// Commands of older records are not counted as changed.
     pub changes_since_ms: i64,
 }
 
-/// Where in a chunk: after so many commands that run; and `false` before the next, `true` that one itself.
+/// What is to be done with a record that was read.
+pub(super) enum Item {
+    /// It runs.
+    Runs(Due),
+    /// It was a dead letter and runs later.
+    Keeps(Due),
+    /// It is no command, and should be.
+    Differs(Box<Difference>),
+}
+
+/// Where among what runs at a time: after so many commands that run; and `false` before the next, `true` that one itself.
 pub(super) type Place = (usize, bool);
 
 /// The day of an id, in days since 1970; `None` for ids without a time.
@@ -109,8 +124,8 @@ fn unreadable(code: DeadCode) -> Value {
 }
 
 impl Rebuild {
-    /// Runs what of these records ran.
-    pub async fn chunk(&mut self, records: Vec<Record>) -> Result<(), VerifyError> {
+    /// Finds out what becomes of these records; nothing runs yet.
+    pub async fn read(&mut self, records: Vec<Record>) -> Result<(), VerifyError> {
         let source = self.rules.source.clone();
         let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
         let letters = self.shadow.cut_letters(&source, &offsets).await.map_err(VerifyError::Shadow)?;
@@ -131,7 +146,6 @@ impl Rebuild {
         let outcomes = self.live.outcomes_of(&wanted).await?;
         // in this order: an outcome that is dropped meanwhile is below it
         let horizon = Horizon(self.live.horizon().await?.at_ms);
-        let mut dues = Vec::with_capacity(records.len());
         for (record, id) in records.into_iter().zip(ids) {
             self.report.records += 1;
             let (offset, key) = (record.offset, record.key().map(|key| String::from_utf8_lossy(key).into_owned()));
@@ -144,33 +158,57 @@ impl Rebuild {
                 parks: self.parks,
             };
             self.report.skipped += u64::from(known.passed == Passed::Skipped);
-            let place = (dues.len(), false);
-            match known.role(record) {
-                Role::Runs(due) => {
+            let differs = |what, live, rebuilt| {
+                let difference = self.unread(what, offset, key.clone(), id, live, rebuilt);
+                Some(Item::Differs(Box::new(difference)))
+            };
+            let item = match known.role(record) {
+                Role::Runs(due) => Some(Item::Runs(due)),
+                Role::RanLater(due) => Some(Item::Keeps(due)),
+                Role::RanSometime(due) => {
+                    self.sometime += 1;
+                    Some(Item::Runs(due))
+                }
+                Role::Passes => None,
+                Role::NeverSettled => {
+                    let rebuilt = json!("settled by no batch, and skipped by no operator");
+                    differs(What::NeverSettled, Value::Null, rebuilt)
+                }
+                Role::Unreadable(live, code) => {
+                    let item = differs(What::Outcome, json!(Ended::of(&live)), unreadable(code));
+                    self.meets(&live);
+                    self.changed(&live, Ended::dead(code.as_str()));
+                    item
+                }
+                Role::LetterMissing(code) => differs(What::LetterMissing, Value::Null, unreadable(code)),
+            };
+            self.ahead.extend(item.map(|item| (offset, item)));
+        }
+        Ok(())
+    }
+
+    /// Runs what of the records below this offset ran.
+    pub async fn run_below(&mut self, offset: i64) -> Result<(), VerifyError> {
+        let count = self.ahead.partition_point(|(at, _)| *at < offset);
+        let mut dues = Vec::with_capacity(count);
+        for (_, item) in self.ahead.drain(..count) {
+            match item {
+                Item::Runs(due) => {
                     dues.extend(self.later.before(&due));
                     dues.push(due);
                 }
-                Role::RanLater(due) => self.later.keep(due),
-                Role::RanSometime(due) => {
-                    self.sometime += 1;
-                    dues.push(due);
-                }
-                Role::Passes => {}
-                Role::NeverSettled => {
-                    let rebuilt = json!("settled by no batch, and skipped by no operator");
-                    self.differs_unread(What::NeverSettled, place, offset, key, id, Value::Null, rebuilt);
-                }
-                Role::Unreadable(live, code) => {
-                    self.meets(&live);
-                    self.changed(&live, Ended::dead(code.as_str()));
-                    let live = json!(Ended::of(&live));
-                    self.differs_unread(What::Outcome, place, offset, key, id, live, unreadable(code));
-                }
-                Role::LetterMissing(code) => {
-                    self.differs_unread(What::LetterMissing, place, offset, key, id, Value::Null, unreadable(code));
-                }
+                Item::Keeps(due) => self.later.keep(due),
+                Item::Differs(difference) => self.found.push(((dues.len(), false), *difference)),
             }
         }
+        self.run(dues).await?;
+        self.hand_over();
+        Ok(())
+    }
+
+    /// Runs those of these dead letters that ran later than their records came: it is their turn.
+    pub async fn run_letters(&mut self, ids: &[Uuid]) -> Result<(), VerifyError> {
+        let dues = ids.iter().filter_map(|id| self.later.take(id)).collect();
         self.run(dues).await?;
         self.hand_over();
         Ok(())
@@ -187,7 +225,7 @@ impl Rebuild {
         Ok(Rebuilt { report: self.report, met: self.met, sometime: self.sometime })
     }
 
-    /// The differences of a chunk, in the order in which its commands ran: of each key the first counts.
+    /// The differences of what has run, in the order in which it ran: of each key the first counts.
     fn hand_over(&mut self) {
         self.found.sort_by_key(|(place, _)| *place);
         let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,40 +238,65 @@ impl Rebuild {
 
     /// Decides and settles commands in this order.
     async fn run(&mut self, dues: Vec<Due>) -> Result<(), VerifyError> {
-        if dues.is_empty() {
-            return Ok(());
-        }
         self.report.commands += dues.len() as u64;
         let mut expected: HashMap<Uuid, Expected> = HashMap::with_capacity(dues.len());
-        let mut items = Vec::with_capacity(dues.len());
+        let mut items = VecDeque::with_capacity(dues.len());
         let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(dues.len());
         for (n, due) in dues.into_iter().enumerate() {
             places.entry(due.command.id).or_insert(n);
             expected.entry(due.command.id).or_insert(due.expected);
-            items.push(Ok(due.command));
+            items.push_back(Ok(due.command));
         }
-        let batch = Batch { items, letters: Vec::new() };
-        let (mut caution, mut look_up_all) = (Caution::default(), false);
-        let decision = loop {
+        let (mut caution, mut look_up_all, mut commands_max) = (Caution::default(), false, usize::MAX);
+        while !items.is_empty() {
+            let count = batch::alike(items.iter()).min(commands_max);
+            let batch = Batch { items: items.drain(..count).collect(), letters: Vec::new() };
             let decision = match self.decide(&batch, &expected, &caution, look_up_all).await? {
                 Ok(decision) => Arc::new(decision),
                 Err(Undecided::Unstorable) => {
                     caution.encode_each = true;
+                    put_back(&mut items, batch);
                     continue;
                 }
                 Err(Undecided::Halts(_, halt)) => return Err(VerifyError::Halts(halt.detail)),
             };
             match self.settle(&decision).await {
-                Ok(()) => break decision,
-                Err(VerifyError::Shadow(postgres::Error::Refused(Refusal::Duplicate))) if !look_up_all => {
+                Ok(durable) => {
+                    commands_max = usize::MAX;
+                    self.compare(&durable, &mut expected, &places);
+                }
+                Err(VerifyError::Shadow(postgres::Error::Refused(refusal))) => {
                     self.cache.forget(decision.entities.iter().map(|change| &change.entity_id));
-                    look_up_all = true;
+                    match refusal {
+                        Refusal::Duplicate if !look_up_all => look_up_all = true,
+                        Refusal::Judged(refused) => self.judged(&decision, refused, &mut caution)?,
+                        Refusal::Data(why) => match batch.items.as_slice() {
+                            [item] => {
+                                let judgement = Judgement::Dead(DeadCode::DataError, why);
+                                caution.judged.insert(delivery_of(item), judgement);
+                            }
+                            items => commands_max = items.len() / 2,
+                        },
+                        refusal => return Err(VerifyError::Shadow(refusal.into())),
+                    }
+                    put_back(&mut items, batch);
                 }
                 Err(error) => return Err(error),
             }
-        };
-        self.compare(&decision, expected, &places);
+        }
+        self.repeated(expected, &places);
         Ok(())
+    }
+
+    /// What only the database could tell: decided again with it.
+    fn judged(&self, decision: &Decision, refused: Vec<Refused>, caution: &mut Caution) -> Result<(), VerifyError> {
+        let mut is_new = false;
+        for (delivery, judgement) in judgements(&self.rules.handlers, decision, refused) {
+            is_new |= caution.judged.insert(delivery, judgement.clone()) != Some(judgement);
+        }
+        // or it would be decided alike for ever
+        let again = || VerifyError::Halts("the database refuses what it has refused before".to_owned());
+        is_new.then_some(()).ok_or_else(again)
     }
 
     async fn decide(
@@ -262,14 +325,15 @@ impl Rebuild {
         }))
     }
 
-    async fn settle(&mut self, decision: &Arc<Decision>) -> Result<(), VerifyError> {
+    async fn settle(&mut self, decision: &Arc<Decision>) -> Result<Durable, VerifyError> {
         let settlement = Settlement {
             claimed: self.claimed.clone(),
             cursor: self.cursor,
             decision_id: Uuid::new_v4(),
             entity_type: self.rules.handlers.entity_type.clone(),
             decision: decision.clone(),
-            running: Running::of(decision, &self.rules, false),
+            // who raises is named at once: a subtransaction for each batch is nothing that lasts
+            running: Running::of(decision, &self.rules, true),
         };
         let published = Published { batch_seq: self.cursor.batch_seq, next_offset: self.cursor.next_offset };
         let progress = Progress { published, log_time_ms: None };
@@ -292,7 +356,7 @@ impl Rebuild {
         match settlement.answered(settling.answer) {
             Settled::Durable(durable) => {
                 self.cursor = durable.cursor();
-                Ok(())
+                Ok(durable)
             }
             other => Err(VerifyError::Disturbed(self.rules.source.clone(), format!("{other:?}"))),
         }
@@ -310,9 +374,9 @@ impl Rebuild {
     }
 
     /// Sets every ending against what the tables say.
-    fn compare(&mut self, decision: &Decision, mut expected: HashMap<Uuid, Expected>, places: &HashMap<Uuid, usize>) {
+    fn compare(&mut self, durable: &Durable, expected: &mut HashMap<Uuid, Expected>, places: &HashMap<Uuid, usize>) {
         let place = |id: &Uuid| (places.get(id).copied().unwrap_or(usize::MAX), true);
-        for rebuilt in &decision.outcomes {
+        for rebuilt in durable.outcomes() {
             match expected.remove(&rebuilt.delivery.command_id) {
                 Some(Expected::Outcome(live)) => {
                     self.meets(&live);
@@ -330,7 +394,7 @@ impl Rebuild {
                 Some(Expected::Forgotten) | None => self.report.forgotten += 1,
             }
         }
-        for dead in &decision.dead {
+        for dead in &durable.decision().dead {
             let Some(known) = dead.command_id.and_then(|id| expected.remove(&id)) else { continue };
             let (what, live) = match &known {
                 Expected::Outcome(live) => (What::Outcome, json!(Ended::of(live))),
@@ -345,9 +409,14 @@ impl Rebuild {
             let rebuilt = json!({ "outcome": "dead", "code": dead.code.as_str(), "detail": dead.detail });
             let key = dead.entity_id().map(str::to_owned);
             let place = dead.command_id.as_ref().map_or((usize::MAX, true), place);
-            self.differs_unread(what, place, dead.record.offset, key, dead.command_id, live, rebuilt);
+            let difference = self.unread(what, dead.record.offset, key, dead.command_id, live, rebuilt);
+            self.found.push((place, difference));
         }
-        // what is left has repeated a command that is settled in the shadow
+    }
+
+    /// What is left has repeated a command that is settled in the shadow.
+    fn repeated(&mut self, expected: HashMap<Uuid, Expected>, places: &HashMap<Uuid, usize>) {
+        let place = |id: &Uuid| (places.get(id).copied().unwrap_or(usize::MAX), true);
         for live in expected.into_values() {
             if let Expected::Outcome(live) = live {
                 self.meets(&live);
@@ -377,21 +446,18 @@ impl Rebuild {
         self.found.push((place, Difference { what, entity_type, entity_id, after, live, rebuilt }));
     }
 
-    /// The same of a record that did not become a command.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a difference")]
-    fn differs_unread(
-        &mut self,
+    /// A difference of a record that did not become a command.
+    fn unread(
+        &self,
         what: What,
-        place: Place,
         offset: i64,
         entity_id: Option<String>,
         command_id: Option<Uuid>,
         live: Value,
         rebuilt: Value,
-    ) {
+    ) -> Difference {
         let after = Some(After { command_id, ..After::at(&self.rules.source, offset) });
-        let entity_type = self.entity_type();
-        self.found.push((place, Difference { what, entity_type, entity_id, after, live, rebuilt }));
+        Difference { what, entity_type: self.entity_type(), entity_id, after, live, rebuilt }
     }
 
     /// A command that ends otherwise, if it does.
@@ -416,6 +482,11 @@ impl Rebuild {
     fn entity_type(&self) -> String {
         self.rules.handlers.entity_type.to_string()
     }
+}
+
+/// To be decided again, before what comes behind it.
+fn put_back(items: &mut VecDeque<Routed>, batch: Batch) {
+    batch.items.into_iter().rev().for_each(|item| items.push_front(item));
 }
 
 #[cfg(test)]

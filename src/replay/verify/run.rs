@@ -1,21 +1,21 @@
 //! The whole of a verification: cut, rebuild, compare, and clear away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::guide::Later;
+use super::lane::{Lane, READ_TIMEOUT, Ran, Reading};
 use super::rebuild::{Rebuild, Rebuilt, SettledOffsets};
 use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
 use super::{Options, VerifyError};
 use crate::config::{self, Config, OnFailure};
 use crate::fencing_token::ClaimId;
 use crate::horizon;
-use crate::kafka::{Client, Inspector, LogReader, ReadError};
+use crate::kafka::{Client, Inspector};
 use crate::pace::Pace;
 use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
 use crate::record::TopicPartition;
@@ -25,10 +25,8 @@ use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
 use crate::writer::cache::Cache;
 
-/// Partitions that are rebuilt at a time.
-const PARTITIONS_AT_ONCE: usize = 4;
-/// How long the broker may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Lanes that are rebuilt at a time.
+const LANES_AT_ONCE: usize = 4;
 /// Longer values and outcomes than any broker takes: what was too long is known from the tables. In bytes.
 const BYTES_MAX: usize = i32::MAX as usize;
 
@@ -123,7 +121,7 @@ impl Verification<'_> {
             }
         }
         let differences = Arc::new(Mutex::new(Differences::default()));
-        let rebuilt = self.rebuild(&snapshot, &differences).await?;
+        let Ran { rebuilt, doubts } = self.rebuild(&snapshot, &differences).await?;
         let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
         let mut report = Report { entities: snapshot.entities, unproven, ..Report::default() };
         let differences = self.conclude(&snapshot, rebuilt, differences, &mut report).await?;
@@ -131,6 +129,10 @@ impl Verification<'_> {
         // of entities that are not looked at one by one, too
         report.difference_count = report.difference_count.max(report.entities_differing);
         report.equal = report.difference_count == 0;
+        if !report.equal {
+            // what comes out alike in any order is proven
+            report.unproven.extend(doubts);
+        }
         Ok(report)
     }
 
@@ -153,6 +155,7 @@ impl Verification<'_> {
             partitions.push((partition, SettledOffsets { forgotten_below, stretches, skips_to }));
         }
         cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        cut.copy_batches(&self.topics_with_tables()?, self.shadow).await.map_err(VerifyError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
         let mut outcomes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for (topic, partition, day, count) in cut.outcome_counts(&topics).await? {
@@ -162,20 +165,30 @@ impl Verification<'_> {
         Ok(Snapshot { partitions, outcomes, entities })
     }
 
-    /// All partitions, some at a time.
-    async fn rebuild(
-        &self,
-        snapshot: &Snapshot,
-        differences: &Arc<Mutex<Differences>>,
-    ) -> Result<Vec<Rebuilt>, VerifyError> {
+    /// The topics whose commands write the team's tables.
+    fn topics_with_tables(&self) -> Result<Vec<&str>, VerifyError> {
+        let mut topics = Vec::new();
+        for topic in &self.config.topics {
+            let writes_tables = self.ready.handlers(topic)?.in_database.writes_tables();
+            topics.extend(writes_tables.then_some(&*topic.name));
+        }
+        Ok(topics)
+    }
+
+    /// All lanes, some at a time.
+    async fn rebuild(&self, snapshot: &Snapshot, differences: &Arc<Mutex<Differences>>) -> Result<Ran, VerifyError> {
         let client = Client::new(&self.config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
-        let at_once = Arc::new(Semaphore::new(PARTITIONS_AT_ONCE));
+        let at_once = Arc::new(Semaphore::new(LANES_AT_ONCE));
         // so many at a time that a slow rate goes evenly
         let records_max = self.options.rate.map_or(CHUNK_RECORDS_MAX, |rate| rate.get() as usize / 10);
-        let records_max = records_max.clamp(1, CHUNK_RECORDS_MAX);
-        let pace = Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate)));
-        let mut running = JoinSet::new();
+        let reading = Reading {
+            client,
+            progress: self.progress.clone(),
+            pace: Arc::new(tokio::sync::Mutex::new(Pace::new(self.options.rate))),
+            records_max: records_max.clamp(1, CHUNK_RECORDS_MAX),
+        };
+        let (mut lanes, mut shared) = (Vec::new(), Vec::new());
         for (partition, settled) in &snapshot.partitions {
             let source = partition.source();
             let from = settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first);
@@ -183,21 +196,32 @@ impl Verification<'_> {
             self.check_log(&inspector, &source, from, partition.next_offset).await?;
             self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
             let rebuild = self.begin(partition, settled, from, differences).await?;
-            let (client, progress, pace) = (client.clone(), self.progress.clone(), pace.clone());
-            let (at_once, end) = (at_once.clone(), partition.next_offset);
+            match rebuild.rules.handlers.in_database.writes_tables() {
+                true => shared.push(rebuild),
+                false => lanes.push(Lane::of_one(rebuild)),
+            }
+        }
+        // the longest first
+        lanes.splice(..0, (!shared.is_empty()).then(|| Lane::shared(shared)));
+        let mut running = JoinSet::new();
+        for lane in lanes {
+            let (reading, at_once) = (reading.clone(), at_once.clone());
             running.spawn(async move {
                 // nobody closes it
                 let _permit = at_once.acquire().await;
-                drive(rebuild, &client, (from, end), records_max, &progress, &pace).await
+                lane.run(&reading).await
             });
         }
-        let mut rebuilt: Vec<Rebuilt> = Vec::new();
+        let mut all = Ran { rebuilt: Vec::new(), doubts: Vec::new() };
         while let Some(ended) = running.join_next().await {
             // nobody aborts them, and a panic of theirs is ours
-            rebuilt.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+            let ran = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+            all.rebuilt.extend(ran.rebuilt);
+            all.doubts.extend(ran.doubts);
         }
-        rebuilt.sort_by(|a, b| (&a.report.topic, a.report.partition).cmp(&(&b.report.topic, b.report.partition)));
-        Ok(rebuilt)
+        let place = |rebuilt: &Rebuilt| (rebuilt.report.topic.clone(), rebuilt.report.partition);
+        all.rebuilt.sort_by_key(place);
+        Ok(all)
     }
 
     async fn check_log(
@@ -255,6 +279,7 @@ impl Verification<'_> {
             claimed: row.claimed,
             cursor: row.cursor,
             settled: settled.clone(),
+            batches_from: 0,
             cache: Cache::new(self.config.worker.entity_cache_entries_max),
             later: Later::default(),
             report: PartitionReport {
@@ -267,6 +292,7 @@ impl Verification<'_> {
             sometime: 0,
             met: BTreeMap::new(),
             parks: topic.on_failure != OnFailure::Skip,
+            ahead: VecDeque::new(),
             found: Vec::new(),
             differences: differences.clone(),
             changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
@@ -387,41 +413,6 @@ fn rules(
         // who parked, and who waited, is known from the tables
         parking: Parking { on_failure: OnFailure::Skip, ..Parking::default() },
     }
-}
-
-/// Reads a partition to the cut, and rebuilds it chunk by chunk.
-async fn drive(
-    mut rebuild: Rebuild,
-    client: &Client,
-    (from, end): (i64, i64),
-    records_max: usize,
-    progress: &Progress,
-    pace: &tokio::sync::Mutex<Pace>,
-) -> Result<Rebuilt, VerifyError> {
-    let (client, source) = (client.clone(), rebuild.rules.source.clone());
-    let opened = tokio::task::spawn_blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await;
-    let reader: Result<LogReader, ReadError> =
-        opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    let mut chunks = reader?.chunks(records_max);
-    let mut read_to = from;
-    loop {
-        let chunk = tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped),
-            chunk = chunks.recv() => chunk.transpose()?,
-        };
-        let Some(chunk) = chunk else { break };
-        let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
-        let records = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        tokio::select! {
-            () = progress.stopped() => return Err(VerifyError::Stopped),
-            () = async { pace.lock().await.turns(records).await } => {}
-        }
-        rebuild.chunk(chunk).await?;
-        progress.add(u64::try_from(behind - read_to).unwrap_or(0));
-        read_to = behind;
-    }
-    progress.add(u64::try_from(end - read_to).unwrap_or(0));
-    rebuild.finish(records_max).await
 }
 
 /// Records that are decided and settled at a time.

@@ -8,15 +8,15 @@ use uuid::Uuid;
 
 use super::{CAREFUL_BATCHES, Decided, Ended, InFlight, Step, Writer, halt_for};
 use crate::dead_letter::DeadCode;
-use crate::handlers::Handler;
-use crate::postgres::{Refusal, Refused, Settling};
+use crate::postgres::{Refusal, Settling};
 use crate::steps::acknowledge::acknowledge;
 use crate::steps::commit::{Durable, Held, Settled};
-use crate::steps::decide::{Decision, Judgement, Routed, Settles, record_of};
+use crate::steps::decide::{Decision, Judgement, Settles};
 use crate::steps::fence;
 use crate::telemetry::metrics;
 use crate::writer::batch::Batch;
 use crate::writer::clock::DatabaseClock;
+use crate::writer::judged::{delivery_of, judgements};
 use crate::writer::report;
 
 impl Writer<'_> {
@@ -140,7 +140,9 @@ impl Writer<'_> {
                 self.careful_batches = CAREFUL_BATCHES;
             }
             Refusal::Parked => return Err(Ended::Poked),
-            Refusal::Judged(refused) => self.judged(&decision, refused),
+            Refusal::Judged(refused) => {
+                self.again.caution.judged.extend(judgements(&self.rules.handlers, &decision, refused));
+            }
             Refusal::Data(why) => self.narrow(&batch, why),
             refusal => return Err(Ended::Halted(halt_for(refusal))),
         }
@@ -180,46 +182,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Only the database could tell what is wrong with these commands.
-    fn judged(&mut self, decision: &Decision, refused: Vec<Refused>) {
-        for refused in refused {
-            let delivery = refused.at.checked_sub(1).and_then(|n| decision.delivery_in_database(n));
-            let Some(delivery) = delivery else { continue };
-            let judgement = match refused {
-                Refused { reject: Some(code), why, .. } => Judgement::Rejected(code, why),
-                Refused { dead, field, why, at, .. } => {
-                    let why = why.unwrap_or_default();
-                    let field = field.and_then(|n| self.field_name(decision, at - 1, n));
-                    let why = field.map_or(why.clone(), |field| format!("field {field}: {why}"));
-                    match dead.unwrap_or(DeadCode::DataError) {
-                        // a handler has made what its write is given
-                        DeadCode::MalformedPayload if decision.called.is_empty() => {
-                            Judgement::Dead(DeadCode::HandlerFailed, format!("a write's {why}"))
-                        }
-                        code => Judgement::Dead(code, why),
-                    }
-                }
-            };
-            self.again.caution.judged.insert(delivery, judgement);
-        }
-    }
-
-    /// The name of a field of what ran at this place in the database.
-    fn field_name(&self, decision: &Decision, at: usize, field: usize) -> Option<&str> {
-        let handlers = &self.rules.handlers;
-        let call = match decision.called.get(at) {
-            Some(called) => match &handlers.command(&called.delivery.command_type)?.handler {
-                Handler::Sql(call) => call,
-                Handler::Rust(_) => return None,
-            },
-            None => {
-                let function = decision.writes.get(at)?.write.function;
-                handlers.in_database.writes.values().find(|call| call.function == function)?
-            }
-        };
-        call.fields.fields().get(field).map(|field| &*field.name)
-    }
-
     fn condemn(&mut self, delivery: (i64, Uuid), code: DeadCode, why: String) {
         self.again.caution.judged.insert(delivery, Judgement::Dead(code, why));
     }
@@ -236,10 +198,4 @@ impl Writer<'_> {
     pub(super) fn forget(&mut self, decision: &Decision) {
         self.cache.forget(decision.entities.iter().map(|entity| &entity.entity_id));
     }
-}
-
-/// Offset and command id of what is decided, or nil where there is no command.
-fn delivery_of(item: &Routed) -> (i64, Uuid) {
-    let id = item.as_ref().map_or(Uuid::nil(), |command| command.id);
-    (record_of(item).offset, id)
 }
