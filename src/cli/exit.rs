@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config;
 use crate::declared::DeclaredError;
 use crate::handlers::sql::diagnostic::Diagnostics;
-use crate::postgres::ReachError;
+use crate::postgres::{CheckpointError, ReachError};
 use crate::replay::run::RunError as ReplayRunError;
 use crate::replay::shadow::ShadowError;
 use crate::replay::verify::VerifyError;
@@ -109,6 +109,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     if let Some(ShadowError::NoHandlers { .. }) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(CheckpointError::Missing(_)) = cause.downcast_ref() {
         return Some(Exit::Usage);
     }
     if let Some(exit) = cause.downcast_ref::<RunError>().and_then(of_run) {

@@ -9,10 +9,13 @@ use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::{Error, Refusal, Result, Store};
+use crate::dead_letter::stored_headers;
+use crate::record::{Record, TopicPartition};
 use crate::replay::checkpoint::{CheckpointName, schema_prefix};
 
 pub use create::NewCheckpoint;
 pub use fill::Filled;
+pub(super) use fill::copy_rows;
 
 /// Something about a checkpoint that is not as was asked.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,27 @@ pub struct CheckpointCursor {
 }
 
 #[derive(FromRow)]
+struct KeptLetter {
+    #[sqlx(rename = "offset")]
+    log_offset: i64,
+    record_time_ms: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: String,
+    dead_letter_id: i64,
+}
+
+impl KeptLetter {
+    fn into_record(self) -> Result<Record> {
+        let headers = stored_headers(&self.headers).map_err(|error| {
+            Refusal::Broken(format!("dead_letters row {} of a checkpoint: its headers: {error}", self.dead_letter_id))
+        })?;
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
+        Ok(Record::copied(self.log_offset, self.record_time_ms, self.key.as_deref(), self.value.as_deref(), &headers))
+    }
+}
+
+#[derive(FromRow)]
 struct Found {
     schema: String,
     name: String,
@@ -141,10 +165,14 @@ const FOUND: &str = "
 const KNOWN: &str = "
     select c.command_id
       from processed_commands c
-      join CUT.partitions p on p.topic = c.topic and p.partition = c.partition
-     where c.command_id = any ($1) and c.\"offset\" < p.next_offset
-       and not exists (select from CUT.dead_letters d
-                        where d.topic = c.topic and d.partition = c.partition and d.\"offset\" = c.\"offset\")";
+     where c.command_id = any ($1) and SETTLED";
+
+/// Whether the command of an outcome `c` was settled before the cut: see [`KNOWN`].
+const SETTLED: &str = "
+    exists (select from CUT.partitions p
+             where p.topic = c.topic and p.partition = c.partition and c.\"offset\" < p.next_offset)
+    and not exists (select from CUT.dead_letters d
+                     where d.topic = c.topic and d.partition = c.partition and d.\"offset\" = c.\"offset\")";
 
 impl Store {
     /// The checkpoints of these tables, by name.
@@ -253,17 +281,51 @@ impl Store {
         name: &CheckpointName,
         ids: &[Uuid],
     ) -> std::result::Result<Vec<Uuid>, CheckpointError> {
-        let known = KNOWN.replace("CUT", &quoted(&self.checkpoint_schema(name)?));
+        let known = KNOWN.replace("SETTLED", &settled_before(&self.checkpoint_schema(name)?));
         Ok(sqlx::query_scalar(AssertSqlSafe(known)).bind(ids).fetch_all(&self.pool).await?)
     }
 
-    fn checkpoint_schema(&self, name: &CheckpointName) -> std::result::Result<String, CheckpointError> {
+    /// The dead letters of a partition's log that could still run at the checkpoint's cut, as records, by offset: those
+    /// behind `after`, at most so many, and the others of the last offset.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached, or a letter cannot be read.
+    pub async fn kept_letters(
+        &self,
+        name: &CheckpointName,
+        source: &TopicPartition,
+        after: i64,
+        letters_max: i64,
+    ) -> std::result::Result<Vec<Record>, CheckpointError> {
+        let letters = format!(
+            "select \"offset\", (extract(epoch from record_time) * 1000)::bigint as record_time_ms, key, value,
+                    headers::text as headers, dead_letter_id
+               from {}.dead_letters where topic = $1 and partition = $2 and \"offset\" > $3
+              order by \"offset\" fetch first $4 rows with ties",
+            quoted(&self.checkpoint_schema(name)?)
+        );
+        let rows: Vec<KeptLetter> = sqlx::query_as(AssertSqlSafe(letters))
+            .bind(&*source.topic)
+            .bind(source.partition)
+            .bind(after)
+            .bind(letters_max)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter().map(|row| row.into_record().map_err(CheckpointError::Database)).collect()
+    }
+
+    pub(super) fn checkpoint_schema(&self, name: &CheckpointName) -> std::result::Result<String, CheckpointError> {
         name.schema(&self.schema).ok_or_else(|| CheckpointError::NameTooLong(name.clone()))
     }
 }
 
+/// Whether the command of an outcome `c` was settled before the cut that this schema holds, as a condition.
+pub(super) fn settled_before(schema: &str) -> String {
+    SETTLED.replace("CUT", &quoted(schema))
+}
+
 /// An identifier as a statement names it.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

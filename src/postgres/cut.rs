@@ -1,11 +1,13 @@
 //! A consistent cut: what the live tables hold in one snapshot, read without writing.
 
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Result, Store};
+use super::checkpoint::settled_before;
+use super::{CheckpointCursor, CheckpointError, Result, Store};
 use crate::record::TopicPartition;
+use crate::replay::checkpoint::CheckpointName;
 
 /// Rows that go over at a time.
 const PAGE_ROWS: i64 = 2_000;
@@ -14,6 +16,17 @@ const PAGE_ROWS: i64 = 2_000;
 /// letters: as long as it is there, no version of a row that is newer can be cleaned up.
 pub struct Cut {
     snapshot: Transaction<'static, Postgres>,
+}
+
+/// An earlier cut, that a checkpoint holds.
+#[derive(Clone, Debug)]
+pub struct KeptCut {
+    /// The checkpoint's schema.
+    schema: String,
+    /// When it was taken, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Where the partitions were.
+    pub cursors: Vec<CheckpointCursor>,
 }
 
 /// A partition's row at the cut.
@@ -29,6 +42,8 @@ pub struct CutPartition {
     pub batch_seq: i64,
     /// The partition count that its records were placed for.
     pub partition_count: i32,
+    /// Which log the cursor belongs to, if the broker told.
+    pub topic_id: Option<String>,
     /// The oldest batch that is kept, and its first record.
     pub oldest_seq: Option<i64>,
     /// See there.
@@ -126,6 +141,16 @@ impl Store {
         Ok(Cut { snapshot })
     }
 
+    /// What a checkpoint holds, as a beginning.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it is unfinished, or the database cannot be reached.
+    pub async fn kept_cut(&self, name: &CheckpointName) -> std::result::Result<KeptCut, CheckpointError> {
+        let row = self.checkpoint(name).await?;
+        let at_ms = row.about.cut_at_ms.ok_or_else(|| CheckpointError::Unfinished(name.clone()))?;
+        Ok(KeptCut { schema: self.checkpoint_schema(name)?, at_ms, cursors: row.cursors })
+    }
+
     /// The letters of these offsets of a partition at the cut, oldest first; in a shadow.
     ///
     /// # Errors
@@ -169,7 +194,7 @@ impl Store {
 }
 
 impl Cut {
-    fn connection(&mut self) -> &mut PgConnection {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.snapshot
     }
 
@@ -179,7 +204,7 @@ impl Cut {
     /// If the database cannot be reached.
     pub async fn partitions(&mut self, topics: &[&str]) -> Result<Vec<CutPartition>> {
         Ok(sqlx::query_as(
-            "select p.topic, p.partition, p.next_offset, p.batch_seq, p.partition_count,
+            "select p.topic, p.partition, p.next_offset, p.batch_seq, p.partition_count, p.topic_id,
                     b.batch_seq as oldest_seq, b.first_offset as oldest_offset
                from partitions p
                left join lateral (select batch_seq, first_offset from batches
@@ -233,39 +258,43 @@ impl Cut {
     }
 
     /// How many final outcomes each partition of these topics has, by day of the id: days since 1970, `None` for
-    /// ids without a time.
+    /// ids without a time. Those that were settled before a checkpoint are left out.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn outcome_counts(&mut self, topics: &[&str]) -> Result<Vec<(String, i32, Option<i64>, i64)>> {
+    pub async fn outcome_counts(
+        &mut self,
+        topics: &[&str],
+        from: Option<&KeptCut>,
+    ) -> Result<Vec<(String, i32, Option<i64>, i64)>> {
         sqlx::query("select set_config('enable_seqscan', 'on', true)").execute(self.connection()).await?;
-        let counts = sqlx::query_as(
+        let behind = from.map_or("true".to_owned(), |kept| format!("not ({})", settled_before(&kept.schema)));
+        let counts = format!(
             "select topic, partition,
                     case when get_byte(uuid_send(command_id), 6) >> 4 = 7
                          then ('x' || left(replace(command_id::text, '-', ''), 12))::bit(48)::bigint / 86400000 end,
                     count(*)
-               from processed_commands where topic = any ($1) group by 1, 2, 3",
-        )
-        .bind(topics)
-        .fetch_all(self.connection())
-        .await?;
+               from processed_commands c where topic = any ($1) and {behind} group by 1, 2, 3"
+        );
+        let counts = sqlx::query_as(AssertSqlSafe(counts)).bind(topics).fetch_all(self.connection()).await?;
         sqlx::query("select set_config('enable_seqscan', 'off', true)").execute(self.connection()).await?;
         Ok(counts)
     }
 
-    /// The first of these topics whose keys have lived on other partitions before, or in another log.
+    /// The first of these topics whose keys have lived on other partitions before, or in another log; since a
+    /// checkpoint, if there is one.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn repartitioned(&mut self, topics: &[&str]) -> Result<Option<String>> {
+    pub async fn repartitioned(&mut self, topics: &[&str], from: Option<&KeptCut>) -> Result<Option<String>> {
         let topic = sqlx::query_scalar(
             "select topic from operator_actions
-              where topic = any ($1)
+              where topic = any ($1) and ($2::bigint is null or at > to_timestamp($2 / 1000.0))
                 and (action = 'repartition'
                      or (action = 'resume' and detail ->> 'choice' in ('accept-new-log', 'accept-partitions')))
               order by 1 limit 1",
         );
-        Ok(topic.bind(topics).fetch_optional(self.connection()).await?)
+        Ok(topic.bind(topics).bind(from.map(|kept| kept.at_ms)).fetch_optional(self.connection()).await?)
     }
 
     /// Copies the entities of these topics to a shadow, page by page. Their number.

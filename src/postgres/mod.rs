@@ -5,6 +5,7 @@ mod audit;
 mod catalog;
 mod checkpoint;
 mod claim;
+mod compare;
 mod connect;
 mod cut;
 mod error;
@@ -41,8 +42,9 @@ pub use checkpoint::{
     CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointRow, CheckpointState, Filled, NewCheckpoint,
 };
 pub use claim::{Beginning, ClaimRequest, Row};
+pub use compare::{CutTable, RowDifference, TableDifferences};
 pub use connect::ConnectError;
-pub use cut::{Cut, CutBatch, CutLetter, CutPartition};
+pub use cut::{Cut, CutBatch, CutLetter, CutPartition, KeptCut};
 pub use error::{Error, Refusal, Refused};
 pub use fates::{LetterAt, SettledDelivery};
 pub use history::{BatchRow, EntityQuery, Ids, StoredLetter};

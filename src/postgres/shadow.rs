@@ -135,8 +135,22 @@ impl Store {
                  next_offset  bigint not null,
                  letters      uuid[] not null,
                  primary key (topic, partition, batch_seq)
-             );
-             update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0));",
+             );",
+        )
+        .execute(&self.pool)
+        .await?;
+        self.begin_anew().await
+    }
+
+    /// Forgets, in a shadow, who owned what, and what a checkpoint says of letters: no key is parked, and no id is too old.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn begin_anew(&self) -> Result<()> {
+        sqlx::raw_sql(
+            "delete from partitions; delete from parked_keys; delete from dead_letters; delete from requests;
+             update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0)),
+                                dropping_below = null, drop_after = null;",
         )
         .execute(&self.pool)
         .await?;

@@ -58,6 +58,8 @@ pub struct Shadow {
     pub written: Vec<Relation>,
     /// The tables that they only read, likewise.
     pub read: Vec<Relation>,
+    /// The command types, and the writes of handlers in Rust, that say themselves that they do not end alike twice.
+    pub nondeterministic: Vec<String>,
 }
 
 impl Shadow {
@@ -84,7 +86,13 @@ impl Shadow {
         compiled.make(&store).await?;
         let (written, mut read) = (typed.written(), typed.read());
         read.retain(|table| !written.contains(table));
-        Ok(Self { store, worker: worker.clone(), compiled, written, read })
+        let commands = typed.commands.iter().map(|command| &command.declaration);
+        let commands =
+            commands.filter(|command| command.nondeterministic).map(|command| command.command_type.to_string());
+        let writes = typed.writes.iter().map(|write| &write.declaration);
+        let writes = writes.filter(|write| write.nondeterministic).map(|write| write.name.to_string());
+        let nondeterministic = commands.chain(writes).collect();
+        Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic })
     }
 
     /// The handlers of a topic: in Rust, with the writes that they may name, or in SQL.

@@ -25,6 +25,7 @@ mod repartitioning;
 mod replay_plan;
 mod replay_republish;
 mod replay_run;
+mod replay_sql;
 mod replay_try;
 mod replay_verify;
 mod secured;

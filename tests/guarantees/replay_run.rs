@@ -427,7 +427,7 @@ async fn a_redrive_that_is_forgotten_is_named_with_what_to_type() {
     assert_eq!(of(3)["command_id"], json!(bad.command_id()));
     assert_eq!(
         (&of(3)["published"]["outcome"], &of(3)["again"]["code"]),
-        (&json!("applied"), &json!("handler-failed"))
+        (&json!("applied"), &json!("data-error"))
     );
     assert_eq!(of(4)["again"]["code"], "parked-key");
     let number = bank.database.number("select dead_letter_id from dead_letters where \"offset\" = 0").await;

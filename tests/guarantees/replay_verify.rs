@@ -301,7 +301,7 @@ async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
     topics::delete_records(&bank.cluster, &bank.topic, 0, 2).await;
     let said = bank.options.run_verb(&["replay", "verify"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.stderr.contains("the log begins at offset 2, the tables begin at 0"), "{said:?}");
+    assert!(said.stderr.contains("the log begins at offset 2, the rebuild at 0"), "{said:?}");
     assert_eq!(bank.shadows().await, 0);
 }
 

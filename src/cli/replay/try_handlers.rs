@@ -8,6 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::operator::ago_ms;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
+use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::replay::range;
 use crate::replay::verify::{Options, verify};
@@ -16,18 +17,22 @@ use crate::worker::Worker;
 /// Run the log's commands again with this program's handlers, and say which of them end otherwise than they did
 ///
 /// Before a changed rule is deployed: build the new program, and run its `replay try` with the configuration of the
-/// one that runs. Every command is run, from the beginning of the log, in a shadow database; those that end
-/// otherwise, applied instead of rejected, or with another code, are counted by type and code, with examples. What
+/// one that runs; or, if commands in SQL have changed, with a configuration that names the new files. Every command is
+/// run, from the beginning of the log or a checkpoint, in a shadow database; those that end otherwise, applied instead of rejected, or with another code, are counted by type and code, with examples. What
 /// was dead is not tried. Exit code 0: all end as they did, 3: some end otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ./new-bank replay try --config config/solewriter.toml
-  ./new-bank replay try --since 7d -o json")]
+  ./new-bank replay try --since 7d -o json
+  solewriter replay try --config config/tomorrow.toml --from last_week")]
 pub(super) struct Args {
     /// Count only commands whose records are as new as this, such as 7d
     #[arg(long, value_name = "DURATION", value_parser = range::duration)]
     since: Option<Duration>,
+    /// Begin from what this checkpoint holds, instead of from the beginning of the log
+    #[arg(long, value_name = "CHECKPOINT")]
+    from: Option<CheckpointName>,
     /// Records a second at most, over all partitions, so that live writers keep their latency
     #[arg(long, value_name = "RECORDS")]
     rate: Option<NonZeroU32>,
@@ -36,7 +41,12 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options { rate: args.rate, changes_since_ms: args.since.map(ago_ms), ..Options::default() };
+    let options = Options {
+        from: args.from.clone(),
+        rate: args.rate,
+        changes_since_ms: args.since.map(ago_ms),
+        ..Options::default()
+    };
     let tried = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = tried?;

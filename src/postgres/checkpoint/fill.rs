@@ -62,8 +62,8 @@ const COLUMNS: &str = "
      where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = ''";
 
 impl Store {
-    /// Fills the tables of `shadow`, which are there and empty, with what the checkpoint holds: all of it or nothing.
-    /// The team's tables have the same schemas and names there. Numbers and sequences go on behind what was copied.
+    /// Fills the tables of `shadow` with what the checkpoint holds: all of it or nothing. Ours are empty there; the
+    /// team's, which have the same schemas and names, are emptied. Numbers and sequences go on behind what was copied.
     ///
     /// The shadow's role owns its tables: foreign keys and triggers rest meanwhile. What a foreign key refers to is
     /// in the checkpoint too.
@@ -84,7 +84,7 @@ impl Store {
         sqlx::query("delete from horizon").execute(&mut *filling).await?;
         let mut filled = Filled::default();
         for table in OWN {
-            filled.own_rows += copy(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
+            filled.own_rows += copy_rows(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
         }
         for (table, column) in NUMBERED {
             go_on_behind(&mut filling, table, column).await?;
@@ -99,8 +99,13 @@ impl Store {
             suspended.extend(suspend(&mut filling, &table.target()).await?);
         }
         for table in &kept {
+            // what a script has put there is in the checkpoint, as far as it was still there
+            let emptied = format!("delete from {}", table.target());
+            sqlx::raw_sql(AssertSqlSafe(emptied)).execute(&mut *filling).await?;
+        }
+        for table in &kept {
             let source = format!("{from}.{}", table.kept_as);
-            filled.team_rows += copy(&mut live, &source, &mut filling, &table.target()).await?;
+            filled.team_rows += copy_rows(&mut live, &source, &mut filling, &table.target()).await?;
         }
         for Suspended { on, .. } in suspended {
             sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;
@@ -141,7 +146,7 @@ pub(super) async fn suspend(filling: &mut PgConnection, table: &str) -> Result<V
 
 /// Copies all rows of `source` into `target`. How many they were. As text: a type of the team's own has another number
 /// in another database, and the binary form of its arrays carries it.
-pub(super) async fn copy(
+pub(in crate::postgres) async fn copy_rows(
     live: &mut PgConnection,
     source: &str,
     filling: &mut PgConnection,

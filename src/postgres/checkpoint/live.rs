@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::create::OWN as ROWS;
-use super::fill::{NUMBERED, OWN, Suspended, copy, go_on_behind, suspend};
+use super::fill::{NUMBERED, OWN, Suspended, copy_rows, go_on_behind, suspend};
 use super::tables::{belonging, sequences};
 use super::{CheckpointError, Filled, quoted};
 use crate::handlers::sql::typed::Relation;
@@ -38,7 +38,7 @@ impl Store {
         let mut filled = Filled::default();
         for table in OWN {
             let rows = ROWS.iter().find(|(name, _)| *name == table).map_or("", |(_, rows)| rows);
-            filled.own_rows += copy(&mut cut, &format!("{table} {rows}"), &mut filling, table).await?;
+            filled.own_rows += copy_rows(&mut cut, &format!("{table} {rows}"), &mut filling, table).await?;
         }
         for (table, column) in NUMBERED {
             go_on_behind(&mut filling, table, column).await?;
@@ -54,7 +54,7 @@ impl Store {
         for name in &names {
             // what the tables' own scripts have put there is in the live ones too, as it is by now
             sqlx::raw_sql(AssertSqlSafe(format!("delete from {name}"))).execute(&mut *filling).await?;
-            filled.team_rows += copy(&mut cut, name, &mut filling, name).await?;
+            filled.team_rows += copy_rows(&mut cut, name, &mut filling, name).await?;
         }
         for Suspended { on, .. } in suspended {
             sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;

@@ -1,6 +1,6 @@
 //! One partition's commands, run again in the shadow as its writer would run them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -53,7 +53,9 @@ pub(super) struct Again {
 #[derive(Default)]
 pub(super) struct Compared {
     pub report: PartitionReport,
+    /// Of each key the first.
     pub differences: Vec<Difference>,
+    keys: HashSet<Option<String>>,
     pub forgotten: Vec<Forgotten>,
 }
 
@@ -217,6 +219,11 @@ impl Again {
 }
 
 impl Compared {
+    /// Nothing yet.
+    pub fn of(report: PartitionReport) -> Self {
+        Self { report, ..Self::default() }
+    }
+
     fn compare(&mut self, item: &Routed, published: Option<&PublishedRow>, again: &Publishes) {
         self.report.records += 1;
         let body = |value: &Option<Vec<u8>>| value.as_deref().and_then(Body::read);
@@ -232,7 +239,10 @@ impl Compared {
             (Kind::Dead(_), None, None) if again.body.is_none() => self.report.silent += 1,
             (Kind::Dead(_), None, None) => self.report.new += 1,
             // it was dead at first, and then an operator has had it run
-            (Kind::Dead(code), Some(ended), _) if has_code(code) || code == DeadCode::ParkedKey => {
+            // (or it waits behind one that was; behind one that differs it is part of that difference)
+            (Kind::Dead(code), Some(ended), _)
+                if has_code(code) || (code == DeadCode::ParkedKey && !self.differs_before(item)) =>
+            {
                 self.forgotten(item, &ended, again.kind, "redrive");
             }
             (Kind::Dead(code), None, Some(dead)) if has_code(code) => {
@@ -246,10 +256,6 @@ impl Compared {
     }
 
     fn differs(&mut self, item: &Routed, published: &Body, again: &Publishes) {
-        self.report.differing += 1;
-        if self.differences.len() >= KEPT_MAX {
-            return;
-        }
         let ended = match (again.kind, &again.body) {
             (Kind::Dead(code), _) => Ended::dead(code.as_str()),
             (Kind::Final, Some(body)) => body.ended(),
@@ -260,7 +266,7 @@ impl Compared {
             Ok(command) => (Some(command.command_type.name.to_string()), Some(command.entity_id().to_owned())),
             Err(letter) => (letter.command_type.clone(), letter.entity_id().map(str::to_owned)),
         };
-        self.differences.push(Difference {
+        self.note_difference(Difference {
             topic: self.report.topic.clone(),
             partition: self.report.partition,
             offset: record_of(item).offset,
@@ -270,6 +276,20 @@ impl Compared {
             published: published.ended(),
             again: Some(ended),
         });
+    }
+
+    fn differs_before(&self, item: &Routed) -> bool {
+        item.as_ref().is_ok_and(|command| self.keys.contains(&Some(command.entity_id().to_owned())))
+    }
+
+    /// Counts it; what follows the first difference of a key may come of that one.
+    fn note_difference(&mut self, difference: Difference) {
+        self.report.differing += 1;
+        let is_first = difference.entity_id.is_none() || !self.keys.contains(&difference.entity_id);
+        if is_first && self.differences.len() < KEPT_MAX {
+            self.keys.insert(difference.entity_id.clone());
+            self.differences.push(difference);
+        }
     }
 
     /// What an operator has done with a dead letter that the database will only have.
@@ -316,10 +336,7 @@ impl Compared {
     /// An outcome of a record behind the cursor that the log does not have.
     fn vanished(&mut self, row: &PublishedRow) {
         let Some(published) = row.ended.as_deref().or(row.dead.as_deref()).and_then(Body::read) else { return };
-        self.report.differing += 1;
-        if self.differences.len() < KEPT_MAX {
-            self.differences.push(self.difference(&published, None));
-        }
+        self.note_difference(self.difference(&published, None));
     }
 
     /// An outcome of a record below the cursor.
@@ -335,10 +352,7 @@ impl Compared {
             (Some(known), Some(published), _) => {
                 let stored = known.outcome().value.and_then(|value| Body::read(&value));
                 if let Some(stored) = stored.filter(|stored| !stored.is_like(&published)) {
-                    self.report.differing += 1;
-                    if self.differences.len() < KEPT_MAX {
-                        self.differences.push(self.difference(&published, Some(stored.ended())));
-                    }
+                    self.note_difference(self.difference(&published, Some(stored.ended())));
                 }
             }
             (None, Some(published), _) if !may_be_dropped => {

@@ -183,7 +183,7 @@ impl DryRun<'_> {
             found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
         }
         found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
-        for (Compared { report: partition, differences, forgotten }, unheard) in found {
+        for (Compared { report: partition, differences, forgotten, .. }, unheard) in found {
             if partition.new > 0 {
                 // what is new may have been published all the same
                 report.unproven.extend(unheard);
@@ -316,7 +316,7 @@ impl DryRun<'_> {
             flood: Flood::new(source, limits.flood),
             horizon: Horizon(horizon.at_ms),
             database_time_ms: horizon.database_time_ms,
-            found: Compared { report: report.clone(), ..Compared::default() },
+            found: Compared::of(report.clone()),
         })
     }
 

@@ -113,9 +113,9 @@ pub struct Report {
     pub settled: bool,
     /// The partitions, by topic and number.
     pub partitions: Vec<PartitionReport>,
-    /// The first differences of each partition.
+    /// Of each key of a partition the first difference: what follows may come of it. At most 100 of each partition.
     pub differences: Vec<Difference>,
-    /// The first outcomes of each partition that only an operator can bring about again.
+    /// The outcomes that only an operator can bring about again; at most 100 of each partition.
     pub forgotten: Vec<Forgotten>,
     /// What could not be proven, and why.
     pub unproven: Vec<String>,
@@ -158,7 +158,11 @@ impl Report {
             difference.write(&mut text);
         }
         let counted: u64 = self.partitions.iter().map(|partition| partition.differing).sum();
-        more(&mut text, counted, self.differences.len());
+        let more_differing = counted.saturating_sub(self.differences.len() as u64);
+        if more_differing > 0 {
+            let _ =
+                writeln!(text, "and {more_differing} more, behind another of their key or beyond the first {KEPT_MAX}");
+        }
         for forgotten in &self.forgotten {
             forgotten.write(&mut text);
         }

@@ -5,7 +5,10 @@
 //! the other, but for what only the tables know: which delivery of a command was settled, what was dead or
 //! expired, what an operator has had run again and when. With that the same steps run the same
 //! handlers on the records below a consistent cut of the live tables, and every outcome, every event, every
-//! version and state must come out alike.
+//! version and state, and every row of the tables that commands write must come out alike.
+//!
+//! Commands in SQL run in the shadow as in a commit. Partitions whose commands write tables share rows, perhaps: they
+//! are run again in the order in which their batches were committed.
 //!
 //! The live database is only read, in sessions that refuse to write; nothing is published.
 
@@ -23,12 +26,13 @@ use rdkafka::error::KafkaError;
 
 pub use self::change::{Change, Example};
 pub use self::compare::Ended;
-pub use self::report::{After, Difference, PartitionReport, Report, What};
+pub use self::report::{After, Difference, PartitionReport, Report, TableReport, What};
 pub use self::run::verify;
 use crate::config;
 use crate::kafka::{InspectError, ReadError};
-use crate::postgres::{self, ConnectError, ReachError};
+use crate::postgres::{self, CheckpointError, ConnectError, ReachError};
 use crate::record::TopicPartition;
+use crate::replay::checkpoint::CheckpointName;
 use crate::replay::shadow::ShadowError;
 
 /// How to verify.
@@ -38,6 +42,8 @@ pub struct Options {
     pub rate: Option<NonZeroU32>,
     /// Of [`Report::changes`], those of records as new as this, milliseconds since 1970; all if it is not given.
     pub changes_since_ms: Option<i64>,
+    /// Begin from what this checkpoint holds, instead of from nothing and the beginning of the log.
+    pub from: Option<CheckpointName>,
     /// Leave the shadow database, to look into.
     pub keep: bool,
 }
@@ -87,10 +93,23 @@ pub enum VerifyError {
         "topic {0} was repartitioned: the order of a key's commands over its two partitions is not in the log, so they cannot be run again"
     )]
     Repartitioned(String),
-    /// The log no longer begins where the tables do.
+    /// The checkpoint cannot be begun from.
+    #[error("the checkpoint cannot be begun from")]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint belongs to another log.
     #[error(
-        "{source_log}: the log begins at offset {low}, the tables begin at {from}: what lies between is gone (retention or \
-         DeleteRecords), so the tables cannot be rebuilt from the log alone"
+        "{0}: the topic was made anew since the checkpoint was made: the log behind its cursor is not the one that the \
+         tables come from"
+    )]
+    AnotherLog(TopicPartition),
+    /// The tables are older than the checkpoint.
+    #[error("{0}: the tables are older than the checkpoint (was the database restored?): begin from an older one")]
+    Older(TopicPartition),
+    /// The log no longer begins where the rebuild does.
+    #[error(
+        "{source_log}: the log begins at offset {low}, the rebuild at {from}: what lies between is gone (retention or \
+         DeleteRecords), so the tables cannot be rebuilt from there; a checkpoint at or behind offset {low} can be begun \
+         from (--from NAME)"
     )]
     LogGone {
         /// The partition.

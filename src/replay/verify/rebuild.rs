@@ -401,7 +401,7 @@ impl Rebuild {
         };
         let entity_id = Some(delivery.entity_id.to_string());
         let (entity_type, after) = (self.entity_type(), Some(after));
-        self.found.push((place, Difference { what, entity_type, entity_id, after, live, rebuilt }));
+        self.found.push((place, Difference { entity_id, after, ..Difference::of(what, entity_type, live, rebuilt) }));
     }
 
     /// A difference of a record that did not become a command.
@@ -415,7 +415,7 @@ impl Rebuild {
         rebuilt: Value,
     ) -> Difference {
         let after = Some(After { command_id, ..After::at(&self.rules.source, offset) });
-        Difference { what, entity_type: self.entity_type(), entity_id, after, live, rebuilt }
+        Difference { entity_id, after, ..Difference::of(what, self.entity_type(), live, rebuilt) }
     }
 
     /// A command that ends otherwise, if it does.

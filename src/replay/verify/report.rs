@@ -20,11 +20,18 @@ const KEYS_MAX: usize = 100_000;
 pub struct Difference {
     /// What differs.
     pub what: What,
-    /// The entity's type.
+    /// The entity's type; empty: what differs is not one entity's.
     pub entity_type: String,
     /// The entity's id, as far as it can be read.
     pub entity_id: Option<String>,
-    /// The first command after which they differ; of an entity all of whose outcomes are alike, its last.
+    /// Of a row, its table with the schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Of a row, the values of its primary key by column, if its table has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Value>,
+    /// The first command after which they differ; of an entity all of whose outcomes are alike, its last; of a row that
+    /// holds the id of a command, that one.
     #[serde(flatten)]
     pub after: Option<After>,
     /// What the live tables say; null: nothing.
@@ -64,6 +71,8 @@ pub enum What {
     OutcomeUnexplained,
     /// Version or state of an entity.
     Entity,
+    /// A row of a table that commands write.
+    Table,
 }
 
 impl What {
@@ -76,6 +85,7 @@ impl What {
             Self::NeverSettled => "never settled",
             Self::OutcomeUnexplained => "outcomes without a record",
             Self::Entity => "entity",
+            Self::Table => "row",
         }
     }
 }
@@ -103,6 +113,17 @@ pub struct PartitionReport {
     pub skipped: u64,
 }
 
+/// One table that commands write, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TableReport {
+    /// Its name with the schema.
+    pub table: String,
+    /// Rows of the live table at the cut.
+    pub rows: u64,
+    /// Rows that differ, are missing or too many.
+    pub differing: u64,
+}
+
 /// What a verification has found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -114,7 +135,9 @@ pub struct Report {
     pub entities: u64,
     /// Entities whose version or state differs.
     pub entities_differing: u64,
-    /// How many keys differ, at least.
+    /// The tables that commands write, by name.
+    pub tables: Vec<TableReport>,
+    /// How many keys and rows differ, at least.
     pub difference_count: u64,
     /// The first of them.
     pub differences: Vec<Difference>,
@@ -129,7 +152,7 @@ pub struct Report {
 impl Report {
     /// Whether every command ends as it did and leaves the same states: what `replay try` asks.
     pub fn is_unchanged(&self) -> bool {
-        self.changes.is_empty() && self.entities_differing == 0
+        self.changes.is_empty() && self.entities_differing == 0 && self.tables.iter().all(|table| table.differing == 0)
     }
 
     /// Commands run again.
@@ -166,6 +189,9 @@ impl Report {
         if self.entities_differing > 0 {
             let _ = writeln!(text, "\n{} entities have another version or state", self.entities_differing);
         }
+        for TableReport { table, differing, .. } in self.tables.iter().filter(|table| table.differing > 0) {
+            let _ = writeln!(text, "\n{differing} rows of {table} differ");
+        }
         text + if self.is_unchanged() { "\nall end as they did\n" } else { "\nsome end otherwise\n" }
     }
 
@@ -191,6 +217,9 @@ impl Report {
             text.push('\n');
         }
         let _ = writeln!(text, "{} entities compared", self.entities);
+        for TableReport { table, rows, .. } in &self.tables {
+            let _ = writeln!(text, "{rows} rows of {table} compared");
+        }
         for difference in &self.differences {
             text += &difference.text();
         }
@@ -214,8 +243,19 @@ impl Report {
 }
 
 impl Difference {
+    /// One of which no more is known.
+    pub(super) fn of(what: What, entity_type: String, live: Value, rebuilt: Value) -> Self {
+        Self { what, entity_type, entity_id: None, table: None, key: None, after: None, live, rebuilt }
+    }
+
     fn text(&self) -> String {
         let mut text = format!("\n{}", self.what.as_str());
+        if let Some(table) = &self.table {
+            let _ = write!(text, "  {table}");
+        }
+        if let Some(key) = &self.key {
+            let _ = write!(text, " {key}");
+        }
         if let Some(entity_id) = &self.entity_id {
             let _ = write!(text, "  {} {entity_id:?}", self.entity_type);
         }
@@ -250,6 +290,11 @@ impl Differences {
         if self.kept.len() < DIFFERENCES_MAX {
             self.kept.push(difference);
         }
+    }
+
+    /// There are so many more, which are not looked at one by one.
+    pub fn count(&mut self, more: u64) {
+        self.count += more;
     }
 
     /// Whether a difference of this entity is known already.

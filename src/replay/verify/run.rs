@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::guide::Later;
 use super::lane::{Lane, READ_TIMEOUT, Ran, Reading};
 use super::rebuild::{Rebuild, Rebuilt, SettledOffsets};
-use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, What};
+use super::report::{After, DIFFERENCES_MAX, Difference, Differences, PartitionReport, Report, TableReport, What};
 use super::{Options, VerifyError};
 use crate::config::{self, Config, OnFailure};
 use crate::fencing_token::ClaimId;
 use crate::horizon;
 use crate::kafka::{Client, Inspector};
 use crate::pace::Pace;
-use crate::postgres::{Beginning, ClaimRequest, CutPartition, EntityDifference, SHADOW_PREFIX, SchemaState, Store};
+use crate::postgres::{
+    Beginning, CheckpointCursor, ClaimRequest, CutPartition, CutTable, EntityDifference, KeptCut, RowDifference,
+    SHADOW_PREFIX, SchemaState, Store,
+};
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
 use crate::replay::shadow::Shadow;
@@ -65,6 +69,10 @@ pub async fn verify(
     if live.schema_state().await? != SchemaState::Fits {
         return Err(VerifyError::Schema(config.database.schema.clone()));
     }
+    let kept = match &options.from {
+        Some(name) => Some(live.kept_cut(name).await?),
+        None => None,
+    };
     let server = Store::new(&config.database, "solewriter replay verify")?;
     let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
     // connects when it is first used
@@ -74,7 +82,12 @@ pub async fn verify(
     }
     let verifying = async {
         let ready = Shadow::make(shadow.clone(), worker, config).await?;
-        Verification { config, options, progress, live: &live, shadow: &shadow, ready: &ready }.run().await
+        if let Some(name) = &options.from {
+            live.fill_shadow(name, &shadow).await?;
+            shadow.begin_anew().await.map_err(VerifyError::Shadow)?;
+        }
+        let (live, shadow, kept) = (&live, &shadow, kept.as_ref());
+        Verification { config, options, progress, live, shadow, ready: &ready, kept }.run().await
     };
     let verified = tokio::select! {
         () = progress.stopped() => Err(VerifyError::Stopped),
@@ -97,6 +110,8 @@ struct Verification<'v> {
     live: &'v Store,
     shadow: &'v Store,
     ready: &'v Shadow,
+    /// What the rebuild begins from, if not from nothing.
+    kept: Option<&'v KeptCut>,
 }
 
 /// What one snapshot of the live tables says.
@@ -105,14 +120,19 @@ struct Snapshot {
     /// Final outcomes of each partition, by the day of the id: days since 1970, `None` for ids without a time.
     outcomes: BTreeMap<(String, i32), BTreeMap<Option<i64>, i64>>,
     entities: u64,
+    /// The tables that commands write.
+    tables: Vec<CutTable>,
+    /// What of it cannot be compared.
+    unproven: Vec<String>,
 }
 
 impl Verification<'_> {
     async fn run(self) -> Result<Report, VerifyError> {
         let snapshot = self.snapshot().await?;
-        let mut unproven = Vec::new();
+        let mut unproven = snapshot.unproven.clone();
         for (partition, settled) in &snapshot.partitions {
-            if partition.batch_seq > 0 && settled.forgotten_below > 0 {
+            let begins = self.cursor(partition).map_or(0, |cursor| cursor.next_offset);
+            if partition.batch_seq > 0 && settled.forgotten_below > begins {
                 unproven.push(format!(
                     "{}: the batches that settled offsets below {} are older than the horizon: nobody skipped any is assumed",
                     partition.source(),
@@ -130,8 +150,9 @@ impl Verification<'_> {
         report.difference_count = report.difference_count.max(report.entities_differing);
         report.equal = report.difference_count == 0;
         if !report.equal {
-            // what comes out alike in any order is proven
+            // what comes out alike all the same is proven
             report.unproven.extend(doubts);
+            report.unproven.extend(self.doubts(&report));
         }
         Ok(report)
     }
@@ -140,11 +161,12 @@ impl Verification<'_> {
     async fn snapshot(&self) -> Result<Snapshot, VerifyError> {
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         let mut cut = self.live.cut().await?;
-        if let Some(topic) = cut.repartitioned(&topics).await? {
+        if let Some(topic) = cut.repartitioned(&topics, self.kept).await? {
             return Err(VerifyError::Repartitioned(topic));
         }
-        let mut partitions = Vec::new();
+        let (mut partitions, mut unproven) = (Vec::new(), Vec::new());
         for partition in cut.partitions(&topics).await? {
+            self.check_cursor(&partition)?;
             let stretches = cut.settled_stretches(&partition.source()).await?;
             let skips_to = cut.skips(&partition.source()).await?;
             let forgotten_below = match (partition.batch_seq, partition.oldest_seq) {
@@ -158,11 +180,46 @@ impl Verification<'_> {
         cut.copy_batches(&self.topics_with_tables()?, self.shadow).await.map_err(VerifyError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
         let mut outcomes: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-        for (topic, partition, day, count) in cut.outcome_counts(&topics).await? {
+        for (topic, partition, day, count) in cut.outcome_counts(&topics, self.kept).await? {
             outcomes.entry((topic, partition)).or_default().insert(day, count);
         }
+        let mut tables = Vec::new();
+        for table in self.shadow.changed_tables(&self.ready.written).await.map_err(VerifyError::Shadow)? {
+            tables.extend(cut.copy_table(tables.len(), &table, self.shadow).await?);
+        }
         cut.end().await?;
-        Ok(Snapshot { partitions, outcomes, entities })
+        for table in self.ready.written.iter().filter(|table| tables.iter().all(|cut| cut.table != **table)) {
+            let name = format!("{}.{}", table.schema, table.name);
+            unproven
+                .push(format!("{name} is no table of the live database: what commands write there is not compared"));
+        }
+        Ok(Snapshot { partitions, outcomes, entities, tables, unproven })
+    }
+
+    /// Why tables may differ although commands did what they should.
+    fn doubts(&self, report: &Report) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for name in &self.ready.nondeterministic {
+            doubts.push(format!(
+                "{name} says nondeterministic = true: it may end otherwise, and leave other rows, each time"
+            ));
+        }
+        for table in &self.ready.read {
+            doubts.push(format!(
+                "{}.{} is read by commands and written by none: what was changed in it is in no log, so it is as {} it",
+                table.schema,
+                table.name,
+                if self.kept.is_some() { "the checkpoint has" } else { "the scripts make" }
+            ));
+        }
+        if self.kept.is_none() && report.tables.iter().any(|table| table.differing > 0) {
+            doubts.push(
+                "the tables that commands write began as their scripts leave them: a row that something else has put there \
+                 differs; begin from a checkpoint (--from NAME)"
+                    .to_owned(),
+            );
+        }
+        doubts
     }
 
     /// The topics whose commands write the team's tables.
@@ -191,8 +248,11 @@ impl Verification<'_> {
         let (mut lanes, mut shared) = (Vec::new(), Vec::new());
         for (partition, settled) in &snapshot.partitions {
             let source = partition.source();
-            let from = settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first);
-            let from = if settled.forgotten_below > 0 { 0 } else { from };
+            let from = match self.cursor(partition) {
+                Some(cursor) => cursor.next_offset,
+                None if settled.forgotten_below > 0 => 0,
+                None => settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first),
+            };
             self.check_log(&inspector, &source, from, partition.next_offset).await?;
             self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
             let rebuild = self.begin(partition, settled, from, differences).await?;
@@ -240,6 +300,27 @@ impl Verification<'_> {
         }
     }
 
+    /// Where the checkpoint has a partition.
+    fn cursor(&self, partition: &CutPartition) -> Option<&CheckpointCursor> {
+        let is_its =
+            |cursor: &&CheckpointCursor| (&cursor.topic, cursor.partition) == (&partition.topic, partition.partition);
+        self.kept?.cursors.iter().find(is_its)
+    }
+
+    /// What lies between the checkpoint and the cut is one history.
+    fn check_cursor(&self, partition: &CutPartition) -> Result<(), VerifyError> {
+        let Some(cursor) = self.cursor(partition) else { return Ok(()) };
+        if let (Some(then), Some(now)) = (&cursor.topic_id, &partition.topic_id)
+            && then != now
+        {
+            return Err(VerifyError::AnotherLog(partition.source()));
+        }
+        if partition.next_offset < cursor.next_offset || partition.batch_seq < cursor.batch_seq {
+            return Err(VerifyError::Older(partition.source()));
+        }
+        Ok(())
+    }
+
     /// Claims a partition of the shadow.
     async fn begin(
         &self,
@@ -269,7 +350,7 @@ impl Verification<'_> {
         };
         let row = self.shadow.claim(&request).await.map_err(VerifyError::Shadow)?;
         let row = row.ok_or_else(|| VerifyError::Disturbed(source.clone(), "its row is gone".to_owned()))?;
-        Ok(Rebuild {
+        let mut rebuild = Rebuild {
             live: self.live.clone(),
             shadow: self.shadow.clone(),
             rules: rules(topic, handlers.clone(), source.clone(), partition.partition_count),
@@ -279,7 +360,7 @@ impl Verification<'_> {
             claimed: row.claimed,
             cursor: row.cursor,
             settled: settled.clone(),
-            batches_from: 0,
+            batches_from: self.cursor(partition).map_or(0, |cursor| cursor.batch_seq),
             cache: Cache::new(self.config.worker.entity_cache_entries_max),
             later: Later::default(),
             report: PartitionReport {
@@ -296,7 +377,18 @@ impl Verification<'_> {
             found: Vec::new(),
             differences: differences.clone(),
             changes_since_ms: self.options.changes_since_ms.unwrap_or(i64::MIN),
-        })
+        };
+        if let Some(name) = &self.options.from {
+            // which of them have run since is known from the tables; the log before the cursor is not read
+            let mut after = -1;
+            loop {
+                let letters = self.live.kept_letters(name, &source, after, LETTERS_PAGE).await?;
+                let Some(last) = letters.last() else { break };
+                after = last.offset;
+                rebuild.read(letters).await?;
+            }
+        }
+        Ok(rebuild)
     }
 
     /// What is known only when all partitions are rebuilt.
@@ -318,6 +410,13 @@ impl Verification<'_> {
                     place.0, place.1
                 ));
             }
+            if self.kept.is_some() && partition.forgotten > 0 {
+                report.unproven.push(format!(
+                    "{}:{}: of {} commands older than the horizon nobody knows whether they repeat some that were settled \
+                     before the checkpoint: they were run",
+                    place.0, place.1, partition.forgotten
+                ));
+            }
             met_of.insert(place, met);
             report.partitions.push(partition);
         }
@@ -333,7 +432,59 @@ impl Verification<'_> {
             }
         }
         self.entities(&mut differences, report).await?;
+        for table in &snapshot.tables {
+            self.table(table, &mut differences, report).await?;
+        }
         Ok(differences)
+    }
+
+    /// Rows of a table that commands write.
+    async fn table(
+        &self,
+        cut: &CutTable,
+        differences: &mut Differences,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let name = format!("{}.{}", cut.table.schema, cut.table.name);
+        let found = self.shadow.table_differences(cut, DIFFERENCES_MAX as i64).await.map_err(VerifyError::Shadow)?;
+        for (columns, why) in [
+            (&cut.only_live, "which no script makes"),
+            (&cut.only_scripts, "which the live table does not have"),
+            (&found.not_compared, "which draws from a sequence, the clock or chance by default, and differs"),
+        ] {
+            let line = |column: &String| format!("{name}: column {column} is not compared, {why}");
+            report.unproven.extend(columns.iter().map(line));
+        }
+        report.tables.push(TableReport {
+            table: name.clone(),
+            rows: found.rows.unsigned_abs(),
+            differing: found.differing.unsigned_abs(),
+        });
+        differences.count(found.differing.unsigned_abs().saturating_sub(found.examples.len() as u64));
+        for RowDifference { key, live, rebuilt } in found.examples {
+            let after = self.named_in(live.as_deref().or(rebuilt.as_deref())).await?;
+            let key = key.map(|key| json_of(Some(key)));
+            let difference = Difference::of(What::Table, String::new(), json_of(live), json_of(rebuilt));
+            differences.add(Difference { table: Some(name.clone()), key, after, ..difference });
+        }
+        Ok(())
+    }
+
+    /// The command whose id stands in a row, if there is one.
+    async fn named_in(&self, row: Option<&str>) -> Result<Option<After>, VerifyError> {
+        let row: serde_json::Map<String, Value> =
+            row.and_then(|row| serde_json::from_str(row).ok()).unwrap_or_default();
+        let ids = row.values().filter_map(Value::as_str).filter_map(|text| text.parse().ok());
+        let ids: Vec<Uuid> = ids.collect();
+        let named = self.shadow.outcomes_of(&ids).await.map_err(VerifyError::Shadow)?;
+        let Some(delivery) = ids.iter().find_map(|id| named.get(id)).map(|outcome| &outcome.delivery) else {
+            return Ok(None);
+        };
+        Ok(Some(After {
+            command_id: Some(delivery.command_id),
+            command_type: Some(delivery.command_type.to_string()),
+            ..After::at(&delivery.source, delivery.offset)
+        }))
     }
 
     /// Entities whose version or state differs, unless a command of theirs has told already.
@@ -362,14 +513,10 @@ impl Verification<'_> {
         {
             let EntityDifference { entity_type, entity_id, live_version, live_state, rebuilt_version, rebuilt_state } =
                 row;
-            differences.add(Difference {
-                what: What::Entity,
-                after: last.remove(&(entity_type.clone(), entity_id.clone())),
-                entity_type,
-                entity_id: Some(entity_id),
-                live: entity(live_version, live_state),
-                rebuilt: entity(rebuilt_version, rebuilt_state),
-            });
+            let after = last.remove(&(entity_type.clone(), entity_id.clone()));
+            let (live, rebuilt) = (entity(live_version, live_state), entity(rebuilt_version, rebuilt_state));
+            let difference = Difference::of(What::Entity, entity_type, live, rebuilt);
+            differences.add(Difference { after, entity_id: Some(entity_id), ..difference });
         }
         Ok(())
     }
@@ -381,14 +528,12 @@ fn unexplained(place: (&String, i32), day: Option<i64>, live: i64, rebuilt: i64)
     let day = day.map(|day| crate::outcome::rfc3339(day * horizon::STEP_MS_MAX));
     let outcomes =
         |count: i64| json!({ "topic": topic, "partition": partition, "ids_of_day_from": day, "outcomes": count });
-    Difference {
-        what: What::OutcomeUnexplained,
-        entity_type: String::new(),
-        entity_id: None,
-        after: None,
-        live: outcomes(live),
-        rebuilt: outcomes(rebuilt),
-    }
+    Difference::of(What::OutcomeUnexplained, String::new(), outcomes(live), outcomes(rebuilt))
+}
+
+/// JSON that the database has made.
+fn json_of(text: Option<String>) -> Value {
+    text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 fn entity(version: Option<i64>, state: Option<String>) -> Value {
@@ -414,6 +559,9 @@ fn rules(
         parking: Parking { on_failure: OnFailure::Skip, ..Parking::default() },
     }
 }
+
+/// Dead letters of a checkpoint that are read at a time.
+const LETTERS_PAGE: i64 = 500;
 
 /// Records that are decided and settled at a time.
 const CHUNK_RECORDS_MAX: usize = 2_000;
