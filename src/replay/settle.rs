@@ -26,7 +26,8 @@ pub(super) enum Unsettled {
     Disturbed(String),
 }
 
-/// Settles a decision about a partition of `shadow`; days that it needs are made.
+/// Settles a decision about a partition of `shadow`; days that it needs are made. A decision about one command alone is
+/// sent again where others are decided again in smaller batches.
 ///
 /// # Errors
 /// If the shadow refuses, does not answer for a minute, or is written by somebody else.
@@ -37,6 +38,7 @@ pub(super) async fn settle(
     rules: &Rules,
     decision: &std::sync::Arc<Decision>,
     type_ids: &(dyn Fn(&str) -> i16 + Send + Sync),
+    is_alone: bool,
 ) -> Result<Durable, Unsettled> {
     let settlement = Settlement {
         claimed: claimed.clone(),
@@ -57,10 +59,7 @@ pub(super) async fn settle(
                 make_days(shadow, decision).await.map_err(Unsettled::Refused)?;
             }
             // sent again as it is: its decision id tells whether an earlier sending was heard
-            Err(
-                error @ (postgres::Error::Unavailable { .. }
-                | postgres::Error::Refused(Refusal::Contended(_) | Refusal::TimedOut(_))),
-            ) if began.elapsed() < PATIENCE => {
+            Err(error) if is_passing(&error, is_alone) && began.elapsed() < PATIENCE => {
                 tracing::warn!(source = %rules.source, %error, "the shadow database: sent again");
                 tokio::time::sleep(waits.next().unwrap_or(WAIT_MAX)).await;
             }
@@ -82,4 +81,13 @@ async fn make_days(shadow: &Store, decision: &Decision) -> postgres::Result<()> 
         shadow.make_day(day).await?;
     }
     Ok(())
+}
+
+/// Whether the same settlement is sent again: one that took too long, or met others, only if it cannot be made smaller.
+fn is_passing(error: &postgres::Error, is_alone: bool) -> bool {
+    match error {
+        postgres::Error::Unavailable { .. } => true,
+        postgres::Error::Refused(Refusal::Contended(_) | Refusal::TimedOut(_)) => is_alone,
+        postgres::Error::Refused(_) => false,
+    }
 }

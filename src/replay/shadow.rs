@@ -29,7 +29,7 @@ pub enum ShadowError {
     NoScripts(#[source] Diagnostics),
     /// The scripts do not run there, or the commands do not fit what they make.
     #[error(
-        "the commands in SQL cannot be used in a shadow database, which has only what the scripts of tables = … make"
+        "the commands in SQL cannot be used with the tables that the scripts of tables = … make in a shadow database"
     )]
     Declared(#[source] DeclaredError),
     /// A topic's entity type has no handlers here.
@@ -56,7 +56,7 @@ pub struct Shadow {
     compiled: Compiled,
     /// The tables that commands name as what they write, each once, in order of their names.
     pub written: Vec<Relation>,
-    /// The tables that they only read, likewise.
+    /// The team's tables that they only read, likewise.
     pub read: Vec<Relation>,
     /// The command types, and the writes of handlers in Rust, that say themselves that they do not end alike twice.
     pub nondeterministic: Vec<String>,
@@ -85,7 +85,8 @@ impl Shadow {
         let compiled = Compiled::of(&config.database, &typed);
         compiled.make(&store).await?;
         let (written, mut read) = (typed.written(), typed.read());
-        read.retain(|table| !written.contains(table));
+        let is_theirs = |table: &Relation| !matches!(&*table.schema, "pg_catalog" | "information_schema");
+        read.retain(|table| is_theirs(table) && !written.contains(table));
         let commands = typed.commands.iter().map(|command| &command.declaration);
         let commands =
             commands.filter(|command| command.nondeterministic).map(|command| command.command_type.to_string());

@@ -7,7 +7,7 @@ const PATIENCE_MAX: u32 = 256;
 
 /// The size of batches, in commands.
 #[derive(Debug)]
-pub(super) struct BatchSize {
+pub(crate) struct BatchSize {
     most: usize,
     now: usize,
     /// Full batches settled since the size last changed.

@@ -5,7 +5,7 @@
 //! batches (`cache`) and what follows it (`publisher`).
 
 pub(crate) mod batch;
-mod batch_size;
+pub(crate) mod batch_size;
 pub(crate) mod cache;
 mod clock;
 mod drive;

@@ -57,6 +57,7 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
             "forgotten": report.partitions.iter().map(|partition| partition.forgotten).sum::<u64>(),
             "changes": report.changes,
             "entities_differing": report.entities_differing,
+            "tables": report.tables,
             "unproven": report.unproven,
         }))?)?,
     }

@@ -24,6 +24,7 @@ use crate::steps::decide::{Basis, Decision, Judgement, Routed, Undecided, decide
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::writer::batch::{self, Batch};
+use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
 use crate::writer::flood::Flood;
 use crate::writer::judged::{delivery_of, judgements};
@@ -43,6 +44,7 @@ pub(super) struct Again {
     pub cache: Cache,
     pub parked: ParkedKeys,
     pub flood: Flood,
+    pub batch_size: BatchSize,
     pub horizon: Horizon,
     /// The database's clock when the copy was made: milliseconds since 1970.
     pub database_time_ms: i64,
@@ -78,10 +80,9 @@ impl Again {
         if records.is_empty() {
             return Ok(true);
         }
-        let mut commands_max = records.len();
         let mut again = batch::Again::default();
         again.push_back(Batch::receive(&mut records, &self.rules));
-        while let Some(mut batch) = again.take(commands_max) {
+        while let Some(mut batch) = again.take(self.batch_size.commands_max()) {
             let decision = match self.decide(&batch, &again.caution).await? {
                 Ok(decision) => Arc::new(decision),
                 Err(Undecided::Unstorable) => {
@@ -97,18 +98,21 @@ impl Again {
                     // what lies before is settled first
                     again.push_front(batch.split_off(n));
                     again.push_front(batch);
-                    commands_max = n;
+                    self.batch_size.halve(n * 2);
                     continue;
                 }
             };
             let shadow = &self.shadow;
-            let settled = settle(shadow, &self.claimed, self.cursor, &self.rules, &decision, &*self.type_ids).await;
+            let (type_ids, count) = (&*self.type_ids, batch.items.len());
+            let settled =
+                settle(shadow, &self.claimed, self.cursor, &self.rules, &decision, type_ids, count == 1).await;
             let refusal = match settled {
                 Ok(durable) => {
                     self.cursor = durable.cursor();
                     self.parked = decision.parked.clone();
                     self.compare(&batch, &durable).await?;
                     again.settled();
+                    self.batch_size.settled(count);
                     if let Err(halt) = self.flood.settled(&decision) {
                         self.halts(&halt, self.cursor.next_offset);
                         return Ok(false);
@@ -131,8 +135,15 @@ impl Again {
                         again.caution.judged.insert(delivery_of(item), dead);
                     }
                     // it belongs to one of them, which is found alone
-                    items => commands_max = (items.len() / 2).max(1),
+                    items => self.batch_size.halve(items.len()),
                 },
+                Refusal::Contended(_) | Refusal::TimedOut(_) if count > 1 => self.batch_size.collided(count),
+                // as a writer gives it up, if later
+                Refusal::TimedOut(why) => {
+                    let why = format!("its statements time out: {why}");
+                    let dead = Judgement::Dead(DeadCode::HandlerFailed, why);
+                    again.caution.judged.extend(batch.items.first().map(|item| (delivery_of(item), dead)));
+                }
                 refusal => return Err(RunError::Shadow(refusal.into())),
             }
             again.push_front(batch);

@@ -24,6 +24,7 @@ use crate::replay::shadow::Shadow;
 use crate::runtime::Limits;
 use crate::steps::{Parking, Rules};
 use crate::worker::{MESSAGE_BYTES_MAX, Worker};
+use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
 use crate::writer::flood::Flood;
 
@@ -313,6 +314,7 @@ impl DryRun<'_> {
             cursor: claimed.cursor,
             cache: Cache::new(self.config.worker.entity_cache_entries_max),
             parked: claimed.parked,
+            batch_size: BatchSize::new(CHUNK_RECORDS_MAX, CHUNK_RECORDS_MAX),
             flood: Flood::new(source, limits.flood),
             horizon: Horizon(horizon.at_ms),
             database_time_ms: horizon.database_time_ms,

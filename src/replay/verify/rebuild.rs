@@ -25,6 +25,7 @@ use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
 use crate::writer::batch::{self, Batch};
+use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
 use crate::writer::judged::{delivery_of, judgements};
 use crate::writer::prefetch;
@@ -78,6 +79,8 @@ pub(super) struct Rebuild {
     /// Batches up to this one lie before the beginning.
     pub batches_from: i64,
     pub cache: Cache,
+    /// Commands that are settled at a time.
+    pub batch_size: BatchSize,
     pub later: Later,
     pub report: PartitionReport,
     /// Letters that ran when nobody knows.
@@ -242,9 +245,9 @@ impl Rebuild {
             expected.entry(due.command.id).or_insert(due.expected);
             items.push_back(Ok(due.command));
         }
-        let (mut caution, mut look_up_all, mut commands_max) = (Caution::default(), false, usize::MAX);
+        let (mut caution, mut look_up_all) = (Caution::default(), false);
         while !items.is_empty() {
-            let count = batch::alike(items.iter()).min(commands_max);
+            let count = batch::alike(items.iter()).min(self.batch_size.commands_max());
             let batch = Batch { items: items.drain(..count).collect(), letters: Vec::new() };
             let decision = match self.decide(&batch, &expected, &caution, look_up_all).await? {
                 Ok(decision) => Arc::new(decision),
@@ -255,22 +258,23 @@ impl Rebuild {
                 }
                 Err(Undecided::Halts(_, halt)) => return Err(VerifyError::Halts(halt.detail)),
             };
-            match self.settle(&decision).await {
+            match self.settle(&decision, count == 1).await {
                 Ok(durable) => {
-                    commands_max = usize::MAX;
+                    self.batch_size.settled(count);
                     self.compare(&durable, &mut expected, &places);
                 }
                 Err(VerifyError::Shadow(postgres::Error::Refused(refusal))) => {
                     self.cache.forget(decision.entities.iter().map(|change| &change.entity_id));
                     match refusal {
                         Refusal::Duplicate if !look_up_all => look_up_all = true,
+                        Refusal::Contended(_) | Refusal::TimedOut(_) if count > 1 => self.batch_size.collided(count),
                         Refusal::Judged(refused) => self.judged(&decision, refused, &mut caution)?,
                         Refusal::Data(why) => match batch.items.as_slice() {
                             [item] => {
                                 let judgement = Judgement::Dead(DeadCode::DataError, why);
                                 caution.judged.insert(delivery_of(item), judgement);
                             }
-                            items => commands_max = items.len() / 2,
+                            items => self.batch_size.halve(items.len()),
                         },
                         refusal => return Err(VerifyError::Shadow(refusal.into())),
                     }
@@ -320,9 +324,10 @@ impl Rebuild {
         }))
     }
 
-    async fn settle(&mut self, decision: &Arc<Decision>) -> Result<Durable, VerifyError> {
+    async fn settle(&mut self, decision: &Arc<Decision>, is_alone: bool) -> Result<Durable, VerifyError> {
         let shadow = &self.shadow;
-        let settled = settle(shadow, &self.claimed, self.cursor, &self.rules, decision, &*self.type_ids).await;
+        let settled =
+            settle(shadow, &self.claimed, self.cursor, &self.rules, decision, &*self.type_ids, is_alone).await;
         let durable = settled.map_err(|unsettled| match unsettled {
             Unsettled::Refused(error) => VerifyError::Shadow(error),
             Unsettled::Disturbed(by) => VerifyError::Disturbed(self.rules.source.clone(), by),

@@ -27,6 +27,7 @@ use crate::replay::progress::Progress;
 use crate::replay::shadow::Shadow;
 use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
+use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
 
 /// Lanes that are rebuilt at a time.
@@ -362,6 +363,7 @@ impl Verification<'_> {
             settled: settled.clone(),
             batches_from: self.cursor(partition).map_or(0, |cursor| cursor.batch_seq),
             cache: Cache::new(self.config.worker.entity_cache_entries_max),
+            batch_size: BatchSize::new(CHUNK_RECORDS_MAX, CHUNK_RECORDS_MAX),
             later: Later::default(),
             report: PartitionReport {
                 topic: partition.topic.clone(),
