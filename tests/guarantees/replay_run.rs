@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use solewriter::local::postgres::{Options, Postgres};
+use solewriter::postgres::Store;
 use solewriter::replay::progress::Progress;
 use solewriter::replay::run::{self, Found, dry_run};
 use sqlx::PgPool;
@@ -153,7 +154,21 @@ async fn a_mixed_log_ends_as_it_was_published_and_other_handlers_are_found() {
     let again = difference.again.as_ref().expect("it is in the log");
     assert_eq!((again.outcome, &again.reply), ("applied", &Some(json!(1))), "{again:?}");
     assert_eq!((bank.digest().await, bank.ends()), (digest, ends));
+
+    // what was seen is no longer so: it is left as it is
     is_cured.store(false, Ordering::Relaxed);
+    let found = dry_run_of(&bank, &is_cured).await;
+    bank.database.execute("update partitions set decision_id = gen_random_uuid()").await;
+    let config = bank.options.config();
+    let store = Store::new(&config.database, "a test").expect("an address");
+    let resumed = run::resume(&store, &config, &found, "somebody", "the test").await;
+    assert_eq!(resumed.expect("the database answers").len(), 1, "changed meanwhile");
+    assert_eq!(bank.database.count("partitions where halted_code = 'database-behind'").await, 1);
+    assert_eq!(bank.database.count("operator_actions").await, 0);
+    let found = dry_run_of(&bank, &is_cured).await;
+    let resumed = run::resume(&store, &config, &found, "somebody", "the test").await;
+    assert_eq!(resumed.expect("the database answers"), []);
+    bank.settled().await;
     worker.end().await;
 }
 

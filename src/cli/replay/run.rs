@@ -78,11 +78,12 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
 async fn execute(config: &Config, found: &mut Found, reason: &str, progress: &Progress) -> anyhow::Result<()> {
     let store = backend::fitting_store(config).await?;
     let changed = resume(&store, config, found, &backend::actor(), reason).await?;
+    found.report.executed = changed.len() < found.seen.len();
     if let Some(source) = changed.first() {
-        let why = format!("{source} was changed meanwhile, and is left as it is: type the same command again");
+        let others = if found.report.executed { ", and the others are resumed" } else { "" };
+        let why = format!("{source} was changed meanwhile and is left as it is{others}: type the same command again");
         return Err(Problem::failed(why).into());
     }
-    found.report.executed = true;
     // stderr may be closed: the result does not depend on it
     let _ = writeln!(std::io::stderr(), "resumed; waiting until a worker has settled and published it again");
     let waited = settled(&store, found, progress).await;

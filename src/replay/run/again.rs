@@ -10,7 +10,7 @@ use super::heard::Body;
 use super::report::{Difference, Forgotten, KEPT_MAX, PartitionReport, WouldHalt};
 use crate::cursor::Cursor;
 use crate::dead_letter::DeadCode;
-use crate::halt::Halt;
+use crate::halt::{Halt, HaltCode};
 use crate::horizon::Horizon;
 use crate::outcome::FinalOutcome;
 use crate::parked_keys::ParkedKeys;
@@ -163,7 +163,13 @@ impl Again {
         let mut known = self.live.outcomes_of(&ids).await?;
         known.extend(self.shadow.outcomes_of(&ids).await.map_err(RunError::Shadow)?);
         let entities = prefetch::entities(batch, &mut self.cache, &self.shadow, &self.rules, &self.claimed).await;
-        let mut entities = entities.map_err(RunError::Shadow)?;
+        let mut entities = match entities {
+            Err(postgres::Error::Refused(Refusal::WrongHome(home))) => {
+                let halt = Halt::new(HaltCode::PartitionsChanged, format!("{home}, and a command for it came here"));
+                return Ok(Err(Undecided::Halts(0, halt)));
+            }
+            entities => entities.map_err(RunError::Shadow)?,
+        };
         let mut deduplicator = Deduplicator::new(known, self.horizon, self.database_time_ms);
         let mut basis = Basis { rules: &self.rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
         let decided = decide(&batch.items, &mut basis, self.parked.clone());

@@ -110,7 +110,9 @@ fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Ve
         options.places.is_empty()
             || places.any(|(topic, partition)| row.topic == *topic && partition.is_none_or(|it| it == row.partition))
     };
-    let meant: Vec<HaltedRow> = rows.into_iter().filter(|row| is_behind(row) && is_meant(row)).collect();
+    let mut meant: Vec<HaltedRow> = rows.into_iter().filter(|row| is_behind(row) && is_meant(row)).collect();
+    // in the order of the report, whatever the database's collation is
+    meant.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     match meant.is_empty() {
         true => Err(RunError::NothingBehind("any topic".to_owned())),
         false => Ok(meant),
