@@ -184,7 +184,8 @@ async fn first_claim(
 fn never_heard(witness: &str, settled_offset: i64) -> Halt {
     let detail = format!(
         "{witness}, and the database has never heard of this partition: it went back in time, or it is not the one that \
-         settled this topic; commands would run again, and outcomes that differ from the published ones would follow them"
+         settled this topic; commands would run again, and outcomes that differ from the published ones would follow them \
+         (solewriter replay run says which)"
     );
     Halt { code: HaltCode::DatabaseBehind, detail, witnessed: Some((0, settled_offset)) }
 }
@@ -245,7 +246,8 @@ fn behind_outcomes(row: &Row, topic: &str, Testimony { command_id, offset }: Tes
         "{topic} holds the outcome of offset {offset} (command {command_id}), the database does not, and its cursor is \
          {next}: the database went back in time (restored, or failed over to a replica that had lost commits); \
          outcomes of records {next} to {offset} are published and forgotten. Make sure that it is the database you want; \
-         then they run again, where the log still has them, and outcomes that differ may follow the published ones"
+         solewriter replay run says whether they end as they were published. Then they run again, where the log still has \
+         them, and outcomes that differ may follow the published ones"
     );
     Halt { code: HaltCode::DatabaseBehind, detail, witnessed: Some((row.claimed.token().0, offset + 1)) }
 }

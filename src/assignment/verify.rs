@@ -142,8 +142,9 @@ fn not_behind_group(row: &Row, facts: &LogFacts) -> Result<(), Halt> {
             let detail = format!(
                 "the consumer group has committed offset {committed}, the database's cursor is {next}: the database went back in \
                  time (restored, or failed over to a replica that had lost commits); outcomes of records {next} to {} may be \
-                 published and forgotten. Make sure that it is the database you want; then they run again, where the log \
-                 still has them, and outcomes that differ may follow the published ones",
+                 published and forgotten. Make sure that it is the database you want; solewriter replay run says whether they end \
+                 as they were published. Then they run again, where the log still has them, and outcomes that differ may \
+                 follow the published ones",
                 committed - 1
             );
             let witnessed = Some((row.claimed.token().0, committed));

@@ -11,6 +11,7 @@ use crate::config;
 use crate::declared::DeclaredError;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::postgres::{CheckpointError, ReachError};
+use crate::replay::run::RunError as ReplayRunError;
 use crate::replay::shadow::ShadowError;
 use crate::replay::verify::VerifyError;
 use crate::worker::RunError;
@@ -96,6 +97,15 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return Some(Exit::Usage);
     }
     if let Some(VerifyError::Schema(_)) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(
+        ReplayRunError::Schema(_)
+        | ReplayRunError::UnknownTopic(_)
+        | ReplayRunError::NotBehind { .. }
+        | ReplayRunError::NothingBehind(_),
+    ) = cause.downcast_ref()
+    {
         return Some(Exit::Usage);
     }
     if let Some(ShadowError::NoHandlers { .. }) = cause.downcast_ref() {

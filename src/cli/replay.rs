@@ -2,9 +2,11 @@
 //!
 //! What the verbs share: how a range is written ([`range`]), and how long work is shown and stopped ([`watch`]).
 
+mod leftovers;
 mod plan;
 mod range;
 mod republish;
+mod run;
 mod try_handlers;
 mod verify;
 mod watch;
@@ -34,6 +36,7 @@ pub(super) struct Args {
 enum Verb {
     Plan(plan::Args),
     Republish(republish::Args),
+    Run(run::Args),
     Verify(verify::Args),
     Try(try_handlers::Args),
 }
@@ -42,6 +45,7 @@ pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Co
     match args.verb {
         Verb::Plan(args) => plan::run(&args, output, config).await,
         Verb::Republish(args) => republish::run(&args, output, config).await,
+        Verb::Run(args) => run::run(&args, output, worker, config).await,
         Verb::Try(args) => try_handlers::run(&args, output, worker, config).await,
         Verb::Verify(args) => verify::run(&args, output, worker, config).await,
     }

@@ -2,6 +2,7 @@
 
 mod create;
 mod fill;
+mod live;
 mod tables;
 
 use sqlx::{AssertSqlSafe, FromRow};

@@ -21,6 +21,7 @@ mod operate;
 mod owed;
 mod plan;
 mod prune;
+mod published;
 mod reach;
 #[cfg(feature = "dev")]
 mod reckoning;
@@ -55,6 +56,7 @@ pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use plan::Operation;
 pub use prune::{HorizonRow, LogTime};
+pub use published::{HaltedRow, PublishedRow};
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};

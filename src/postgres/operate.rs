@@ -4,6 +4,7 @@
 use sqlx::PgConnection;
 
 use super::homes::{self, Homed, HomedRow};
+use super::published::HaltedRow;
 use super::repartition::requests_follow;
 use super::{Result, Store};
 use crate::config::Partitioner;
@@ -154,6 +155,35 @@ impl Store {
         resume: Resume,
         layout: &Layout<'_>,
     ) -> Result<bool> {
+        self.resume_if(action, code, resume, layout, None, serde_json::Map::new()).await
+    }
+
+    /// The same with [`Resume::AcceptDatabase`], if the partition is halted as `seen`, and nothing was settled since;
+    /// `detail` is kept in the audit besides. A worker that has started anew meanwhile, and so claimed it, does not
+    /// matter: it has found the same halt.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn operator_resume_as_seen(
+        &self,
+        action: &OperatorAction<'_>,
+        seen: &HaltedRow,
+        layout: &Layout<'_>,
+        detail: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<bool> {
+        let code = seen.halted_code.as_deref().unwrap_or_default();
+        self.resume_if(action, code, Resume::AcceptDatabase, layout, Some(seen), detail).await
+    }
+
+    async fn resume_if(
+        &self,
+        action: &OperatorAction<'_>,
+        code: &str,
+        resume: Resume,
+        layout: &Layout<'_>,
+        seen: Option<&HaltedRow>,
+        more: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         let resumed = sqlx::query(
             "update partitions
@@ -175,13 +205,20 @@ impl Store {
                     -- whoever is moving homes finds that it has to look again
                     repartitioning = case when $5 not in ('accept-partitions', 'accept-new-log')
                                           then nullif(repartitioning, 'moving') end
-              where topic = $1 and partition = $2 and halted_code = $3",
+              where topic = $1 and partition = $2 and halted_code = $3
+                and ($6::bigint is null
+                     or (next_offset, batch_seq) = ($6, $7) and decision_id is not distinct from $8
+                        and (extract(epoch from halted_at) * 1000000)::bigint is not distinct from $9)",
         )
         .bind(&*action.source.topic)
         .bind(action.source.partition)
         .bind(code)
         .bind(resume.next_offset())
         .bind(resume.name())
+        .bind(seen.map(|seen| seen.next_offset))
+        .bind(seen.map(|seen| seen.batch_seq))
+        .bind(seen.and_then(|seen| seen.decision_id))
+        .bind(seen.and_then(|seen| seen.halted_at_us))
         .execute(&mut *transaction)
         .await?;
         if resumed.rows_affected() == 0 {
@@ -196,12 +233,15 @@ impl Store {
             }
             _ => 0,
         };
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "code": code,
             "choice": resume.name(),
             "next_offset": resume.next_offset(),
             "entities_moved": entities_moved,
         });
+        if let Some(detail) = detail.as_object_mut() {
+            detail.extend(more);
+        }
         audit(&mut transaction, action, "resume", detail).await?;
         transaction.commit().await?;
         Ok(true)

@@ -14,6 +14,8 @@ pub mod progress;
 pub mod range;
 pub mod republish;
 pub mod resolve;
+pub mod run;
+mod settle;
 pub mod shadow;
 pub mod survey;
 pub mod verify;

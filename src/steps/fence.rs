@@ -92,7 +92,7 @@ pub fn check_not_behind(
     let detail = format!(
         "the database holds token {token}, cursor {}, batch {}; this worker has seen token {seen_token}, cursor {}, batch {}: \
          the database went back in time (restored, or failed over to a replica that had lost commits); outcomes that it \
-         no longer knows may be published",
+         no longer knows may be published; solewriter replay run says whether they would end alike",
         cursor.next_offset, cursor.batch_seq, seen.next_offset, seen.batch_seq
     );
     let witnessed = Some((seen_token.0, seen.next_offset));

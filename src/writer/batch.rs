@@ -130,7 +130,7 @@ pub(crate) fn alike<'i>(items: impl Iterator<Item = &'i Routed>) -> usize {
 /// Batches whose decision did not commit, to be decided again before anything
 /// new; and how carefully.
 #[derive(Default)]
-pub(super) struct Again {
+pub(crate) struct Again {
     items: VecDeque<Routed>,
     /// A batch of dead letters.
     letters: Option<Batch>,

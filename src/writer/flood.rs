@@ -18,7 +18,7 @@ pub struct FloodMax {
 
 /// The latest records of a partition, a batch each: how many there were, how many are dead.
 #[derive(Debug)]
-pub(super) struct Flood {
+pub(crate) struct Flood {
     source: TopicPartition,
     max: FloodMax,
     batches: VecDeque<(u64, u64)>,

@@ -9,7 +9,7 @@ pub(crate) mod batch_size;
 pub(crate) mod cache;
 mod clock;
 mod drive;
-mod flood;
+pub(crate) mod flood;
 pub(crate) mod judged;
 pub(crate) mod prefetch;
 mod publisher;

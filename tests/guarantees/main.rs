@@ -24,6 +24,7 @@ mod redriving;
 mod repartitioning;
 mod replay_plan;
 mod replay_republish;
+mod replay_run;
 mod replay_sql;
 mod replay_try;
 mod replay_verify;

@@ -18,12 +18,12 @@ use crate::support::worker::{Said, Worker};
 use crate::support::{consumer, topics};
 
 /// What is poison is a row, so that it can be cured under a running worker.
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
     create table if not exists poison (word text primary key);
     create table if not exists notes (
         id uuid primary key, thing text not null, n bigint not null, word text not null, unique (thing, n));";
 
-const COMMANDS: &str = r#"
+pub(crate) const COMMANDS: &str = r#"
 [[command]]
 type = "thing.note"
 reply = { n = ":note.n" }

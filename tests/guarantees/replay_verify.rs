@@ -51,7 +51,7 @@ impl Notebook {
     }
 }
 
-fn notebooks(worker: solewriter::Worker, is_cured: &Arc<AtomicBool>) -> solewriter::Worker {
+pub(crate) fn notebooks(worker: solewriter::Worker, is_cured: &Arc<AtomicBool>) -> solewriter::Worker {
     let is_cured = is_cured.clone();
     worker.entity::<Notebook>("notebook", |e| {
         e.on("notebook.note", move |book: &mut Notebook, note: Note, cx: &mut Context<'_>| {
@@ -61,7 +61,7 @@ fn notebooks(worker: solewriter::Worker, is_cured: &Arc<AtomicBool>) -> solewrit
     })
 }
 
-fn note(key: &str, word: &str) -> Record {
+pub(crate) fn note(key: &str, word: &str) -> Record {
     Record::command("notebook.note", key, &json!({ "word": word }))
 }
 
@@ -98,7 +98,7 @@ impl Bank {
     }
 
     /// Everything that the live tables hold, as one number.
-    async fn digest(&self) -> Option<i64> {
+    pub(crate) async fn digest(&self) -> Option<i64> {
         let tables = ["processed_commands", "entities", "dead_letters", "batches", "horizon", "requests"];
         let rows = tables.map(|table| format!("select to_jsonb(t)::text as line from {table} t")).join(" union all ");
         let cursors = "select row(next_offset, batch_seq, fencing_token, claim_id)::text from partitions";
@@ -108,12 +108,12 @@ impl Bank {
         self.database.number(&sql).await
     }
 
-    fn ends(&self) -> Vec<i64> {
+    pub(crate) fn ends(&self) -> Vec<i64> {
         let kinds = ["", ".outcomes", ".events"].map(|kind| format!("{}{kind}", self.topic));
         kinds.iter().map(|topic| topics::watermarks(&self.cluster, topic, 0).1).collect()
     }
 
-    async fn shadows(&self) -> i64 {
+    pub(crate) async fn shadows(&self) -> i64 {
         self.database.count("pg_database where datname like 'solewriter_shadow_%'").await
     }
 }

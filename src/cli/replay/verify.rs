@@ -1,13 +1,12 @@
 //! `replay verify`: is the database what its log says?
 
-use std::io::Write as _;
 use std::num::NonZeroU32;
 
+use super::leftovers;
 use super::watch::Watch;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
-use crate::postgres::Store;
 use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::replay::verify::{Options, verify};
@@ -53,24 +52,6 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
         Output::Table => output::print(&report.text())?,
         Output::Json => output::print(&serde_json::to_string(&report)?)?,
     }
-    if let Err(error) = tell_of_leftovers(config, report.shadow.as_deref()).await {
-        tracing::warn!(%error, "looking for shadow databases that are left");
-    }
+    leftovers::tell(config, report.shadow.as_deref()).await;
     Ok(if report.equal { Exit::Done } else { Exit::Difference })
-}
-
-/// Shadows of other runs: kept on purpose, still in use, or left behind by a process that was killed.
-async fn tell_of_leftovers(config: &Config, kept: Option<&str>) -> anyhow::Result<()> {
-    let store = Store::new(&config.database, "solewriter replay")?;
-    let shadows = store.shadows().await?;
-    store.close().await;
-    for name in shadows.iter().filter(|name| Some(name.as_str()) != kept) {
-        // stderr may be closed: the result does not depend on it
-        let _ = writeln!(
-            std::io::stderr(),
-            "there is another shadow database, of a run that goes on, was told to keep it or was killed; if nobody \
-             needs it, type: drop database {name}"
-        );
-    }
-    Ok(())
 }

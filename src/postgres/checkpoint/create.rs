@@ -39,7 +39,7 @@ pub struct NewCheckpoint<'a> {
 
 /// What of solewriter's own tables is copied: name, and which rows. No letter that has ended can run again; a request
 /// is kept with its letter.
-const OWN: [(&str, &str); 7] = [
+pub(super) const OWN: [(&str, &str); 7] = [
     ("partitions", ""),
     ("command_types", ""),
     ("horizon", ""),

@@ -9,11 +9,11 @@ use crate::postgres::{Refusal, Result, Store};
 use crate::replay::checkpoint::CheckpointName;
 
 /// Our own tables, those first that others refer to.
-const OWN: [&str; 7] =
+pub(super) const OWN: [&str; 7] =
     ["partitions", "command_types", "horizon", "parked_keys", "dead_letters", "requests", "entities"];
 
 /// What numbers their rows.
-const NUMBERED: [(&str, &str); 3] =
+pub(super) const NUMBERED: [(&str, &str); 3] =
     [("command_types", "type_id"), ("dead_letters", "dead_letter_id"), ("requests", "request_id")];
 
 /// What a shadow was filled with.
@@ -35,9 +35,9 @@ struct Kept {
 
 /// What must not act while rows come in, and how it comes back: statements.
 #[derive(FromRow)]
-struct Suspended {
+pub(super) struct Suspended {
     off: String,
-    on: String,
+    pub(super) on: String,
 }
 
 /// Foreign keys from and to `$1`, and the triggers that somebody made and that are enabled. In a checkpoint all rows fit; in
@@ -136,7 +136,7 @@ impl Kept {
 }
 
 /// Takes foreign keys and triggers of a table away. How they come back.
-async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspended>> {
+pub(super) async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspended>> {
     let suspended: Vec<Suspended> = sqlx::query_as(SUSPENDED).bind(table).fetch_all(&mut *filling).await?;
     for Suspended { off, .. } in &suspended {
         sqlx::raw_sql(AssertSqlSafe(off.clone())).execute(&mut *filling).await?;
@@ -173,7 +173,7 @@ pub(in crate::postgres) async fn copy_rows(
 }
 
 /// The next number that a table gives is above all that were copied.
-async fn go_on_behind(filling: &mut PgConnection, table: &str, column: &str) -> Result<()> {
+pub(super) async fn go_on_behind(filling: &mut PgConnection, table: &str, column: &str) -> Result<()> {
     let sql = format!(
         "select setval(pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false) from {table}"
     );

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,19 +12,19 @@ use super::change::Example;
 use super::compare::{Ended, alike};
 use super::guide::{Due, Expected, Known, Later, Passed, Role, is_of};
 use super::report::{After, Difference, Differences, PartitionReport, What};
-use crate::cursor::{Cursor, LastSettled, Published};
+use crate::cursor::{Cursor, LastSettled};
 use crate::dead_letter::DeadCode;
 use crate::horizon::{self, Horizon};
 use crate::outcome::FinalOutcome;
 use crate::parked_keys::ParkedKeys;
-use crate::postgres::{self, CutLetter, Progress, Refusal, Refused, Store};
+use crate::postgres::{self, CutLetter, Refusal, Refused, Store};
 use crate::record::Record;
-use crate::steps::commit::{Durable, Running, Settled, Settlement};
+use crate::replay::settle::{Unsettled, settle};
+use crate::steps::commit::Durable;
 use crate::steps::decide::{Basis, Caution, Decision, Judgement, Routed, Settles, Undecided, decide};
 use crate::steps::deduplicate::Deduplicator;
 use crate::steps::fence::Claimed;
 use crate::steps::{Rules, receive};
-use crate::writer::backoff;
 use crate::writer::batch::{self, Batch};
 use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
@@ -34,10 +33,6 @@ use crate::writer::prefetch;
 
 /// Ids of the future are refused by the clock of the day; which were is known from the tables.
 const ANY_TIME_MS: i64 = i64::MAX / 2;
-
-/// A shadow that does not answer is asked again for so long, at most so far apart.
-const SHADOW_PATIENCE: Duration = Duration::from_secs(60);
-const SHADOW_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What a rebuilt partition leaves.
 pub(super) struct Rebuilt {
@@ -367,48 +362,15 @@ impl Rebuild {
     }
 
     async fn settle(&mut self, decision: &Arc<Decision>, is_alone: bool) -> Result<Durable, VerifyError> {
-        let settlement = Settlement {
-            claimed: self.claimed.clone(),
-            cursor: self.cursor,
-            decision_id: Uuid::new_v4(),
-            entity_type: self.rules.handlers.entity_type.clone(),
-            decision: decision.clone(),
-            // who raises is named at once: a subtransaction for each batch is nothing that lasts
-            running: Running::of(decision, &self.rules, true),
-        };
-        let published = Published { batch_seq: self.cursor.batch_seq, next_offset: self.cursor.next_offset };
-        let progress = Progress { published, log_time_ms: None };
-        let (mut waits, began) = (backoff(SHADOW_WAIT_MAX), Instant::now());
-        let settling = loop {
-            match self.shadow.settle(&settlement, progress, &*self.type_ids).await {
-                Ok(settling) => break settling,
-                Err(postgres::Error::Refused(Refusal::DayMissing)) => self.make_days(decision).await?,
-                // sent again as it is: its decision id tells whether an earlier sending was heard
-                Err(error) if is_passing(&error, is_alone) && began.elapsed() < SHADOW_PATIENCE => {
-                    tracing::warn!(source = %self.rules.source, %error, "the shadow database: sent again");
-                    tokio::time::sleep(waits.next().unwrap_or(SHADOW_WAIT_MAX)).await;
-                }
-                Err(error) => return Err(VerifyError::Shadow(error)),
-            }
-        };
-        match settlement.answered(settling.answer) {
-            Settled::Durable(durable) => {
-                self.cursor = durable.cursor();
-                Ok(durable)
-            }
-            other => Err(VerifyError::Disturbed(self.rules.source.clone(), format!("{other:?}"))),
-        }
-    }
-
-    async fn make_days(&mut self, decision: &Decision) -> Result<(), VerifyError> {
-        let days = decision.final_ids().filter_map(|id| horizon::id_time_ms(&id));
-        let mut days: Vec<i64> = days.map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX).collect();
-        days.sort_unstable();
-        days.dedup();
-        for day in days {
-            self.shadow.make_day(day).await.map_err(VerifyError::Shadow)?;
-        }
-        Ok(())
+        let shadow = &self.shadow;
+        let settled =
+            settle(shadow, &self.claimed, self.cursor, &self.rules, decision, &*self.type_ids, is_alone).await;
+        let durable = settled.map_err(|unsettled| match unsettled {
+            Unsettled::Refused(error) => VerifyError::Shadow(error),
+            Unsettled::Disturbed(by) => VerifyError::Disturbed(self.rules.source.clone(), by),
+        })?;
+        self.cursor = durable.cursor();
+        Ok(durable)
     }
 
     /// Sets every ending against what the tables say.
@@ -537,15 +499,6 @@ impl Rebuild {
 
     fn entity_type(&self) -> String {
         self.rules.handlers.entity_type.to_string()
-    }
-}
-
-/// Whether the same settlement is sent again: one that took too long, or met others, only if it cannot be made smaller.
-fn is_passing(error: &postgres::Error, is_alone: bool) -> bool {
-    match error {
-        postgres::Error::Unavailable { .. } => true,
-        postgres::Error::Refused(Refusal::Contended(_) | Refusal::TimedOut(_)) => is_alone,
-        postgres::Error::Refused(_) => false,
     }
 }
 

@@ -10,10 +10,10 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
 use super::patience::{PATIENCE, wait_until};
-use super::postgres::Database;
+use super::postgres::{Database, tables_schema};
 use super::scratch::{Scratch, unique};
 
-/// A schema as it was.
+/// A schema as it was, with that of the tables of commands in SQL, if there is one.
 pub struct Dump {
     scratch: Scratch,
     url: String,
@@ -26,13 +26,15 @@ impl Dump {
         let (scratch, programs) = (Scratch::new("dump"), postgres.programs().to_owned());
         let dump = Self { scratch, url: database.url.clone(), programs };
         let (file, schema) = (format!("--file={}", dump.file()), format!("--schema={}", database.schema));
-        dump.run("pg_dump", &["--format=custom", &file, &schema, &dump.url]);
+        let tables = format!("--schema={}", tables_schema(&database.schema));
+        dump.run("pg_dump", &["--format=custom", &file, &schema, &tables, &dump.url]);
         dump
     }
 
     /// With `pg_restore`, in the place of what is there now.
     pub async fn restore(&self, database: &Database) {
-        database.execute(&format!("drop schema {} cascade", database.schema)).await;
+        let (schema, tables) = (&database.schema, tables_schema(&database.schema));
+        database.execute(&format!("drop schema {schema} cascade; drop schema if exists {tables} cascade")).await;
         self.run("pg_restore", &["--single-transaction", &format!("--dbname={}", self.url), &self.file()]);
     }
 

@@ -1,0 +1,169 @@
+//! What the outcomes topic says, kept in a shadow until it is compared; and the partition that is halted meanwhile.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Result, Store};
+use crate::record::TopicPartition;
+
+/// What was published of one delivery, the newest copy of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct PublishedRow {
+    /// The delivery's offset.
+    #[sqlx(rename = "offset")]
+    pub log_offset: i64,
+    /// The command's id.
+    pub command_id: Uuid,
+    /// Its final outcome, if one was published: the record's value.
+    pub ended: Option<Vec<u8>>,
+    /// Its last dead outcome, if one was: the record's value.
+    pub dead: Option<Vec<u8>>,
+    /// The codes of all its dead outcomes, each once, with commas between them.
+    pub dead_codes: String,
+}
+
+/// A halted partition, as an operator has seen it.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct HaltedRow {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that is not settled.
+    pub next_offset: i64,
+    /// Batches settled.
+    pub batch_seq: i64,
+    /// The decision of the last of them.
+    pub decision_id: Option<Uuid>,
+    /// Whose it is.
+    pub cluster_id: String,
+    /// Whose it is.
+    pub group_id: String,
+    /// The topic's id, if the broker told it.
+    pub topic_id: Option<String>,
+    /// The partition count that its records were placed for.
+    pub partition_count: i32,
+    /// The halt's code; `None`: it is not halted.
+    pub halted_code: Option<String>,
+    /// When it halted, microseconds since 1970.
+    pub halted_at_us: Option<i64>,
+    /// The offset behind the highest that a witness has seen settled.
+    pub witnessed_offset: Option<i64>,
+    /// Requests of operators that its owner has not done.
+    pub open_requests: i64,
+}
+
+impl HaltedRow {
+    /// The partition.
+    pub fn source(&self) -> TopicPartition {
+        TopicPartition::new(&*self.topic, self.partition)
+    }
+}
+
+impl Store {
+    /// Makes the table of what was published, in a shadow.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn prepare_published(&self) -> Result<()> {
+        sqlx::raw_sql(
+            "create table published (
+                 topic      text   not null,
+                 partition  int    not null,
+                 \"offset\" bigint not null,
+                 command_id uuid   not null,
+                 ended      bytea,
+                 dead       bytea,
+                 dead_codes text   not null,
+                 primary key (topic, partition, \"offset\")
+             )",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps what was published of deliveries of one partition, in a shadow: each offset once, newer than what is kept
+    /// of it already.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_published(&self, source: &TopicPartition, rows: &[PublishedRow]) -> Result<()> {
+        sqlx::query(
+            "insert into published as kept (topic, partition, \"offset\", command_id, ended, dead, dead_codes)
+             select $1, $2, n.* from unnest($3::bigint[], $4::uuid[], $5::bytea[], $6::bytea[], $7::text[]) as n
+             on conflict (topic, partition, \"offset\") do update
+                set command_id = excluded.command_id,
+                    ended = coalesce(excluded.ended, kept.ended),
+                    dead = coalesce(excluded.dead, kept.dead),
+                    dead_codes = (select coalesce(string_agg(distinct code, ','), '')
+                                    from unnest(string_to_array(kept.dead_codes, ',')
+                                                || string_to_array(excluded.dead_codes, ',')) as code)",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(rows.iter().map(|row| row.log_offset).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.command_id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.ended.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.dead.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| &*row.dead_codes).collect::<Vec<_>>())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes what was published of these deliveries out of a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn take_published(&self, source: &TopicPartition, offsets: &[i64]) -> Result<Vec<PublishedRow>> {
+        Ok(sqlx::query_as(
+            "delete from published where topic = $1 and partition = $2 and \"offset\" = any ($3)
+             returning \"offset\", command_id, ended, dead, dead_codes",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(offsets)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// What is left of a partition in a shadow behind an offset, in order; at most `rows_max`.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn published_behind(
+        &self,
+        source: &TopicPartition,
+        offset: i64,
+        rows_max: i64,
+    ) -> Result<Vec<PublishedRow>> {
+        Ok(sqlx::query_as(
+            "select \"offset\", command_id, ended, dead, dead_codes from published
+              where topic = $1 and partition = $2 and \"offset\" > $3 order by \"offset\" limit $4",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(offset)
+        .bind(rows_max)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// The rows of these topics' partitions, in order.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn halted_rows(&self, topics: &[&str]) -> Result<Vec<HaltedRow>> {
+        Ok(sqlx::query_as(
+            "select topic, partition, next_offset, batch_seq, decision_id, cluster_id, group_id, topic_id, partition_count,
+                    halted_code, (extract(epoch from halted_at) * 1000000)::bigint as halted_at_us, witnessed_offset,
+                    (select count(*) from requests r
+                      where r.topic = p.topic and r.partition = p.partition and r.state = 'open') as open_requests
+               from partitions p where topic = any ($1) order by topic, partition",
+        )
+        .bind(topics)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

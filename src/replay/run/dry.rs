@@ -1,0 +1,366 @@
+//! The whole of a dry run: copy, listen, run again, and clear away.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
+
+use super::again::{Again, Compared};
+use super::heard::{CHUNK_RECORDS_MAX, Heard, Listening, READ_TIMEOUT, blocking};
+use super::report::{PartitionReport, Report};
+use super::{Found, Options, RunError};
+use crate::config::{self, Config};
+use crate::fencing_token::ClaimId;
+use crate::halt::HaltCode;
+use crate::horizon::Horizon;
+use crate::kafka::{Client, Inspector, LogReader, Topics};
+use crate::pace::Pace;
+use crate::postgres::{
+    ClaimRequest, HaltedRow, HorizonRow, Layout, OperatorAction, Resume, SHADOW_PREFIX, SchemaState, Store,
+};
+use crate::record::TopicPartition;
+use crate::replay::progress::Progress;
+use crate::replay::shadow::Shadow;
+use crate::runtime::Limits;
+use crate::steps::{Parking, Rules};
+use crate::worker::{MESSAGE_BYTES_MAX, Worker};
+use crate::writer::batch_size::BatchSize;
+use crate::writer::cache::Cache;
+use crate::writer::flood::Flood;
+
+/// Partitions that run at a time.
+const PARTITIONS_AT_ONCE: usize = 4;
+
+/// Runs again what the database has forgotten of partitions that are halted `database-behind`, in a shadow, and sets it
+/// against the outcomes topic. Nothing live is changed, nothing is published. `progress` counts records read, and
+/// stops it.
+///
+/// # Errors
+/// If it cannot be made: see [`RunError`]. A difference is no error but the result.
+pub async fn dry_run(
+    worker: &Worker,
+    config: &Config,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Found, RunError> {
+    config.validate_for_run()?;
+    Shadow::check(worker, config)?;
+    let live = Store::read_only(&config.database, "solewriter replay run")?;
+    live.reach().await?;
+    if live.schema_state().await? != SchemaState::Fits {
+        return Err(RunError::Schema(config.database.schema.clone()));
+    }
+    // before anything is made
+    let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
+    halted(live.halted_rows(&topics).await?, options, config)?;
+    let server = Store::new(&config.database, "solewriter replay run")?;
+    let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
+    // connects when it is first used
+    let shadow = Store::of_shadow(&config.database, &name)?;
+    if let Err(error) = server.create_shadow(&name).await {
+        return Err(RunError::NoShadow { name, error });
+    }
+    let running = async {
+        let ready = Shadow::make(shadow.clone(), worker, config).await?;
+        let client = Client::new(&config.kafka, "solewriter replay")?;
+        let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
+        DryRun { config, options, progress, live: &live, shadow: &shadow, ready: &ready, client, inspector }.run().await
+    };
+    let found = tokio::select! {
+        () = progress.stopped() => Err(RunError::Stopped),
+        found = running => found,
+    };
+    shadow.close().await;
+    live.close().await;
+    let dropped = server.drop_shadow(&name).await;
+    server.close().await;
+    let found = found?;
+    dropped.map_err(RunError::Shadow)?;
+    Ok(found)
+}
+
+/// Those that are meant, all of which must be halted so.
+fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Vec<HaltedRow>, RunError> {
+    let behind = HaltCode::DatabaseBehind.as_str();
+    let is_behind = |row: &HaltedRow| row.halted_code.as_deref() == Some(behind);
+    for (topic, partition) in &options.places {
+        if !config.topics.iter().any(|known| known.name == *topic) {
+            return Err(RunError::UnknownTopic(topic.clone()));
+        }
+        let mut of_it =
+            rows.iter().filter(|row| row.topic == *topic && partition.is_none_or(|number| row.partition == number));
+        match partition {
+            None if !of_it.any(is_behind) => return Err(RunError::NothingBehind(topic.clone())),
+            None => {}
+            Some(number) => match of_it.next() {
+                Some(row) if is_behind(row) => {}
+                row => {
+                    let state = match row.map(|row| &row.halted_code) {
+                        None => "not known to the database".to_owned(),
+                        Some(None) => "not halted".to_owned(),
+                        Some(Some(code)) => format!("halted with {code}"),
+                    };
+                    return Err(RunError::NotBehind { source_log: TopicPartition::new(&**topic, *number), state });
+                }
+            },
+        }
+    }
+    let is_meant = |row: &HaltedRow| {
+        let mut places = options.places.iter();
+        options.places.is_empty()
+            || places.any(|(topic, partition)| row.topic == *topic && partition.is_none_or(|it| it == row.partition))
+    };
+    let mut meant: Vec<HaltedRow> = rows.into_iter().filter(|row| is_behind(row) && is_meant(row)).collect();
+    // in the order of the report, whatever the database's collation is
+    meant.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    match meant.is_empty() {
+        true => Err(RunError::NothingBehind("any topic".to_owned())),
+        false => Ok(meant),
+    }
+}
+
+struct DryRun<'r> {
+    config: &'r Config,
+    options: &'r Options,
+    progress: &'r Progress,
+    live: &'r Store,
+    shadow: &'r Store,
+    ready: &'r Shadow,
+    client: Client,
+    inspector: Arc<Inspector>,
+}
+
+/// Where a partition ends, by the word of whom.
+struct Stretch {
+    report: PartitionReport,
+    unheard: Option<String>,
+}
+
+impl DryRun<'_> {
+    async fn run(self) -> Result<Found, RunError> {
+        self.live.fill_shadow_from_live(&self.ready.written, &self.ready.read, self.shadow).await?;
+        self.shadow.prepare_published().await.map_err(RunError::Shadow)?;
+        let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
+        // as they are in the copy
+        let rows = self.shadow.halted_rows(&topics).await.map_err(RunError::Shadow)?;
+        let seen = halted(rows, self.options, self.config)?;
+        let horizon = self.shadow.horizon().await.map_err(RunError::Shadow)?;
+        let pace = Arc::new(Mutex::new(Pace::new(self.options.rate)));
+        // so many at a time that a slow rate goes evenly
+        let records_max = self.options.rate.map_or(CHUNK_RECORDS_MAX, |rate| rate.get() as usize / 10);
+        let records_max = records_max.clamp(1, CHUNK_RECORDS_MAX);
+        let mut report = Report::default();
+        let (mut running, mut at_once) = (JoinSet::new(), PARTITIONS_AT_ONCE);
+        let mut write_tables = 0;
+        let mut ready = Vec::new();
+        for row in &seen {
+            let stretch = self.stretch(row).await?;
+            let again = self.begin(row, &stretch.report, &horizon).await?;
+            if again.rules.handlers.in_database.writes_tables() {
+                // rows may be shared: one after the other comes out the same each time
+                (at_once, write_tables) = (1, write_tables + 1);
+            }
+            if row.open_requests > 0 {
+                report.unproven.push(format!(
+                    "{}: {} requests about dead letters are open; a worker does them when it is resumed, and they are left \
+                     out here",
+                    row.source(),
+                    row.open_requests
+                ));
+            }
+            ready.push((again, stretch.unheard));
+        }
+        let at_once = Arc::new(Semaphore::new(at_once));
+        for (again, unheard) in ready {
+            let (client, progress) = (self.client.clone(), self.progress.clone());
+            let (pace, at_once) = (pace.clone(), at_once.clone());
+            running.spawn(async move {
+                // nobody closes it
+                let _permit = at_once.acquire().await;
+                Ok::<_, RunError>((drive(again, &client, records_max, &progress, &pace).await?, unheard))
+            });
+        }
+        let mut found = Vec::new();
+        while let Some(ended) = running.join_next().await {
+            // nobody aborts them, and a panic of theirs is ours
+            found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+        }
+        found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
+        for (Compared { report: partition, differences, forgotten, .. }, unheard) in found {
+            if partition.new > 0 {
+                // what is new may have been published all the same
+                report.unproven.extend(unheard);
+            }
+            report.partitions.push(partition);
+            report.differences.extend(differences);
+            report.forgotten.extend(forgotten);
+        }
+        if write_tables > 1 && !report.differences.is_empty() {
+            report.unproven.push(
+                "commands in SQL of several partitions may share rows, and in which order they changed them is forgotten: a \
+                 difference may come of that"
+                    .to_owned(),
+            );
+        }
+        Ok(Found { report: report.conclude(), seen })
+    }
+
+    /// What is to be run again, once what was published of it is kept.
+    async fn stretch(&self, row: &HaltedRow) -> Result<Stretch, RunError> {
+        let source = row.source();
+        let topic = self.topic(&row.topic)?;
+        let (inspector, of) = (self.inspector.clone(), source.clone());
+        let asked = blocking(move || {
+            let count = inspector.partition_count(&of.topic)?;
+            let committed = inspector.committed(&of)?;
+            // the stable end first: it is never beyond the end that is asked afterwards
+            Ok((count, committed, inspector.stable_end(&of)?, inspector.log_end(&of)?))
+        });
+        let asked = asked.await.map_err(|error| RunError::Inspect(source.to_string(), error))?;
+        let (count, committed, readable, log) = asked;
+        // 0: an operator has accepted whatever there is
+        if row.partition_count != count && row.partition_count != 0 {
+            return Err(RunError::Layout { source_log: source, placed_for: row.partition_count, found: count });
+        }
+        let outcomes_topic = topic.outcomes_topic();
+        let listening = Listening {
+            client: &self.client,
+            inspector: &self.inspector,
+            shadow: self.shadow,
+            progress: self.progress,
+            source: &source,
+            from: row.next_offset,
+            outcomes_topic: &outcomes_topic,
+        };
+        let Heard { end: outcomes_end, unheard } = listening.listen().await?;
+        let from = row.next_offset;
+        let to = [outcomes_end, committed, row.witnessed_offset].into_iter().flatten().fold(from, i64::max);
+        if from < log.low && from < to {
+            return Err(RunError::LogGone { source_log: source, from, low: log.low.min(to) });
+        }
+        if to > readable {
+            return Err(RunError::LogShort { source_log: source, end: to, readable });
+        }
+        self.progress.expect(u64::try_from(to - from).unwrap_or(0));
+        let report = PartitionReport {
+            topic: row.topic.clone(),
+            partition: row.partition,
+            from,
+            to,
+            outcomes_end,
+            committed,
+            witnessed: row.witnessed_offset,
+            ..PartitionReport::default()
+        };
+        Ok(Stretch { report, unheard })
+    }
+
+    fn topic(&self, name: &str) -> Result<&config::Topic, RunError> {
+        let topic = self.config.topics.iter().find(|topic| topic.name == name);
+        topic.ok_or_else(|| RunError::UnknownTopic(name.to_owned()))
+    }
+
+    /// Resumes a partition of the shadow as the verb does, and claims it as a worker does.
+    async fn begin(&self, row: &HaltedRow, report: &PartitionReport, horizon: &HorizonRow) -> Result<Again, RunError> {
+        let (source, topic) = (row.source(), self.topic(&row.topic)?);
+        let handlers = self.ready.handlers(topic)?;
+        let (inspector, name) = (self.inspector.clone(), topic.name.clone());
+        let count = blocking(move || inspector.partition_count(&name)).await;
+        let partition_count = count.map_err(|error| RunError::Inspect(topic.name.clone(), error))?;
+        let layout =
+            Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };
+        let action = OperatorAction { source: &source, actor: "solewriter replay run", reason: "in a shadow" };
+        let code = row.halted_code.as_deref().unwrap_or_default();
+        let in_shadow = RunError::Shadow;
+        let resumed = self.shadow.operator_resume(&action, code, Resume::AcceptDatabase, &layout).await;
+        if !resumed.map_err(in_shadow)? {
+            return Err(RunError::Disturbed(source, "it is no longer halted".to_owned()));
+        }
+        let names = handlers.command_names();
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await.map_err(in_shadow)?;
+        let request = ClaimRequest {
+            source: &source,
+            claim_id: ClaimId::random(),
+            owner: "solewriter replay run",
+            cluster_id: &row.cluster_id,
+            group_id: &row.group_id,
+            beginning: None,
+            topic_id: row.topic_id.as_deref(),
+            partition_count,
+        };
+        let claimed = self.shadow.claim(&request).await.map_err(in_shadow)?;
+        let claimed = claimed.ok_or_else(|| RunError::Disturbed(source.clone(), "its row is gone".to_owned()))?;
+        let limits = Limits::new(self.config);
+        let rules = Rules {
+            source: source.clone(),
+            handlers,
+            partition_count,
+            partitioner: topic.partitioner,
+            payload_bytes_max: limits.payload_bytes_max,
+            outcome_bytes_max: self.outcome_bytes_max(topic).await?,
+            parking: Parking {
+                on_failure: topic.on_failure,
+                waiting_per_key_max: self.config.worker.waiting_per_key_max.get(),
+                waiting_max: self.config.worker.waiting_max.get(),
+            },
+        };
+        Ok(Again {
+            live: self.live.clone(),
+            shadow: self.shadow.clone(),
+            rules,
+            type_ids: Arc::new(move |name| {
+                numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id)
+            }),
+            claimed: claimed.claimed,
+            cursor: claimed.cursor,
+            cache: Cache::new(self.config.worker.entity_cache_entries_max),
+            parked: claimed.parked,
+            batch_size: BatchSize::new(CHUNK_RECORDS_MAX, CHUNK_RECORDS_MAX),
+            flood: Flood::new(source, limits.flood),
+            horizon: Horizon(horizon.at_ms),
+            database_time_ms: horizon.database_time_ms,
+            found: Compared::of(report.clone()),
+        })
+    }
+
+    /// What the topics take that the worker publishes to, as it asks when it starts: bytes.
+    async fn outcome_bytes_max(&self, topic: &config::Topic) -> Result<usize, RunError> {
+        let topics = Topics::new(&self.client, READ_TIMEOUT)?;
+        let mut least = MESSAGE_BYTES_MAX;
+        for name in [topic.outcomes_topic(), topic.events_topic()] {
+            // whoever may not ask goes by the default
+            let settings = topics.settings(&name).await.ok();
+            let told = settings.and_then(|settings| settings.get("max.message.bytes")?.parse().ok());
+            least = least.min(told.unwrap_or(MESSAGE_BYTES_MAX));
+        }
+        Ok(least)
+    }
+}
+
+/// Reads a partition to its end, and runs it chunk by chunk.
+async fn drive(
+    mut again: Again,
+    client: &Client,
+    records_max: usize,
+    progress: &Progress,
+    pace: &Mutex<Pace>,
+) -> Result<Compared, RunError> {
+    let (from, end) = (again.found.report.from, again.found.report.to);
+    let (client, source) = (client.clone(), again.rules.source.clone());
+    let reader = blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await?;
+    let mut chunks = reader.chunks(records_max);
+    let mut read_to = from;
+    while let Some(chunk) = chunks.recv().await.transpose()? {
+        let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
+        pace.lock().await.turns(u32::try_from(chunk.len()).unwrap_or(u32::MAX)).await;
+        let goes_on = again.chunk(chunk).await?;
+        progress.add(u64::try_from(behind - read_to).unwrap_or(0));
+        read_to = behind;
+        if !goes_on {
+            break;
+        }
+    }
+    progress.add(u64::try_from(end - read_to).unwrap_or(0));
+    again.finish(from).await
+}
