@@ -348,10 +348,10 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     // a difference among the first, which the process that reports it has not run
     let first = "select entity_id from processed_commands where partition = 0 and outcome = 'applied' order by \"offset\" limit 1";
     bank.database
-        .execute(&format!(
+        .execute(
             "update processed_timed set reply = convert_to('77', 'UTF8')
-              where partition = 0 and \"offset\" = (select min(\"offset\") from processed_timed where partition = 0 and applied)"
-        ))
+              where partition = 0 and \"offset\" = (select min(\"offset\") from processed_timed where partition = 0 and applied)",
+        )
         .await;
     let wrong: String = sqlx::query_scalar(first).fetch_one(&bank.database.pool).await.expect("the first");
 
