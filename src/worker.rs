@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rdkafka::error::KafkaError;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "cli")]
 pub(crate) use self::start::MESSAGE_BYTES_MAX;
 use self::start::start;
 use crate::config::{self, Config};
