@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// The same with [`Resume::AcceptDatabase`], if the partition is halted as `seen`, and nothing was settled since;
-    /// `detail` is kept in the audit besides. A worker that has started anew meanwhile, and so claimed it, does not
+    /// `detail` is kept in the audit besides. What the witnesses know of offsets below `accepted` is accepted. A worker that has started anew meanwhile, and so claimed it, does not
     /// matter: it has found the same halt.
     ///
     /// # Errors
@@ -169,10 +169,11 @@ impl Store {
         action: &OperatorAction<'_>,
         seen: &HaltedRow,
         layout: &Layout<'_>,
+        accepted: i64,
         detail: serde_json::Map<String, serde_json::Value>,
     ) -> Result<bool> {
         let code = seen.halted_code.as_deref().unwrap_or_default();
-        self.resume_if(action, code, Resume::AcceptDatabase, layout, Some(seen), detail).await
+        self.resume_if(action, code, Resume::AcceptDatabase, layout, Some((seen, accepted)), detail).await
     }
 
     async fn resume_if(
@@ -181,9 +182,10 @@ impl Store {
         code: &str,
         resume: Resume,
         layout: &Layout<'_>,
-        seen: Option<&HaltedRow>,
+        seen: Option<(&HaltedRow, i64)>,
         more: serde_json::Map<String, serde_json::Value>,
     ) -> Result<bool> {
+        let (seen, accepted) = seen.unzip();
         let mut transaction = self.pool.begin().await?;
         let resumed = sqlx::query(
             "update partitions
@@ -191,7 +193,7 @@ impl Store {
                     claims_without_progress = 0,
                     fencing_token = fencing_token + 1,
                     -- what the witnesses know is known to the operator now
-                    accepted_offset = greatest(accepted_offset, next_offset, witnessed_offset),
+                    accepted_offset = greatest(accepted_offset, next_offset, witnessed_offset, $10),
                     witnessed_offset = null,
                     published_offset = case when published_seq = batch_seq then coalesce($4, next_offset)
                                             else least(published_offset, coalesce($4, next_offset)) end,
@@ -208,7 +210,10 @@ impl Store {
               where topic = $1 and partition = $2 and halted_code = $3
                 and ($6::bigint is null
                      or (next_offset, batch_seq) = ($6, $7) and decision_id is not distinct from $8
-                        and (extract(epoch from halted_at) * 1000000)::bigint is not distinct from $9)",
+                        and (extract(epoch from halted_at) * 1000000)::bigint is not distinct from $9
+                        -- a worker does requests before anything else
+                        and (select count(*) from requests r
+                              where r.topic = $1 and r.partition = $2 and r.state = 'open') = $11)",
         )
         .bind(&*action.source.topic)
         .bind(action.source.partition)
@@ -219,6 +224,8 @@ impl Store {
         .bind(seen.map(|seen| seen.batch_seq))
         .bind(seen.and_then(|seen| seen.decision_id))
         .bind(seen.and_then(|seen| seen.halted_at_us))
+        .bind(accepted)
+        .bind(seen.map(|seen| seen.open_requests))
         .execute(&mut *transaction)
         .await?;
         if resumed.rows_affected() == 0 {

@@ -94,15 +94,20 @@ impl Store {
         Ok(())
     }
 
-    /// The shadows on this server, by name: left behind by a process that was killed, or kept.
+    /// The shadows on this server that nobody is connected to, by name: left behind by a process that was stopped or
+    /// killed, or kept.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn shadows(&self) -> Result<Vec<String>> {
-        Ok(sqlx::query_scalar("select datname::text from pg_database where starts_with(datname, $1) order by 1")
-            .bind(SHADOW_PREFIX)
-            .fetch_all(&self.pool)
-            .await?)
+        Ok(sqlx::query_scalar(
+            "select d.datname::text from pg_database d
+              where starts_with(d.datname, $1) and not exists (select from pg_stat_activity a where a.datid = d.oid)
+              order by 1",
+        )
+        .bind(SHADOW_PREFIX)
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// Says in the comment of a shadow what it is, beside the name of this database.

@@ -316,7 +316,7 @@ async fn killed_or_stopped_in_the_middle_it_changes_nothing_and_begins_anew() {
     }
     let (said, report) = bank.run_again(&["--execute", "--reason", "restored"]);
     assert_eq!((said.code, &report["settled"]), (Some(0), &json!(true)), "{said:?}");
-    assert!(said.stderr.contains("there is another shadow database"), "{said:?}");
+    assert!(said.stderr.contains("there is a shadow database"), "{said:?}");
     bank.audit().await;
     assert_eq!(worker.sigterm_and_wait().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Shadow databases of other runs: kept on purpose, still in use, or left behind by a process that was killed.
+//! Shadow databases that nobody is connected to: kept on purpose, or left behind by a process that was stopped or killed.
 
 use std::io::Write as _;
 
@@ -20,8 +20,8 @@ async fn names(config: &Config, kept: Option<&str>) -> anyhow::Result<()> {
         // stderr may be closed: the result does not depend on it
         let _ = writeln!(
             std::io::stderr(),
-            "there is another shadow database, of a run that goes on, was told to keep it or was killed; if nobody \
-             needs it, type: drop database {name}"
+            "there is a shadow database of a run that was told to keep it, stopped or killed; if nobody needs it, type: \
+             drop database {name}"
         );
     }
     Ok(())

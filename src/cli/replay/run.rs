@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 
 use super::leftovers;
 use super::watch::Watch;
+use anyhow::Context as _;
+
 use crate::cli::backend;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::operator::{self, Target};
@@ -54,6 +56,8 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     let watch = Watch::begin(&progress, "records")?;
     let places = args.places.iter().map(|target| (target.topic.clone(), target.partition)).collect();
     let options = Options { places, rate: args.rate };
+    // each has a copy of what is live
+    leftovers::tell(config, None).await;
     let mut found = dry_run(worker, config, &options, &progress).await?;
     let may_execute = found.report.alike || args.accept_differences;
     let ended = match &args.reason {
@@ -62,7 +66,6 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     };
     drop(watch);
     output.print(&found.report, Report::text)?;
-    leftovers::tell(config, None).await;
     ended?;
     match found.report.alike || found.report.executed {
         true => Ok(Exit::Done),
@@ -77,7 +80,8 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
 /// Resumes them, and waits for a worker.
 async fn execute(config: &Config, found: &mut Found, reason: &str, progress: &Progress) -> anyhow::Result<()> {
     let store = backend::fitting_store(config).await?;
-    let changed = resume(&store, config, found, &backend::actor(), reason).await?;
+    let changed = resume(&store, config, found, &backend::actor(), reason).await;
+    let changed = changed.context("it is not sure which of the partitions are resumed; see: solewriter status")?;
     found.report.executed = changed.len() < found.seen.len();
     if let Some(source) = changed.first() {
         let others = if found.report.executed { ", and the others are resumed" } else { "" };

@@ -30,6 +30,8 @@ use crate::writer::flood::Flood;
 use crate::writer::judged::{delivery_of, judgements};
 use crate::writer::prefetch;
 
+/// Keys whose first difference is told from later ones.
+const KEYS_MAX: usize = 100_000;
 /// What is left of a partition, rows at a time.
 const LEFT_ROWS: i64 = 1_000;
 
@@ -58,6 +60,8 @@ pub(super) struct Compared {
     /// Of each key the first.
     pub differences: Vec<Difference>,
     keys: HashSet<Option<String>>,
+    /// The first offset of [`PartitionReport::missing`].
+    pub first_missing: Option<i64>,
     pub forgotten: Vec<Forgotten>,
 }
 
@@ -252,9 +256,9 @@ impl Compared {
                 self.report.alike += 1;
             }
             (Kind::Repeat, None, None) => self.report.repeats += 1,
-            (Kind::Final, None, None) => self.report.new += 1,
+            (Kind::Final, None, None) => self.is_new(record_of(item).offset),
             (Kind::Dead(_), None, None) if again.body.is_none() => self.report.silent += 1,
-            (Kind::Dead(_), None, None) => self.report.new += 1,
+            (Kind::Dead(_), None, None) => self.is_new(record_of(item).offset),
             // it was dead at first, and then an operator has had it run
             // (or it waits behind one that was; behind one that differs it is part of that difference)
             (Kind::Dead(code), Some(ended), _)
@@ -269,6 +273,15 @@ impl Compared {
                 }
             }
             (_, Some(published), _) | (_, None, Some(published)) => self.differs(item, &published, again),
+        }
+    }
+
+    /// The outcomes of a partition are published in the order in which they are settled.
+    fn is_new(&mut self, offset: i64) {
+        self.report.new += 1;
+        if self.report.outcomes_end.is_some_and(|end| offset < end) {
+            self.report.missing += 1;
+            self.first_missing = self.first_missing.or(Some(offset));
         }
     }
 
@@ -303,8 +316,10 @@ impl Compared {
     fn note_difference(&mut self, difference: Difference) {
         self.report.differing += 1;
         let is_first = difference.entity_id.is_none() || !self.keys.contains(&difference.entity_id);
-        if is_first && self.differences.len() < KEPT_MAX {
+        if is_first && self.keys.len() < KEYS_MAX {
             self.keys.insert(difference.entity_id.clone());
+        }
+        if is_first && self.differences.len() < KEPT_MAX {
             self.differences.push(difference);
         }
     }

@@ -202,7 +202,9 @@ fn stretch(inspector: &Inspector, source: &TopicPartition, topic: &str, cursor: 
     let outcomes = TopicPartition::new(topic, source.partition % count.max(1));
     let end = inspector.stable_end(&outcomes)?;
     let low = inspector.log_end(&outcomes)?.low;
-    let from = match inspector.first_time_from(source, cursor)? {
+    // that of the last record that is settled: it is older than the backup, as is all that the database knows; an
+    // operator may have redriven a letter long before the next record came
+    let from = match inspector.first_time_from(source, cursor.saturating_sub(1).max(0))? {
         Some(time_ms) => inspector.offset_at(&outcomes, time_ms.saturating_sub(CLOCKS_APART_MS).max(0))?,
         // without a record there, only the outcomes tell what was
         None => low,

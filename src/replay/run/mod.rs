@@ -55,7 +55,9 @@ pub enum RunError {
     #[error("topic {0} is not in the configuration")]
     UnknownTopic(String),
     /// The partition goes on, or is halted for another reason.
-    #[error("{source_log} is {state}: replay run is for partitions that are halted with database-behind")]
+    #[error(
+        "{source_log} is {state}: replay run is for partitions that are halted with database-behind; see: solewriter status"
+    )]
     NotBehind {
         /// The partition.
         source_log: TopicPartition,
@@ -78,7 +80,7 @@ pub enum RunError {
     #[error("the live tables cannot be read")]
     Live(#[from] postgres::Error),
     /// A shadow database cannot be made.
-    #[error("the shadow database {name} cannot be made: the role needs CREATEDB (alter role … createdb)")]
+    #[error("the shadow database {name} cannot be made (the role needs CREATEDB: alter role … createdb)")]
     NoShadow {
         /// Its name.
         name: String,
@@ -124,7 +126,9 @@ pub enum RunError {
         low: i64,
     },
     /// The log ends before what was seen settled does, or an open transaction hides it.
-    #[error("{source_log}: offsets up to {} were settled, and only those below {readable} can be read now", end - 1)]
+    #[error("{source_log}: offsets up to {} were settled, and only those below {readable} can be read now: an open transaction \
+         hides them (wait until it ends; see solewriter replay plan), or the log has lost its end (then give them up with \
+         solewriter resume {source_log} --accept-database --reason …)", end - 1)]
     LogShort {
         /// The partition.
         source_log: TopicPartition,

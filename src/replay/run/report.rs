@@ -98,6 +98,8 @@ pub struct PartitionReport {
     pub differing: u64,
     /// Outcomes that only an operator can bring about again.
     pub forgotten: u64,
+    /// Of the new ones: later ones were published, so theirs should be on the outcomes topic.
+    pub missing: u64,
     /// Where and why the partition would halt again.
     pub would_halt: Option<WouldHalt>,
 }
@@ -119,6 +121,8 @@ pub struct Report {
     pub forgotten: Vec<Forgotten>,
     /// What could not be proven, and why.
     pub unproven: Vec<String>,
+    /// What may come out otherwise all the same, when workers run it.
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -139,6 +143,7 @@ impl Report {
             "repeats": partition.repeats,
             "silent": partition.silent,
             "new": partition.new,
+            "missing": partition.missing,
             "differing": partition.differing,
             "forgotten": partition.forgotten,
             "would_halt": partition.would_halt.as_ref().map(|halt| &halt.code),
@@ -171,11 +176,14 @@ impl Report {
         for unproven in &self.unproven {
             let _ = writeln!(text, "not proven: {unproven}");
         }
+        for note in &self.notes {
+            let _ = writeln!(text, "note: {note}");
+        }
         let records: u64 = self.partitions.iter().map(|partition| partition.records).sum();
         let _ = match self.alike {
             true if records == 0 => writeln!(text, "alike: nothing is to be run again"),
             true => writeln!(text, "alike: every command ends as it was published; events are not compared"),
-            false => writeln!(text, "not alike"),
+            false => writeln!(text, "not alike: nothing is changed before --execute --accept-differences"),
         };
         if self.executed {
             text += match self.settled {

@@ -31,19 +31,23 @@ pub async fn resume(
 ) -> Result<Vec<TopicPartition>, RunError> {
     let client = Client::new(&config.kafka, "solewriter replay")?;
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
-    let mut changed = Vec::new();
-    for (seen, partition) in found.seen.iter().zip(&found.report.partitions) {
-        let source = seen.source();
+    // before the first is resumed: the broker may be silent
+    let mut counts = Vec::new();
+    for seen in &found.seen {
         let topic = config.topics.iter().find(|topic| topic.name == seen.topic);
         let topic = topic.ok_or_else(|| RunError::UnknownTopic(seen.topic.clone()))?;
         let (inspector, name) = (inspector.clone(), topic.name.clone());
         let count = blocking(move || inspector.partition_count(&name)).await;
-        let partition_count = count.map_err(|error| RunError::Inspect(topic.name.clone(), error))?;
+        counts.push((topic, count.map_err(|error| RunError::Inspect(topic.name.clone(), error))?));
+    }
+    let mut changed = Vec::new();
+    for ((seen, partition), (topic, partition_count)) in found.seen.iter().zip(&found.report.partitions).zip(counts) {
+        let source = seen.source();
         let layout =
             Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };
         let action = OperatorAction { source: &source, actor, reason };
         let detail = found.report.audited(partition);
-        if !store.operator_resume_as_seen(&action, seen, &layout, detail).await? {
+        if !store.operator_resume_as_seen(&action, seen, &layout, partition.to, detail).await? {
             changed.push(source);
         }
     }

@@ -73,7 +73,7 @@ pub enum VerifyError {
     #[error("the live tables cannot be read")]
     Live(#[from] postgres::Error),
     /// A shadow database cannot be made.
-    #[error("the shadow database {name} cannot be made: the role needs CREATEDB (alter role … createdb)")]
+    #[error("the shadow database {name} cannot be made (the role needs CREATEDB: alter role … createdb)")]
     NoShadow {
         /// Its name.
         name: String,
