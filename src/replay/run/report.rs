@@ -183,7 +183,11 @@ impl Report {
         let _ = match self.alike {
             true if records == 0 => writeln!(text, "alike: nothing is to be run again"),
             true => writeln!(text, "alike: every command ends as it was published; events are not compared"),
-            false => writeln!(text, "not alike: nothing is changed before --execute --accept-differences"),
+            false if self.executed => writeln!(text, "not alike"),
+            false => writeln!(
+                text,
+                "not alike: nothing is changed; find out why, or accept it: --execute --accept-differences"
+            ),
         };
         if self.executed {
             text += match self.settled {
