@@ -203,12 +203,11 @@ async fn paced(run: &mut latency::Run<'_>, config: &Config, verifying: Verifying
 
 /// One verification after the other, until it is stopped.
 async fn keep_verifying(config: &Config, rate: Option<NonZeroU32>, progress: &Progress) -> Result<(), Error> {
-    let options = verify::Options { rate, anew: true, ..verify::Options::default() };
+    let options = verify::Options { rate, ..verify::Options::default() };
     loop {
         match verify(&bank::in_rust(), config, &options, progress).await {
             Ok(report) if !report.equal => return Err(Error::Different(report.text())),
             Ok(_) => {}
-            // what it leaves goes at the end of the run
             Err(VerifyError::Stopped { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

@@ -135,7 +135,10 @@ impl Store {
         let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
         sqlx::query(
             "select set_config('statement_timeout', '0', true),
-                    set_config('idle_in_transaction_session_timeout', '0', true)",
+                    set_config('idle_in_transaction_session_timeout', '0', true),
+                    -- rows that this role must not see are an error, and not left out
+                    set_config('row_security', 'off', true),
+                    (select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout')",
         )
         .execute(&mut *snapshot)
         .await?;
@@ -197,6 +200,15 @@ impl Store {
 impl Cut {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.snapshot
+    }
+
+    /// When it began, milliseconds since 1970, by the database's clock.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn at_ms(&mut self) -> Result<i64> {
+        let at = "select (extract(epoch from now()) * 1000)::bigint";
+        Ok(sqlx::query_scalar(at).fetch_one(self.connection()).await?)
     }
 
     /// The partitions of these topics, in order.

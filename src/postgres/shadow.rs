@@ -77,7 +77,7 @@ impl Store {
         .bind(name)
         .fetch_one(&self.pool)
         .await?;
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&self.pool).await?;
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut self.patient_connection().await?).await?;
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl Store {
             .bind(name)
             .fetch_one(&self.pool)
             .await?;
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&self.pool).await?;
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut self.patient_connection().await?).await?;
         Ok(())
     }
 
@@ -110,13 +110,13 @@ impl Store {
         .await?)
     }
 
-    /// Says in the comment of a shadow what it is, beside the name of this database.
+    /// Says in the comment of a shadow what it is, beside the number of this database, as another one may get its name.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn note_shadow(&self, name: &str, asked: &str) -> Result<()> {
         let comment: String = sqlx::query_scalar(
-            "select format('comment on database %I is %L', $1::text, current_database() || ' ' || $2)",
+            "select format('comment on database %I is %L', $1::text, (select oid from pg_database where datname = current_database()) || ' ' || $2)",
         )
         .bind(name)
         .bind(asked)
@@ -133,7 +133,7 @@ impl Store {
     pub async fn unfinished_shadow(&self, asked: &str) -> Result<Option<String>> {
         Ok(sqlx::query_scalar(
             "select d.datname::text from pg_database d
-              where starts_with(d.datname, $1) and shobj_description(d.oid, 'pg_database') = current_database() || ' ' || $2
+              where starts_with(d.datname, $1) and shobj_description(d.oid, 'pg_database') = (select oid from pg_database where datname = current_database()) || ' ' || $2
                 and not exists (select from pg_stat_activity a where a.datid = d.oid)
               order by 1 limit 1",
         )
@@ -270,13 +270,31 @@ impl Store {
     /// If the database refuses or cannot be reached.
     pub async fn begin_anew(&self) -> Result<()> {
         sqlx::raw_sql(
-            "delete from partitions; delete from parked_keys; delete from dead_letters; delete from requests;
+            "delete from partitions; delete from parked_keys; delete from requests; delete from dead_letters;
              update horizon set at = to_timestamp(0), floor_id = uuid_floor(to_timestamp(0)),
                                 dropping_below = null, drop_after = null;",
         )
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// Forgets, in a shadow, entities of other topics than these.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_entities_of(&self, topics: &[&str]) -> Result<()> {
+        let mut connection = self.patient_connection().await?;
+        sqlx::query("delete from entities where topic <> all ($1)").bind(topics).execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// When the server was started, as it tells it.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn server_started(&self) -> Result<String> {
+        Ok(sqlx::query_scalar("select pg_postmaster_start_time()::text").fetch_one(&self.pool).await?)
     }
 
     /// Entities that differ, in a shadow: their number, and the first `rows_max` of them by type and id.

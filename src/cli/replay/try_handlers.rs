@@ -47,6 +47,7 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     let options = Options {
         from: args.from.clone(),
         rate: args.rate,
+        go_on: true,
         anew: args.anew,
         changes_since_ms: args.since.map(ago_ms),
         ..Options::default()

@@ -43,8 +43,14 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "offsets")?;
-    let options =
-        Options { from: args.from.clone(), rate: args.rate, keep: args.keep, anew: args.anew, ..Options::default() };
+    let options = Options {
+        from: args.from.clone(),
+        rate: args.rate,
+        keep: args.keep,
+        go_on: true,
+        anew: args.anew,
+        ..Options::default()
+    };
     let verified = verify(worker, config, &options, &progress).await;
     drop(watch);
     let report = verified?;

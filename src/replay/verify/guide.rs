@@ -206,9 +206,12 @@ impl Later {
     /// Those of the key that ran before this command did, in their order.
     pub fn before(&mut self, due: &Due) -> Vec<Due> {
         let Some(kept) = self.of_key.get_mut(due.command.entity_id()) else { return Vec::new() };
-        // a key that is held lets nothing pass; of the others the versions tell, if this one has one
+        // the versions tell, where both have one; else a key that was held has let nothing pass
         let place = place(due);
-        let ran_before = |later: &mut Due| later.held_its_key || (place.is_some() && self::place(later) < place);
+        let ran_before = |later: &mut Due| match (self::place(later), place) {
+            (Some(later_place), Some(place)) if later_place != place => later_place < place,
+            _ => later.held_its_key,
+        };
         let mut before: Vec<Due> = kept.extract_if(.., ran_before).collect();
         if kept.is_empty() {
             self.of_key.remove(due.command.entity_id());

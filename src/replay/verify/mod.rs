@@ -30,6 +30,7 @@ pub use self::report::{After, Difference, PartitionReport, Report, TableReport, 
 pub use self::run::verify;
 use crate::config;
 use crate::kafka::{InspectError, ReadError};
+use crate::postgres::Refusal;
 use crate::postgres::{self, CheckpointError, ConnectError, ReachError};
 use crate::record::TopicPartition;
 use crate::replay::checkpoint::CheckpointName;
@@ -46,7 +47,10 @@ pub struct Options {
     pub from: Option<CheckpointName>,
     /// Leave the shadow database, to look into.
     pub keep: bool,
-    /// Do not go on where an earlier verification of the same was stopped or killed.
+    /// Go on where an earlier verification of the same was stopped or killed, with its cut, and leave this one's shadow
+    /// for that if it is stopped.
+    pub go_on: bool,
+    /// Drop what such an earlier one has left instead.
     pub anew: bool,
 }
 
@@ -136,6 +140,21 @@ pub enum VerifyError {
     /// The Kafka client cannot be made.
     #[error("the Kafka client cannot be made")]
     Client(#[from] KafkaError),
+    /// What could be gone on in says what was a day ago, or longer.
+    #[error(
+        "shadow database {shadow} was begun with the tables as of {cut_at}, which is too long ago: begin anew (--anew)"
+    )]
+    TooOld {
+        /// Its name.
+        shadow: String,
+        /// The time of its cut, RFC 3339.
+        cut_at: String,
+    },
+    /// The server has lost its last commits in the shadow.
+    #[error(
+        "the database server was started again meanwhile, and what the shadow had not on disk is lost; type the same command again"
+    )]
+    Restarted,
     /// The program's file cannot be looked at, so nobody knows whether a shadow was made by the same.
     #[error("the program's own file cannot be read")]
     Program(#[source] std::io::Error),
@@ -157,8 +176,13 @@ impl VerifyError {
     /// Whether the same may go on later.
     fn is_passing(&self) -> bool {
         match self {
+            // somebody else goes on in it
+            Self::Disturbed(..) | Self::Restarted | Self::TooOld { .. } => true,
             Self::Stopped { .. } | Self::Read(_) | Self::Inspect(_) => true,
-            Self::Live(error) | Self::Shadow(error) => error.is_passing(),
+            Self::Live(error) | Self::Shadow(error) => {
+                let refusal = error.refusal();
+                error.is_passing() || matches!(refusal, Some(Refusal::TimedOut(_) | Refusal::Contended(_)))
+            }
             _ => false,
         }
     }

@@ -129,6 +129,8 @@ pub struct TableReport {
 pub struct Report {
     /// Whether the live tables are what the log makes of the handlers.
     pub equal: bool,
+    /// As they were then, RFC 3339.
+    pub cut_at: String,
     /// The partitions, by topic and number.
     pub partitions: Vec<PartitionReport>,
     /// Entities compared.
@@ -234,7 +236,12 @@ impl Report {
             let _ = writeln!(text, "kept: database {shadow}");
         }
         let verdict = match self.equal {
-            true => "equal: the database is what its log says".to_owned(),
+            true if self.unproven.is_empty() => {
+                format!("equal: the database is what its log says, as of {}", self.cut_at)
+            }
+            true => {
+                format!("equal, but for what is not proven: the database is what its log says, as of {}", self.cut_at)
+            }
             false if self.difference_count == 1 => "different: 1 key".to_owned(),
             false => format!("different: {} keys", self.difference_count),
         };

@@ -33,6 +33,8 @@ use crate::worker::Worker;
 use crate::writer::batch_size::BatchSize;
 use crate::writer::cache::Cache;
 
+/// A cut that is older is not gone on with: 24 h.
+const CUT_AGE_MAX_MS: i64 = 24 * 3_600_000;
 /// Lanes that are rebuilt at a time.
 const LANES_AT_ONCE: usize = 4;
 /// Longer values and outcomes than any broker takes: what was too long is known from the tables. In bytes.
@@ -78,8 +80,8 @@ pub async fn verify(
         None => None,
     };
     let server = Store::new(&config.database, "solewriter replay verify")?;
-    let asked = asked(worker, config, options)?;
-    let unfinished = server.unfinished_shadow(&asked).await?;
+    let asked = asked(worker, config, kept.as_ref())?;
+    let unfinished = if options.go_on { server.unfinished_shadow(&asked).await? } else { None };
     let (name, is_begun) = match unfinished {
         Some(name) if options.anew => {
             server.drop_shadow(&name).await.map_err(VerifyError::Shadow)?;
@@ -106,16 +108,18 @@ pub async fn verify(
         let (live, shadow, kept) = (&live, &shadow, kept.as_ref());
         let verification = Verification { config, options, progress, live, shadow, ready: &ready, kept };
         let snapshot = match is_begun {
-            true => Snapshot::kept(shadow).await?,
+            true => verification.kept_snapshot(&name).await?,
             false => {
                 if let Some(name) = &options.from {
                     live.fill_shadow(name, shadow).await?;
                     shadow.begin_anew().await.map_err(VerifyError::Shadow)?;
+                    let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
+                    shadow.keep_entities_of(&topics).await.map_err(VerifyError::Shadow)?;
                 }
                 let snapshot = verification.cut().await?;
                 // from now on it can be gone on in
                 server.note_shadow(&name, &asked).await.map_err(VerifyError::Shadow)?;
-                holds_its_cut.store(true, Ordering::Relaxed);
+                holds_its_cut.store(options.go_on, Ordering::Relaxed);
                 snapshot
             }
         };
@@ -136,8 +140,11 @@ pub async fn verify(
         // the same command goes on, once whatever it was is over
         Err(error) if error.is_passing() && holds_its_cut.load(Ordering::Relaxed) => Err(error.in_shadow(name)),
         verified => {
-            let dropped = server.drop_shadow(&name).await.map_err(VerifyError::Shadow);
-            verified.and_then(|report| dropped.map(|()| report))
+            if let Err(error) = server.drop_shadow(&name).await {
+                // what was found is worth more
+                tracing::warn!(%error, "the shadow is left; type: drop database {name}");
+            }
+            verified
         }
     };
     server.close().await;
@@ -150,7 +157,7 @@ fn new_name() -> String {
 
 /// What a verification is of: whoever asks for the same goes on in what is left of it. Other handlers make another
 /// shadow, so the program is part of it, and what is declared.
-fn asked(worker: &Worker, config: &Config, options: &Options) -> Result<String, VerifyError> {
+fn asked(worker: &Worker, config: &Config, kept: Option<&KeptCut>) -> Result<String, VerifyError> {
     let program = std::env::current_exe().and_then(|path| Ok((path.metadata()?, path)));
     let program = program.and_then(|(metadata, path)| Ok((path, metadata.len(), metadata.modified()?)));
     let (path, bytes, modified) = program.map_err(VerifyError::Program)?;
@@ -158,9 +165,11 @@ fn asked(worker: &Worker, config: &Config, options: &Options) -> Result<String, 
     format!("{:?}", worker.declared(config).map_err(super::ShadowError::from)?.declarations()).hash(&mut declared);
     Ok(json!({
         "schema": config.database.schema,
-        "topics": config.topics.iter().map(|topic| (&topic.name, &topic.entity)).collect::<Vec<_>>(),
+        "brokers": config.kafka.bootstrap_servers,
+        "topics": config.topics,
         "program": { "path": path, "bytes": bytes, "modified": humantime::format_rfc3339_micros(modified).to_string() },
-        "from": options.from.as_ref().map(ToString::to_string),
+        // a checkpoint of the same name may be another
+        "from": kept.map(|kept| kept.at_ms),
         "declared": format!("{:016x}", declared.finish()),
     })
     .to_string())
@@ -180,6 +189,8 @@ struct Verification<'v> {
 /// What one snapshot of the live tables says, as far as it is no table of the shadow.
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
+    /// When it was taken, milliseconds since 1970, by the database's clock.
+    at_ms: i64,
     partitions: Vec<(CutPartition, SettledOffsets)>,
     /// Final outcomes: topic, partition, the day of the id (days since 1970, `None` for ids without a time), how many.
     outcomes: Vec<(String, i32, Option<i64>, i64)>,
@@ -192,15 +203,30 @@ struct Snapshot {
     unproven: Vec<String>,
 }
 
-impl Snapshot {
-    /// That of a shadow that somebody else has begun.
-    async fn kept(shadow: &Store) -> Result<Self, VerifyError> {
-        let kept = shadow.cut_said().await.map_err(VerifyError::Shadow)?;
-        serde_json::from_str(&kept).map_err(|error| VerifyError::NotKept(error.to_string()))
-    }
-}
-
 impl Verification<'_> {
+    /// That of a shadow that somebody else has begun: not long ago, and of the tables that are live now.
+    async fn kept_snapshot(&self, shadow: &str) -> Result<Snapshot, VerifyError> {
+        let kept = self.shadow.cut_said().await.map_err(VerifyError::Shadow)?;
+        let kept: Snapshot = serde_json::from_str(&kept).map_err(|error| VerifyError::NotKept(error.to_string()))?;
+        let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
+        let mut now = self.live.cut().await?;
+        let (now_ms, partitions) = (now.at_ms().await?, now.partitions(&topics).await?);
+        now.end().await?;
+        if now_ms - kept.at_ms > CUT_AGE_MAX_MS {
+            let cut_at = crate::outcome::rfc3339(kept.at_ms);
+            return Err(VerifyError::TooOld { shadow: shadow.to_owned(), cut_at });
+        }
+        for (then, _) in &kept.partitions {
+            let is_same = |now: &&CutPartition| (&now.topic, now.partition) == (&then.topic, then.partition);
+            let now = partitions.iter().find(is_same);
+            if now.is_none_or(|now| now.next_offset < then.next_offset || now.batch_seq < then.batch_seq) {
+                return Err(VerifyError::Older(then.source()));
+            }
+        }
+        tracing::warn!(shadow, cut_at = crate::outcome::rfc3339(kept.at_ms), "goes on where it was stopped");
+        Ok(kept)
+    }
+
     /// Fills the shadow with the cut.
     async fn cut(&self) -> Result<Snapshot, VerifyError> {
         let snapshot = self.snapshot().await?;
@@ -210,6 +236,7 @@ impl Verification<'_> {
     }
 
     async fn run(&self, snapshot: &Snapshot) -> Result<Report, VerifyError> {
+        let started = self.shadow.server_started().await.map_err(VerifyError::Shadow)?;
         let mut unproven = snapshot.unproven.clone();
         for (partition, settled) in &snapshot.partitions {
             let begins = self.cursor(partition).map_or(0, |cursor| cursor.next_offset);
@@ -224,7 +251,12 @@ impl Verification<'_> {
         let differences = Arc::new(Mutex::new(Differences::default()));
         let Ran { rebuilt, doubts } = self.rebuild(snapshot, &differences).await?;
         let differences = std::mem::take(&mut *differences.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut report = Report { entities: snapshot.entities, unproven, ..Report::default() };
+        // a shadow's commits are not waited for: after a crash of the server some are missing that were answered
+        if self.shadow.server_started().await.map_err(VerifyError::Shadow)? != started {
+            return Err(VerifyError::Restarted);
+        }
+        let cut_at = crate::outcome::rfc3339(snapshot.at_ms);
+        let mut report = Report { cut_at, entities: snapshot.entities, unproven, ..Report::default() };
         let differences = self.conclude(snapshot, rebuilt, differences, &mut report).await?;
         (report.difference_count, report.differences, report.changes) = differences.into_parts();
         // of entities that are not looked at one by one, too
@@ -265,6 +297,7 @@ impl Verification<'_> {
         cut.copy_letters(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
         cut.copy_batches(&self.topics_with_tables()?, self.shadow).await.map_err(VerifyError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(VerifyError::Shadow)?;
+        let at_ms = cut.at_ms().await?;
         let outcomes = cut.outcome_counts(&topics, self.kept).await?;
         let mut tables = Vec::new();
         for table in self.shadow.changed_tables(&self.ready.written).await.map_err(VerifyError::Shadow)? {
@@ -277,7 +310,7 @@ impl Verification<'_> {
                 .push(format!("{name} is no table of the live database: what commands write there is not compared"));
         }
         let newest_letter = self.shadow.newest_letter().await.map_err(VerifyError::Shadow)?;
-        Ok(Snapshot { partitions, outcomes, entities, newest_letter, tables, unproven })
+        Ok(Snapshot { at_ms, partitions, outcomes, entities, newest_letter, tables, unproven })
     }
 
     /// Why tables may differ although commands did what they should.
