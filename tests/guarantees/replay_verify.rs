@@ -417,3 +417,31 @@ async fn a_checkpoint_that_the_cursor_has_gone_back_over_is_refused() {
     assert_eq!(verify("after").code, Some(0));
     assert_eq!(bank.verified().0.code, Some(0));
 }
+
+/// What an operator has asked for and no worker has done yet is in a checkpoint, and hinders nobody who begins there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_with_an_open_request_can_be_begun_from() {
+    let _turn = support::heavy();
+    let bank = notebook_bank("verify-request", 1).await;
+    let is_cured = Arc::new(AtomicBool::new(false));
+    let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));
+    bank.send(&[note("a", "good"), note("b", "bad"), note("b", "behind")]);
+    bank.settled().await;
+    drop(worker);
+    bank.database
+        .execute(
+            "insert into requests (actor, reason, action, action_id, topic, partition, dead_letter_id)
+             select 'somebody', 'the test', 'redrive', 1, topic, partition, dead_letter_id
+               from dead_letters where state = 'parked'",
+        )
+        .await;
+    let said = bank.options.run_verb(&["checkpoint", "create", "--name", "asked", "--reason", "the test"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let from = Some("asked".parse().expect("a name"));
+    let worker = notebooks(solewriter::Worker::new(), &is_cured);
+    let options = Options { from, ..Options::default() };
+    let report = verify(&worker, &bank.options.config(), &options, &Progress::default()).await;
+    let report = report.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    report.assert_equal();
+    assert_eq!((report.entities, bank.shadows().await), (1, 0), "{report:?}");
+}
