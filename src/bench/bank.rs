@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::workload::{Amount, DEPOSIT, INSUFFICIENT_FUNDS, WITHDRAW, balance_after};
+use super::{Error, Row};
 use crate::config::Config;
 use crate::declared::{Declared, DeclaredError};
 use crate::handlers::{Context, Rejection};
@@ -42,6 +42,14 @@ impl Account {
     }
 }
 
+/// A worker for a row of ours: with handlers in Rust, or with what the files declare.
+pub(super) fn worker(row: Row) -> Worker {
+    match row {
+        Row::Sql => Worker::new(),
+        _ => in_rust(),
+    }
+}
+
 /// The worker with handlers in Rust.
 pub(super) fn in_rust() -> Worker {
     Worker::new().entity::<Account>(ACCOUNT, |e| e.on(DEPOSIT, Account::deposit).on(WITHDRAW, Account::withdraw))
@@ -49,8 +57,13 @@ pub(super) fn in_rust() -> Worker {
 
 /// What the files declare, read as `run` reads them.
 pub(super) fn declared(config: &Config) -> Result<Declared, Error> {
-    let directory = Directory::make("bench").and_then(|directory| directory.with(&IN_SQL));
-    let directory = directory.map_err(Error::io("write the commands' files"))?;
-    let config = Config { directory: directory.path().to_owned(), ..config.clone() };
+    let (config, _files) = beside_files(config)?;
     Ok(Declared::load(&config, &[]).map_err(DeclaredError::from)?)
+}
+
+/// The configuration of a process that has the files beside it, and the files, which are gone when they are dropped.
+pub(super) fn beside_files(config: &Config) -> Result<(Config, Directory), Error> {
+    let files = Directory::make("bench").and_then(|directory| directory.with(&IN_SQL));
+    let files = files.map_err(Error::io("write the commands' files"))?;
+    Ok((Config { directory: files.path().to_owned(), ..config.clone() }, files))
 }

@@ -21,6 +21,8 @@ use crate::replay::verify::{self, VerifyError, verify};
 /// What is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// What settles commands, and runs them again: [`Row::Rust`] or [`Row::Sql`].
+    pub(crate) row: Row,
     /// What is settled, and then run again.
     pub(crate) workload: Workload,
     pub(crate) partitions: i32,
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) machine: Setting,
+    /// What settled commands, and ran them again.
+    pub(crate) handlers: Row,
     pub(crate) commands: u64,
     pub(crate) partitions: i32,
     pub(crate) rounds: usize,
@@ -100,6 +104,7 @@ pub(crate) async fn measure(
         let (live, verified) = (spread(|round| round.live_per_second)?, spread(|round| round.verified_per_second)?);
         Ok(Measured {
             machine: services.setting.clone(),
+            handlers: plan.row,
             commands: plan.workload.commands,
             partitions: plan.partitions,
             rounds: rounds.len(),
@@ -128,12 +133,13 @@ async fn rounds(services: &Services, plan: &Plan, say: Say<'_>) -> Result<Vec<Ro
     let mut rounds = Vec::new();
     for number in 1..=plan.rounds.max(1) {
         services.empty_schemas().await?;
-        let trial = Trial::prepare(services, Row::Rust, &backlog, Options::default()).await?;
+        let trial = Trial::prepare(services, plan.row, &backlog, Options::default()).await?;
         let live = trial.settle().await?;
         services.checkpoint().await;
+        let (config, _files) = bank::beside_files(trial.config())?;
         let began = Instant::now();
         let report =
-            verify(&bank::in_rust(), trial.config(), &verify::Options::default(), &Progress::default()).await?;
+            verify(&bank::worker(plan.row), &config, &verify::Options::default(), &Progress::default()).await?;
         let verified_per_second = report.commands() as f64 / began.elapsed().as_secs_f64();
         trial.end().await?;
         say(format!("round {number}: live {:.0}/s, run again {verified_per_second:.0}/s", live.commands_per_second));
@@ -155,7 +161,7 @@ async fn beside_a_worker(
     let ways: Vec<Verifying> = [Verifying::Not].into_iter().chain(limited).chain([Verifying::Unlimited]).collect();
     let history = plan.workload.commands;
     let paces = latency::Plan {
-        row: Row::Rust,
+        row: plan.row,
         rates: vec![plan.pace; ways.len()],
         length: plan.length,
         warm_up: plan.warm_up,
@@ -165,14 +171,15 @@ async fn beside_a_worker(
     };
     let whole = paces.whole(services);
     let log = (whole.first(whole.commands + history), plan.partitions);
-    trial::on_an_empty_log(services, log, (Row::Rust, Options::default()), async |trial| {
+    trial::on_an_empty_log(services, log, (plan.row, Options::default()), async |trial| {
         let mut run = latency::Run::begin(services, trial, &paces, say).await?;
         run.warm_up().await?;
         say(format!("settling {history} commands, to run them again"));
         run.settle(history, None).await?;
+        let (config, _files) = bank::beside_files(trial.config())?;
         let mut beside = Vec::new();
         for way in ways {
-            beside.push(paced(&mut run, trial.config(), way, plan.pace).await?);
+            beside.push(paced(&mut run, (plan.row, &config), way, plan.pace).await?);
         }
         let (void, _) = run.end().await?;
         Ok((beside, void))
@@ -180,9 +187,14 @@ async fn beside_a_worker(
     .await
 }
 
-async fn paced(run: &mut latency::Run<'_>, config: &Config, verifying: Verifying, pace: u32) -> Result<Beside, Error> {
+async fn paced(
+    run: &mut latency::Run<'_>,
+    (row, config): (Row, &Config),
+    verifying: Verifying,
+    pace: u32,
+) -> Result<Beside, Error> {
     let progress = Progress::default();
-    let going_on = keep_verifying(config, verifying.limit(), &progress);
+    let going_on = keep_verifying((row, config), verifying.limit(), &progress);
     let mut going_on = std::pin::pin!(going_on);
     let began = Instant::now();
     let latency = match verifying {
@@ -202,10 +214,14 @@ async fn paced(run: &mut latency::Run<'_>, config: &Config, verifying: Verifying
 }
 
 /// One verification after the other, until it is stopped.
-async fn keep_verifying(config: &Config, rate: Option<NonZeroU32>, progress: &Progress) -> Result<(), Error> {
+async fn keep_verifying(
+    (row, config): (Row, &Config),
+    rate: Option<NonZeroU32>,
+    progress: &Progress,
+) -> Result<(), Error> {
     let options = verify::Options { rate, ..verify::Options::default() };
     loop {
-        match verify(&bank::in_rust(), config, &options, progress).await {
+        match verify(&bank::worker(row), config, &options, progress).await {
             Ok(report) if !report.equal => return Err(Error::Different(report.text())),
             Ok(_) => {}
             Err(VerifyError::Stopped { .. }) => return Ok(()),

@@ -70,9 +70,16 @@ impl Store {
     pub async fn create_shadow(&self, name: &str) -> Result<()> {
         // template0 alone takes a locale, and has nothing that somebody has put into it
         let create: String = sqlx::query_scalar(
+            // (the column of the locale has another name since Postgres 17)
             "select format('create database %I template template0 encoding %L lc_collate %L lc_ctype %L',
                            $1, pg_encoding_to_char(encoding), datcollate, datctype)
-               from pg_database where datname = current_database()",
+                 || case here ->> 'datlocprovider'
+                        when 'i' then format(' locale_provider icu icu_locale %L', locale)
+                        when 'b' then format(' locale_provider builtin builtin_locale %L', locale)
+                        else '' end
+                 || coalesce(' icu_rules ' || quote_literal(here ->> 'daticurules'), '')
+               from pg_database d, to_jsonb(d) here, coalesce(here ->> 'datlocale', here ->> 'daticulocale') locale
+              where datname = current_database()",
         )
         .bind(name)
         .fetch_one(&self.pool)

@@ -167,6 +167,36 @@ async fn serializable_sql_commands_over_shared_rows_come_out_equal() {
     mixed_traffic_comes_out_equal("verify-serial", &commands, 300).await;
 }
 
+/// Killed in the middle of an order over two partitions, begun from a checkpoint: the same command ends the same order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_over_two_partitions_from_a_checkpoint_is_gone_on_with_after_kill_9() {
+    let _turn = support::heavy();
+    let (_files, bank) = purses("verify-sql-on", COMMANDS).await;
+    let worker = bank.worker();
+    bank.send(&mixed(200));
+    bank.settled().await;
+    checkpoint(&bank, "before");
+    bank.send(&mixed(1_500));
+    bank.settled().await;
+    drop(worker);
+
+    let (mut killed, shadow) = bank.begun(&["--from", "before"]).await;
+    killed.kill9();
+    bank.left(&shadow).await;
+    // what was run before the kill is compared, too
+    bank.database
+        .execute("update entries set amount = amount + 1 where id = (select min(id::text)::uuid from entries)")
+        .await;
+    let (said, report) = verified(&bank, &["--from", "before"]);
+    assert_eq!((said.code, bank.shadows().await), (Some(0), 0), "as of its cut, which is older: {report:#}");
+    assert!(said.stderr.contains("goes on where it was stopped") && said.stderr.contains(&shadow), "{said:?}");
+    let records: u64 =
+        report["partitions"].as_array().into_iter().flatten().filter_map(|it| it["records"].as_u64()).sum();
+    assert_eq!(records, 1_502, "{report:#}");
+    let found = differences(&bank, &["--from", "before"]);
+    assert_eq!(found.len(), 1, "as of now: {found:#?}");
+}
+
 /// Batches note the order in which they were committed; in another one their replies would differ.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_two_partitions_are_run_again_in_the_order_of_their_commits() {

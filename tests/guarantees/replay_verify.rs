@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use solewriter::config;
+use solewriter::postgres::Store;
 use solewriter::replay::progress::Progress;
 use solewriter::replay::verify::{Options, Report, verify};
 use solewriter::{Context, Rejection};
@@ -16,7 +18,9 @@ use crate::support;
 use crate::support::bank::{Bank, Stream, Traffic};
 use crate::support::commands::{DAY_MS, deposit, now_ms, open, v7_at, withdraw};
 use crate::support::patience::{PATIENCE, wait_until};
+use crate::support::postgres::Database;
 use crate::support::producer::{Ending, Record, in_transaction};
+use crate::support::scratch::unique;
 use crate::support::topics;
 use crate::support::worker::{Said, Worker, embedded};
 
@@ -325,14 +329,21 @@ impl Bank {
     }
 
     /// Begins a slow verification and returns when some of it is done.
-    async fn begun(&self) -> (Worker, String) {
-        let verifying = Worker::start_verb(&self.options, &["replay", "verify", "--rate", "200"]);
+    pub(crate) async fn begun(&self, more: &[&str]) -> (Worker, String) {
+        let slow = ["replay", "verify", "--rate", "200"];
+        let verifying = Worker::start_verb(&self.options, &[&slow, more].concat());
         wait_until("the shadow to be filled", PATIENCE, async || match self.the_shadow().await {
             Some(shadow) => self.is_in_the_middle(&shadow).await,
             None => false,
         })
         .await;
         (verifying, self.the_shadow().await.expect("a shadow"))
+    }
+
+    /// Waits until the server has noticed that whoever used the shadow is dead.
+    pub(crate) async fn left(&self, shadow: &str) {
+        let connected = format!("pg_stat_activity where datname = '{shadow}'");
+        wait_until("the server to notice", PATIENCE, async || self.database.count(&connected).await == 0).await;
     }
 }
 
@@ -355,18 +366,15 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
         .await;
     let wrong: String = sqlx::query_scalar(first).fetch_one(&bank.database.pool).await.expect("the first");
 
-    let (mut stopped, shadow) = bank.begun().await;
+    let (mut stopped, shadow) = bank.begun(&[]).await;
     assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
     let said = stopped.output();
     assert!(said.contains("stopped before the end") && said.contains(&shadow), "{said}");
 
-    let (mut killed, same) = bank.begun().await;
+    let (mut killed, same) = bank.begun(&[]).await;
     assert_eq!(same, shadow, "it goes on, and does not begin anew");
     killed.kill9();
-    wait_until("the server to notice", PATIENCE, async || {
-        bank.database.count(&format!("pg_stat_activity where datname = '{shadow}'")).await == 0
-    })
-    .await;
+    bank.left(&shadow).await;
     let (said, report) = bank.verified();
     assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
     assert_eq!(report["difference_count"], 1, "{report:#}");
@@ -378,8 +386,12 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     };
     assert_eq!((of_partition("records"), of_partition("compared")), (3_000, of_partition("commands")), "{report:#}");
 
+    // another one at the same time has a shadow of its own
+    let (mut stopped, left) = bank.begun(&[]).await;
+    let said = bank.options.run_verb(&["replay", "verify"]);
+    assert_eq!((said.code, bank.the_shadow().await.as_ref()), (Some(3), Some(&left)), "{said:?}");
+
     // anew, if that is wanted
-    let (mut stopped, left) = bank.begun().await;
     assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
     assert_ne!(left, shadow);
     let said = bank.options.run_verb(&["replay", "verify", "--anew"]);
@@ -444,4 +456,32 @@ async fn a_checkpoint_with_an_open_request_can_be_begun_from() {
     let report = report.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
     report.assert_equal();
     assert_eq!((report.entities, bank.shadows().await), (1, 0), "{report:?}");
+}
+
+/// What a statement compares or sorts comes out in a shadow as in the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_has_the_locale_of_its_database() {
+    let server = Database::fresh("locale").await;
+    let (address, _) = server.url.rsplit_once('/').expect("a database URL with a database");
+    for locale in ["locale_provider icu icu_locale 'de-AT' lc_collate 'C' lc_ctype 'C'", "lc_collate 'C' lc_ctype 'C'"]
+    {
+        let (name, shadow) = (unique("located"), unique("solewriter_shadow"));
+        server.execute(&format!("create database {name} template template0 {locale}")).await;
+        let url = format!("{address}/{name}").parse().expect("a database URL");
+        let config = config::Database { url: Some(url), ..config::Database::default() };
+        let store = Store::new(&config, "the test").expect("an address");
+        store.create_shadow(&shadow).await.expect("make the shadow");
+        store.close().await;
+        let of = |database: &str| {
+            format!(
+                "select to_jsonb(d) - '{{oid,datname,datdba,datfrozenxid,datminmxid,datacl}}'::text[] as settings
+                   from pg_database d where datname = '{database}'"
+            )
+        };
+        let (its, shadows) = (server.rows(&of(&name)).await, server.rows(&of(&shadow)).await);
+        for database in [shadow, name] {
+            server.execute(&format!("drop database {database}")).await;
+        }
+        assert_eq!(its, shadows);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::exit::Exit;
 use super::super::output::{Output, drawn, table};
-use super::{machine, shutdown, workload};
+use super::{Handlers, machine, shutdown, workload};
 use crate::bench::report::of_rounds;
 use crate::bench::verify::{self, Beside, Measured, Plan, Verifying};
 use crate::config::Config;
@@ -38,6 +38,9 @@ pub(in super::super) struct Args {
     /// Records per second that a verification beside the worker reads at most, one limit after the other
     #[arg(long, value_name = "RECORDS,…", value_delimiter = ',', default_value = "2000,10000")]
     rate: Vec<NonZeroU32>,
+    /// What the commands are written in
+    #[arg(long, value_enum, default_value_t)]
+    handlers: Handlers,
 }
 
 /// How long the pace is kept up before the waits count.
@@ -45,6 +48,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(args: Args, output: Output, config: Config) -> anyhow::Result<Exit> {
     let plan = Plan {
+        row: args.handlers.into(),
         workload: workload(args.commands)?,
         partitions: args.partitions,
         rounds: args.rounds.into(),
@@ -81,9 +85,10 @@ fn shown(measured: &Measured) -> String {
     }
     let void = measured.void.as_ref().map_or_else(String::new, |void| format!("VOID: {void}\n"));
     format!(
-        "{}\n{}{void}\n{} commands on {} partitions, {}. Waits at {} commands/s, from when each was due\n{}",
+        "{}\n{}{void}\nHandlers: {}; {} commands on {} partitions, {}. Waits at {} commands/s, from when each was due\n{}",
         drawn(&rates),
         drawn(&waits),
+        measured.handlers.name(),
         measured.commands,
         measured.partitions,
         of_rounds(measured.rounds),

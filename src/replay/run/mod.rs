@@ -146,6 +146,11 @@ pub enum RunError {
     /// The Kafka client cannot be made.
     #[error("the Kafka client cannot be made")]
     Client(#[from] KafkaError),
+    /// The server has lost its last commits in the shadow.
+    #[error(
+        "the database server was started again meanwhile, and what the shadow had not on disk is lost; type the same command again"
+    )]
+    Restarted,
     /// It was asked to stop.
     #[error("stopped before the end: nothing is changed, and nothing is left behind; the same command begins anew")]
     Stopped,
