@@ -21,6 +21,11 @@ impl Pace {
         Self { gap: per_second.map(|rate| Duration::from_secs(1) / rate.get()), due: Instant::now() }
     }
 
+    /// How many to take at a time so that a slow rate goes evenly: what a tenth of a second allows, at most `max`.
+    pub fn even(per_second: Option<NonZeroU32>, max: usize) -> usize {
+        per_second.map_or(max, |rate| rate.get() as usize / 10).clamp(1, max)
+    }
+
     /// Waits for the next turn.
     pub async fn turn(&mut self) {
         self.turns(1).await;

@@ -41,7 +41,7 @@ use self::trial::{Measured, Options};
 use self::workload::Workload;
 use crate::config::{self, Config};
 use crate::declared::DeclaredError;
-use crate::replay::verify::VerifyError;
+use crate::replay::ReplayError;
 use crate::{local, postgres};
 
 /// The end of a log that an error shows: lines.
@@ -91,7 +91,7 @@ pub(crate) enum Error {
     #[error("could not {doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
     #[error("the log could not be run again")]
-    Verify(#[from] VerifyError),
+    Verify(#[from] ReplayError),
     #[error("a checkpoint could not be made")]
     Checkpoint(#[from] postgres::CheckpointError),
     #[error("run again beside a worker, the log gives something else:\n{0}")]

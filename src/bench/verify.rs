@@ -15,8 +15,9 @@ use super::trial::{self, Options, Row, Trial};
 use super::workload::Workload;
 use super::{Error, Say, bank, with_services};
 use crate::config::Config;
+use crate::replay::ReplayError;
 use crate::replay::progress::Progress;
-use crate::replay::verify::{self, VerifyError, verify};
+use crate::replay::verify::{self, verify};
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -224,7 +225,7 @@ async fn keep_verifying(
         match verify(&bank::worker(row), config, &options, progress).await {
             Ok(report) if !report.equal => return Err(Error::Different(report.text())),
             Ok(_) => {}
-            Err(VerifyError::Stopped { .. }) => return Ok(()),
+            Err(ReplayError::Stopped { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -11,9 +11,8 @@ use crate::config;
 use crate::declared::DeclaredError;
 use crate::handlers::sql::diagnostic::Diagnostics;
 use crate::postgres::{CheckpointError, ReachError};
-use crate::replay::run::RunError as ReplayRunError;
+use crate::replay::ReplayError;
 use crate::replay::shadow::ShadowError;
-use crate::replay::verify::VerifyError;
 use crate::worker::RunError;
 
 /// How a verb ends.
@@ -96,14 +95,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     {
         return Some(Exit::Usage);
     }
-    if let Some(VerifyError::Schema(_)) = cause.downcast_ref() {
-        return Some(Exit::Usage);
-    }
     if let Some(
-        ReplayRunError::Schema(_)
-        | ReplayRunError::UnknownTopic(_)
-        | ReplayRunError::NotBehind { .. }
-        | ReplayRunError::NothingBehind(_),
+        ReplayError::Schema(_)
+        | ReplayError::UnknownTopic(_)
+        | ReplayError::NotBehind { .. }
+        | ReplayError::NothingBehind(_),
     ) = cause.downcast_ref()
     {
         return Some(Exit::Usage);

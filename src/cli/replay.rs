@@ -1,7 +1,9 @@
 //! `replay`: a range of the log, set against the tables.
 //!
-//! What the verbs share: how a range is written ([`range`]), and how long work is shown and stopped ([`watch`]).
+//! What the verbs share: how a range is written ([`range`]), how the log's commands are run again ([`again`]), and how
+//! long work is shown and stopped ([`watch`]).
 
+mod again;
 mod leftovers;
 mod plan;
 mod range;
@@ -18,9 +20,10 @@ use super::output::Output;
 use crate::config::Config;
 use crate::worker::Worker;
 
-/// Read a range of the log again: what became of it, and publish it again
+/// Set the log against the tables: what became of it, is it right, publish it again, try other handlers on it
 ///
-/// A range is offsets, times, an entity, a command type. No command is run again on the live tables.
+/// plan and republish take a range: offsets, times, an entity, a command type. verify, try and run run commands again,
+/// in a shadow database; none on the live tables.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

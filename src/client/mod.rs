@@ -61,7 +61,7 @@ use self::listener::Listener;
 pub use self::listener::Watch;
 pub use self::options::Options;
 pub use self::outcome::{Outcome, OutcomeRecord};
-use crate::kafka::{self, CommandProducer, InspectError, Inspector};
+use crate::kafka::{self, CommandProducer, InspectError, Inspector, blocking};
 
 /// What a call of the client returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -235,15 +235,5 @@ impl Delivery {
             Ok(placed) => Ok(Published { topic: self.of.topic, partition: placed.partition, offset: placed.offset }),
             Err(error) => Err(self.of.failed(error)),
         }
-    }
-}
-
-/// Off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // cancelled: the runtime is ending, and this future with it
-        Err(Err(_)) => std::future::pending().await,
     }
 }

@@ -59,7 +59,7 @@ use crate::config::{self, Config};
 use crate::declared::DeclaredError;
 use crate::local;
 use crate::postgres;
-use crate::replay::verify::VerifyError;
+use crate::replay::ReplayError;
 use crate::worker::{RunError, Worker};
 
 /// `dev` could not be run. That its books do not balance is a [`Difference`] instead.
@@ -101,7 +101,7 @@ pub enum Error {
     Declared(#[from] DeclaredError),
     /// The log could not be run again.
     #[error("the log could not be run again")]
-    Replay(#[from] VerifyError),
+    Replay(#[from] ReplayError),
     /// The embedded broker refused a command.
     #[error("a command could not be sent: {0}")]
     NotSent(String),

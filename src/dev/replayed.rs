@@ -2,8 +2,9 @@
 
 use super::{Difference, Error};
 use crate::config::Config;
+use crate::replay::ReplayError;
 use crate::replay::progress::Progress;
-use crate::replay::verify::{self, Options, VerifyError, verify};
+use crate::replay::verify::{self, Options, verify};
 use crate::worker::Worker;
 
 /// How running the log again has ended.
@@ -21,7 +22,7 @@ pub(super) async fn replayed(worker: &Worker, config: &Config) -> Result<Replaye
     let report = match verify(worker, config, &Options::default(), &Progress::default()).await {
         Ok(report) => report,
         // in a database that `DATABASE_URL` names the role may have less to say
-        Err(error @ VerifyError::NoShadow { .. }) => return Ok(Replayed::Impossible(error.to_string())),
+        Err(error @ ReplayError::NoShadow { .. }) => return Ok(Replayed::Impossible(error.to_string())),
         Err(error) => return Err(error.into()),
     };
     Ok(match report.differences.first() {

@@ -2,6 +2,7 @@
 //! that looks at topics, and what upstream services need: a producer of commands
 //! and a reader that follows outcomes.
 
+mod blocking;
 mod budget;
 mod client;
 mod command_producer;
@@ -16,6 +17,7 @@ mod tail;
 mod topic_id;
 mod topics;
 
+pub(crate) use blocking::blocking;
 pub use budget::{Budget, Lane};
 pub use client::Client;
 pub use command_producer::{CommandProducer, Delivery, Placed};

@@ -187,4 +187,16 @@ impl Topics {
         }
         Ok(Settings(settings))
     }
+
+    /// What a topic takes, in bytes: `max.message.bytes`. `None` if the broker does not tell (see [`Self::settings`]).
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub async fn message_bytes_max(&self, topic: &str) -> Result<Option<usize>, InspectError> {
+        match self.settings(topic).await {
+            Ok(settings) => Ok(settings.get("max.message.bytes").and_then(|told| told.parse().ok())),
+            Err(InspectError::Denied(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::ReplayError;
 use crate::config::{Config, Topic};
 use crate::declared::{Compiled, Declared, DeclaredError};
 use crate::handlers::EntityHandlers;
@@ -58,6 +59,8 @@ pub struct Shadow {
     pub written: Vec<Relation>,
     /// The team's tables that they only read, likewise.
     pub read: Vec<Relation>,
+    /// When its server was started, as it tells it.
+    started: String,
     /// The command types, and the writes of handlers in Rust, that say themselves that they do not end alike twice.
     pub nondeterministic: Vec<String>,
 }
@@ -105,7 +108,19 @@ impl Shadow {
         let writes = typed.writes.iter().map(|write| &write.declaration);
         let writes = writes.filter(|write| write.nondeterministic).map(|write| write.name.to_string());
         let nondeterministic = commands.chain(writes).collect();
-        Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic })
+        let started = store.server_started().await?;
+        Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic, started })
+    }
+
+    /// A shadow's commits are not waited for: after a crash of the server some are missing that were answered.
+    ///
+    /// # Errors
+    /// [`ReplayError::Restarted`], or if the shadow cannot be reached.
+    pub async fn check_not_restarted(&self) -> Result<(), ReplayError> {
+        match self.store.server_started().await.map_err(ReplayError::Shadow)? == self.started {
+            true => Ok(()),
+            false => Err(ReplayError::Restarted),
+        }
     }
 
     /// The handlers of a topic: in Rust, with the writes that they may name, or in SQL.

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::range::Only;
 use super::resolve::Stretch;
 use crate::horizon::Horizon;
-use crate::kafka::{Client, LogReader, ReadError};
+use crate::kafka::{Client, LogReader, ReadError, blocking};
 use crate::postgres::{self, LetterAt, Store};
 use crate::record::{Record, TopicPartition};
 use crate::steps::receive;
@@ -137,11 +137,7 @@ impl Survey {
 
     async fn open(&self, stretch: &Stretch) -> Result<LogReader, ReadError> {
         let (client, timeout, stretch) = (self.client.clone(), self.timeout, stretch.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            LogReader::open(&client, &stretch.source, stretch.from, stretch.end, timeout)
-        });
-        // it ends by itself: nobody aborts it, and a panic of it is ours
-        opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        blocking(move || LogReader::open(&client, &stretch.source, stretch.from, stretch.end, timeout)).await
     }
 
     async fn look_up(

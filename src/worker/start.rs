@@ -236,7 +236,7 @@ async fn bytes_max(broker: &Broker<'_>, topic: &str) -> Option<usize> {
     if !broker.answers {
         return None;
     }
-    broker.admin.settings(topic).await.ok()?.get("max.message.bytes")?.parse().ok()
+    broker.admin.message_bytes_max(topic).await.ok()?
 }
 
 async fn outcome_bytes_max(broker: &Broker<'_>, publish_to: &PublishTo) -> usize {

@@ -192,7 +192,7 @@ async fn an_order_over_two_partitions_from_a_checkpoint_is_gone_on_with_after_ki
     assert!(said.stderr.contains("goes on where it was stopped") && said.stderr.contains(&shadow), "{said:?}");
     let records: u64 =
         report["partitions"].as_array().into_iter().flatten().filter_map(|it| it["records"].as_u64()).sum();
-    assert_eq!(records, 1_502, "{report:#}");
+    assert_eq!(records, 1_502, "those of the log behind the checkpoint: {report:#}");
     let found = differences(&bank, &["--from", "before"]);
     assert_eq!(found.len(), 1, "as of now: {found:#?}");
 }

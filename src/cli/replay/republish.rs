@@ -208,8 +208,7 @@ async fn producer(config: &Config, targets: &TargetsByTopic) -> anyhow::Result<P
     let mut bytes_max = MESSAGE_BYTES_MAX;
     for (topic, count) in targets.values().flat_map(|targets| [&targets.outcomes, &targets.events]) {
         // whoever may not ask goes by the default
-        let settings = if *count > 0 { topics.settings(topic).await.ok() } else { None };
-        let told = settings.and_then(|settings| settings.get("max.message.bytes")?.parse().ok());
+        let told = if *count > 0 { topics.message_bytes_max(topic).await? } else { None };
         bytes_max = bytes_max.min(told.unwrap_or(MESSAGE_BYTES_MAX));
     }
     Ok(Producer::new(client, bytes_max)?)

@@ -1,25 +1,22 @@
 //! `replay try`: would the handlers of this program have ended yesterday's commands otherwise?
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::watch::Watch;
+use super::again::AgainArgs;
 use crate::cli::exit::Exit;
 use crate::cli::operator::ago_ms;
 use crate::cli::output::{self, Output};
 use crate::config::Config;
-use crate::replay::checkpoint::CheckpointName;
-use crate::replay::progress::Progress;
 use crate::replay::range;
-use crate::replay::verify::{Options, verify};
+use crate::replay::verify::Options;
 use crate::worker::Worker;
 
 /// Run the log's commands again with this program's handlers, and say which of them end otherwise than they did
 ///
 /// Before a changed rule is deployed: build the new program, and run its `replay try` with the configuration of the
 /// one that runs; or, if commands in SQL have changed, with a configuration that names the new files. Every command is
-/// run, from the beginning of the log or a checkpoint, in a shadow database; those that end otherwise, applied instead of rejected, or with another code, are counted by type and code, with examples. What
-/// was dead is not tried. Exit code 0: all end as they did, 3: some end otherwise.
+/// run, from the beginning of the log or a checkpoint, in a shadow database; those that end otherwise, applied instead
+/// of rejected, or with another code, are counted by type and code, with examples. What was dead is not tried. Exit code 0: all end as they did, 3: some end otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,31 +27,13 @@ pub(super) struct Args {
     /// Count only commands whose records are as new as this, such as 7d
     #[arg(long, value_name = "DURATION", value_parser = range::duration)]
     since: Option<Duration>,
-    /// Begin from what this checkpoint holds, instead of from the beginning of the log
-    #[arg(long, value_name = "CHECKPOINT")]
-    from: Option<CheckpointName>,
-    /// Records a second at most, over all partitions, so that live writers keep their latency
-    #[arg(long, value_name = "RECORDS")]
-    rate: Option<NonZeroU32>,
-    /// Begin anew where the same command was stopped or killed before, instead of going on
-    #[arg(long)]
-    anew: bool,
+    #[command(flatten)]
+    again: AgainArgs,
 }
 
 pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
-    let progress = Progress::default();
-    let watch = Watch::begin(&progress, "offsets")?;
-    let options = Options {
-        from: args.from.clone(),
-        rate: args.rate,
-        go_on: true,
-        anew: args.anew,
-        changes_since_ms: args.since.map(ago_ms),
-        ..Options::default()
-    };
-    let tried = verify(worker, config, &options, &progress).await;
-    drop(watch);
-    let report = tried?;
+    let more = Options { changes_since_ms: args.since.map(ago_ms), ..Options::default() };
+    let report = args.again.run(worker, config, more).await?;
     match output {
         Output::Table => output::print(&report.changes_text())?,
         Output::Json => output::print(&serde_json::to_string(&serde_json::json!({

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::RunError;
 use super::heard::Body;
 use super::report::{Difference, Forgotten, KEPT_MAX, PartitionReport, WouldHalt};
-use crate::cursor::Cursor;
 use crate::dead_letter::DeadCode;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Horizon;
@@ -16,18 +14,15 @@ use crate::outcome::FinalOutcome;
 use crate::parked_keys::ParkedKeys;
 use crate::postgres::{self, PublishedRow, Refusal, Store};
 use crate::record::Record;
-use crate::replay::settle::{Unsettled, settle};
+use crate::replay::ReplayError;
+use crate::replay::partition::ShadowPartition;
 use crate::replay::verify::Ended;
-use crate::steps::Rules;
 use crate::steps::commit::{Due, Durable};
 use crate::steps::decide::{Basis, Decision, Judgement, Routed, Undecided, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
-use crate::steps::fence::Claimed;
 use crate::writer::batch::{self, Batch};
-use crate::writer::batch_size::BatchSize;
-use crate::writer::cache::Cache;
 use crate::writer::flood::Flood;
-use crate::writer::judged::{delivery_of, judgements};
+use crate::writer::judged::delivery_of;
 use crate::writer::prefetch;
 
 /// Keys whose first difference is told from later ones.
@@ -38,15 +33,9 @@ const LEFT_ROWS: i64 = 1_000;
 /// A partition on its way.
 pub(super) struct Again {
     pub live: Store,
-    pub shadow: Store,
-    pub rules: Rules,
-    pub type_ids: Arc<dyn Fn(&str) -> i16 + Send + Sync>,
-    pub claimed: Claimed,
-    pub cursor: Cursor,
-    pub cache: Cache,
+    pub partition: ShadowPartition,
     pub parked: ParkedKeys,
     pub flood: Flood,
-    pub batch_size: BatchSize,
     pub horizon: Horizon,
     /// The database's clock when the copy was made: milliseconds since 1970.
     pub database_time_ms: i64,
@@ -80,13 +69,13 @@ enum Kind {
 
 impl Again {
     /// Decides and settles these records. False: the partition would halt, and goes no further.
-    pub async fn chunk(&mut self, mut records: Vec<Record>) -> Result<bool, RunError> {
+    pub async fn chunk(&mut self, mut records: Vec<Record>) -> Result<bool, ReplayError> {
         if records.is_empty() {
             return Ok(true);
         }
         let mut again = batch::Again::default();
-        again.push_back(Batch::receive(&mut records, &self.rules));
-        while let Some(mut batch) = again.take(self.batch_size.commands_max()) {
+        again.push_back(Batch::receive(&mut records, &self.partition.rules));
+        while let Some(mut batch) = again.take(self.partition.batch_size.commands_max()) {
             let decision = match self.decide(&batch, &again.caution).await? {
                 Ok(decision) => Arc::new(decision),
                 Err(Undecided::Unstorable) => {
@@ -102,53 +91,34 @@ impl Again {
                     // what lies before is settled first
                     again.push_front(batch.split_off(n));
                     again.push_front(batch);
-                    self.batch_size.halve(n * 2);
+                    self.partition.batch_size.halve(n * 2);
                     continue;
                 }
             };
-            let shadow = &self.shadow;
-            let (type_ids, count) = (&*self.type_ids, batch.items.len());
-            let settled =
-                settle(shadow, &self.claimed, self.cursor, &self.rules, &decision, type_ids, count == 1).await;
-            let refusal = match settled {
+            let count = batch.items.len();
+            let refusal = match self.partition.settle(&decision, count == 1).await? {
                 Ok(durable) => {
-                    self.cursor = durable.cursor();
                     self.parked = decision.parked.clone();
                     self.compare(&batch, &durable).await?;
                     again.settled();
-                    self.batch_size.settled(count);
+                    self.partition.batch_size.settled(count);
                     if let Err(halt) = self.flood.settled(&decision) {
-                        self.halts(&halt, self.cursor.next_offset);
+                        self.halts(&halt, self.partition.cursor.next_offset);
                         return Ok(false);
                     }
                     continue;
                 }
-                Err(Unsettled::Refused(postgres::Error::Refused(refusal))) => refusal,
-                Err(Unsettled::Refused(error)) => return Err(RunError::Shadow(error)),
-                Err(Unsettled::Disturbed(by)) => return Err(RunError::Disturbed(self.rules.source.clone(), by)),
+                Err(refusal) => refusal,
             };
-            // only the database could tell: decided again, as the writer does
-            self.cache.forget(decision.entities.iter().map(|change| &change.entity_id));
             match refusal {
-                Refusal::Judged(refused) => {
-                    again.caution.judged.extend(judgements(&self.rules.handlers, &decision, refused));
-                }
-                Refusal::Data(why) => match batch.items.as_slice() {
-                    [item] => {
-                        let dead = Judgement::Dead(DeadCode::DataError, why);
-                        again.caution.judged.insert(delivery_of(item), dead);
-                    }
-                    // it belongs to one of them, which is found alone
-                    items => self.batch_size.halve(items.len()),
-                },
-                Refusal::Contended(_) | Refusal::TimedOut(_) if count > 1 => self.batch_size.collided(count),
-                // as a writer gives it up, if later
-                Refusal::TimedOut(why) => {
+                // as a writer gives it up, if later: what ran in the database may never be done in time
+                Refusal::TimedOut(why) if count == 1 && decision.runs_in_database() => {
+                    self.partition.forget(&decision);
                     let why = format!("its statements time out: {why}");
                     let dead = Judgement::Dead(DeadCode::HandlerFailed, why);
                     again.caution.judged.extend(batch.items.first().map(|item| (delivery_of(item), dead)));
                 }
-                refusal => return Err(RunError::Shadow(refusal.into())),
+                refusal => self.partition.refused(refusal, &batch, &decision, &mut again.caution)?,
             }
             again.push_front(batch);
         }
@@ -159,26 +129,27 @@ impl Again {
         &mut self,
         batch: &Batch,
         caution: &crate::steps::decide::Caution,
-    ) -> Result<Result<Decision, Undecided>, RunError> {
+    ) -> Result<Result<Decision, Undecided>, ReplayError> {
         let mut ids: Vec<Uuid> = batch.ids().copied().collect();
         ids.sort_unstable();
         ids.dedup();
         // what was settled before is in the live tables, what is settled here in the shadow
         let mut known = self.live.outcomes_of(&ids).await?;
-        known.extend(self.shadow.outcomes_of(&ids).await.map_err(RunError::Shadow)?);
-        let entities = prefetch::entities(batch, &mut self.cache, &self.shadow, &self.rules, &self.claimed).await;
+        known.extend(self.partition.shadow.outcomes_of(&ids).await.map_err(ReplayError::Shadow)?);
+        let ShadowPartition { shadow, rules, claimed, cache, .. } = &mut self.partition;
+        let entities = prefetch::entities(batch, cache, shadow, rules, claimed).await;
         let mut entities = match entities {
             Err(postgres::Error::Refused(Refusal::WrongHome(home))) => {
                 let halt = Halt::new(HaltCode::PartitionsChanged, format!("{home}, and a command for it came here"));
                 return Ok(Err(Undecided::Halts(0, halt)));
             }
-            entities => entities.map_err(RunError::Shadow)?,
+            entities => entities.map_err(ReplayError::Shadow)?,
         };
         let mut deduplicator = Deduplicator::new(known, self.horizon, self.database_time_ms);
-        let mut basis = Basis { rules: &self.rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
+        let mut basis = Basis { rules, deduplicator: &mut deduplicator, entities: &mut entities, caution };
         let decided = decide(&batch.items, &mut basis, self.parked.clone());
         if decided.is_ok() {
-            self.cache.put_back(entities);
+            cache.put_back(entities);
         }
         Ok(decided)
     }
@@ -189,10 +160,10 @@ impl Again {
     }
 
     /// Sets what would be published against what was.
-    async fn compare(&mut self, batch: &Batch, durable: &Durable) -> Result<(), RunError> {
-        let source = self.rules.source.clone();
+    async fn compare(&mut self, batch: &Batch, durable: &Durable) -> Result<(), ReplayError> {
+        let source = self.partition.rules.source.clone();
         let offsets: Vec<i64> = batch.items.iter().map(|item| record_of(item).offset).collect();
-        let published = self.shadow.take_published(&source, &offsets).await.map_err(RunError::Shadow)?;
+        let published = self.partition.shadow.take_published(&source, &offsets).await.map_err(ReplayError::Shadow)?;
         let mut published: HashMap<i64, PublishedRow> =
             published.into_iter().map(|row| (row.log_offset, row)).collect();
         for (item, due) in batch.items.iter().zip(durable.due()) {
@@ -211,11 +182,16 @@ impl Again {
 
     /// What was published of deliveries that did not run here: below the cursor, and of records that are not in the
     /// log.
-    pub async fn finish(mut self, from: i64) -> Result<Compared, RunError> {
-        let source = self.rules.source.clone();
-        let (mut behind, end) = (i64::MIN, self.cursor.next_offset);
+    pub async fn finish(mut self, from: i64) -> Result<Compared, ReplayError> {
+        let source = self.partition.rules.source.clone();
+        let (mut behind, end) = (i64::MIN, self.partition.cursor.next_offset);
         loop {
-            let rows = self.shadow.published_behind(&source, behind, LEFT_ROWS).await.map_err(RunError::Shadow)?;
+            let rows = self
+                .partition
+                .shadow
+                .published_behind(&source, behind, LEFT_ROWS)
+                .await
+                .map_err(ReplayError::Shadow)?;
             let Some(last) = rows.last() else { return Ok(self.found) };
             behind = last.log_offset;
             let ids: Vec<Uuid> = rows.iter().map(|row| row.command_id).collect();

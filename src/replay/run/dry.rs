@@ -6,26 +6,25 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use super::again::{Again, Compared};
-use super::heard::{CHUNK_RECORDS_MAX, Heard, Listening, READ_TIMEOUT, blocking};
+use super::heard::{Heard, Listening, READ_TIMEOUT};
 use super::report::{PartitionReport, Report};
-use super::{Found, Options, RunError};
+use super::{Found, Options};
 use crate::config::{self, Config};
 use crate::fencing_token::ClaimId;
 use crate::halt::HaltCode;
 use crate::horizon::Horizon;
-use crate::kafka::{Client, Inspector, LogReader, Topics};
+use crate::kafka::{Client, Inspector, LogReader, Topics, blocking};
 use crate::pace::Pace;
-use crate::postgres::{
-    ClaimRequest, HaltedRow, HorizonRow, Layout, OperatorAction, Resume, SHADOW_PREFIX, SchemaState, Store,
-};
+use crate::postgres::{ClaimRequest, HaltedRow, HorizonRow, Layout, OperatorAction, Resume, Store};
 use crate::record::TopicPartition;
+use crate::replay::ReplayError;
+use crate::replay::partition::{CHUNK_RECORDS_MAX, ShadowPartition};
 use crate::replay::progress::Progress;
+use crate::replay::session::Session;
 use crate::replay::shadow::Shadow;
 use crate::runtime::Limits;
 use crate::steps::{Parking, Rules};
 use crate::worker::{MESSAGE_BYTES_MAX, Worker};
-use crate::writer::batch_size::BatchSize;
-use crate::writer::cache::Cache;
 use crate::writer::flood::Flood;
 
 /// Partitions that run at a time.
@@ -36,62 +35,48 @@ const PARTITIONS_AT_ONCE: usize = 4;
 /// stops it.
 ///
 /// # Errors
-/// If it cannot be made: see [`RunError`]. A difference is no error but the result.
+/// If it cannot be made: see [`ReplayError`]. A difference is no error but the result.
 pub async fn dry_run(
     worker: &Worker,
     config: &Config,
     options: &Options,
     progress: &Progress,
-) -> Result<Found, RunError> {
-    config.validate_for_run()?;
-    Shadow::check(worker, config)?;
-    let live = Store::read_only(&config.database, "solewriter replay run")?;
-    live.reach().await?;
-    if live.schema_state().await? != SchemaState::Fits {
-        return Err(RunError::Schema(config.database.schema.clone()));
-    }
+) -> Result<Found, ReplayError> {
+    let session = Session::open(worker, config, "solewriter replay run").await?;
     // before anything is made
     let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
-    halted(live.halted_rows(&topics).await?, options, config)?;
-    let server = Store::new(&config.database, "solewriter replay run")?;
-    let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
-    // connects when it is first used
-    let shadow = Store::of_shadow(&config.database, &name)?;
-    if let Err(error) = server.create_shadow(&name).await {
-        return Err(RunError::NoShadow { name, error });
-    }
+    halted(session.live.halted_rows(&topics).await?, options, config)?;
+    let (name, shadow) = session.create_shadow(config).await?;
     let running = async {
         let ready = Shadow::make(shadow.clone(), worker, config).await?;
         let client = Client::new(&config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
-        DryRun { config, options, progress, live: &live, shadow: &shadow, ready: &ready, client, inspector }.run().await
+        DryRun { config, options, progress, live: &session.live, shadow: &shadow, ready: &ready, client, inspector }
+            .run()
+            .await
     };
     let found = tokio::select! {
-        () = progress.stopped() => Err(RunError::Stopped),
+        () = progress.stopped() => Err(ReplayError::Stopped { shadow: None }),
         found = running => found,
     };
     shadow.close().await;
-    live.close().await;
-    if let Err(error) = server.drop_shadow(&name).await {
-        // what was found is worth more
-        tracing::warn!(%error, "the shadow is left: type: drop database {name}");
-    }
-    server.close().await;
+    session.drop_shadow(&name).await;
+    session.close().await;
     found
 }
 
 /// Those that are meant, all of which must be halted so.
-fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Vec<HaltedRow>, RunError> {
+fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Vec<HaltedRow>, ReplayError> {
     let behind = HaltCode::DatabaseBehind.as_str();
     let is_behind = |row: &HaltedRow| row.halted_code.as_deref() == Some(behind);
     for (topic, partition) in &options.places {
         if !config.topics.iter().any(|known| known.name == *topic) {
-            return Err(RunError::UnknownTopic(topic.clone()));
+            return Err(ReplayError::UnknownTopic(topic.clone()));
         }
         let mut of_it =
             rows.iter().filter(|row| row.topic == *topic && partition.is_none_or(|number| row.partition == number));
         match partition {
-            None if !of_it.any(is_behind) => return Err(RunError::NothingBehind(topic.clone())),
+            None if !of_it.any(is_behind) => return Err(ReplayError::NothingBehind(topic.clone())),
             None => {}
             Some(number) => match of_it.next() {
                 Some(row) if is_behind(row) => {}
@@ -101,7 +86,7 @@ fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Ve
                         Some(None) => "not halted".to_owned(),
                         Some(Some(code)) => format!("halted with {code}"),
                     };
-                    return Err(RunError::NotBehind { source_log: TopicPartition::new(&**topic, *number), state });
+                    return Err(ReplayError::NotBehind { source_log: TopicPartition::new(&**topic, *number), state });
                 }
             },
         }
@@ -115,7 +100,7 @@ fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Ve
     // in the order of the report, whatever the database's collation is
     meant.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     match meant.is_empty() {
-        true => Err(RunError::NothingBehind("any topic".to_owned())),
+        true => Err(ReplayError::NothingBehind("any topic".to_owned())),
         false => Ok(meant),
     }
 }
@@ -134,31 +119,30 @@ struct DryRun<'r> {
 /// Where a partition ends, by the word of whom.
 struct Stretch {
     report: PartitionReport,
+    partition_count: i32,
     unheard: Option<String>,
 }
 
 impl DryRun<'_> {
-    async fn run(self) -> Result<Found, RunError> {
-        let started = self.shadow.server_started().await.map_err(RunError::Shadow)?;
-        self.live.fill_shadow_from_live(&self.ready.written, &self.ready.read, self.shadow).await?;
-        self.shadow.prepare_published().await.map_err(RunError::Shadow)?;
+    async fn run(self) -> Result<Found, ReplayError> {
+        let filled = self.live.fill_shadow_from_live(&self.ready.written, &self.ready.read, self.shadow).await;
+        filled.map_err(ReplayError::Fill)?;
+        self.shadow.prepare_published().await.map_err(ReplayError::Shadow)?;
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         // as they are in the copy
-        let rows = self.shadow.halted_rows(&topics).await.map_err(RunError::Shadow)?;
+        let rows = self.shadow.halted_rows(&topics).await.map_err(ReplayError::Shadow)?;
         let seen = halted(rows, self.options, self.config)?;
-        let horizon = self.shadow.horizon().await.map_err(RunError::Shadow)?;
+        let horizon = self.shadow.horizon().await.map_err(ReplayError::Shadow)?;
         let pace = Arc::new(Mutex::new(Pace::new(self.options.rate)));
-        // so many at a time that a slow rate goes evenly
-        let records_max = self.options.rate.map_or(CHUNK_RECORDS_MAX, |rate| rate.get() as usize / 10);
-        let records_max = records_max.clamp(1, CHUNK_RECORDS_MAX);
+        let records_max = Pace::even(self.options.rate, CHUNK_RECORDS_MAX);
         let mut report = Report::default();
         let (mut running, mut at_once) = (JoinSet::new(), PARTITIONS_AT_ONCE);
         let mut write_tables = 0;
         let mut ready = Vec::new();
         for row in &seen {
             let stretch = self.stretch(row).await?;
-            let again = self.begin(row, &stretch.report, &horizon).await?;
-            if again.rules.handlers.in_database.writes_tables() {
+            let again = self.begin(row, &stretch, &horizon).await?;
+            if again.partition.rules.handlers.in_database.writes_tables() {
                 // rows may be shared: one after the other comes out the same each time
                 (at_once, write_tables) = (1, write_tables + 1);
             }
@@ -179,7 +163,7 @@ impl DryRun<'_> {
             running.spawn(async move {
                 // nobody closes it
                 let _permit = at_once.acquire().await;
-                Ok::<_, RunError>((drive(again, &client, records_max, &progress, &pace).await?, unheard))
+                Ok::<_, ReplayError>((drive(again, &client, records_max, &progress, &pace).await?, unheard))
             });
         }
         let mut found = Vec::new();
@@ -187,10 +171,7 @@ impl DryRun<'_> {
             // nobody aborts them, and a panic of theirs is ours
             found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
         }
-        // a shadow's commits are not waited for: after a crash of the server some are missing that were answered
-        if self.shadow.server_started().await.map_err(RunError::Shadow)? != started {
-            return Err(RunError::Restarted);
-        }
+        self.ready.check_not_restarted().await?;
         found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
         for (Compared { report: partition, differences, forgotten, first_missing, .. }, unheard) in found {
             let (place, topic) = ((&partition.topic, partition.partition), self.topic(&partition.topic)?);
@@ -227,7 +208,7 @@ impl DryRun<'_> {
     }
 
     /// What is to be run again, once what was published of it is kept.
-    async fn stretch(&self, row: &HaltedRow) -> Result<Stretch, RunError> {
+    async fn stretch(&self, row: &HaltedRow) -> Result<Stretch, ReplayError> {
         let source = row.source();
         let topic = self.topic(&row.topic)?;
         let (inspector, of) = (self.inspector.clone(), source.clone());
@@ -237,11 +218,11 @@ impl DryRun<'_> {
             // the stable end first: it is never beyond the end that is asked afterwards
             Ok((count, committed, inspector.stable_end(&of)?, inspector.log_end(&of)?))
         });
-        let asked = asked.await.map_err(|error| RunError::Inspect(source.to_string(), error))?;
+        let asked = asked.await.map_err(|error| ReplayError::Inspect(source.to_string(), error))?;
         let (count, committed, readable, log) = asked;
         // 0: an operator has accepted whatever there is
         if row.partition_count != count && row.partition_count != 0 {
-            return Err(RunError::Layout { source_log: source, placed_for: row.partition_count, found: count });
+            return Err(ReplayError::Layout { source_log: source, placed_for: row.partition_count, found: count });
         }
         let outcomes_topic = topic.outcomes_topic();
         let listening = Listening {
@@ -257,10 +238,10 @@ impl DryRun<'_> {
         let from = row.next_offset;
         let to = [outcomes_end, committed, row.witnessed_offset].into_iter().flatten().fold(from, i64::max);
         if from < log.low && from < to {
-            return Err(RunError::LogGone { source_log: source, from, low: log.low.min(to) });
+            return Err(ReplayError::ForgottenGone { source_log: source, from, low: log.low.min(to) });
         }
         if to > readable {
-            return Err(RunError::LogShort { source_log: source, end: to, readable });
+            return Err(ReplayError::LogShort { source_log: source, end: to, readable });
         }
         self.progress.expect(u64::try_from(to - from).unwrap_or(0));
         let report = PartitionReport {
@@ -273,49 +254,29 @@ impl DryRun<'_> {
             witnessed: row.witnessed_offset,
             ..PartitionReport::default()
         };
-        Ok(Stretch { report, unheard })
+        Ok(Stretch { report, partition_count: count, unheard })
     }
 
-    fn topic(&self, name: &str) -> Result<&config::Topic, RunError> {
+    fn topic(&self, name: &str) -> Result<&config::Topic, ReplayError> {
         let topic = self.config.topics.iter().find(|topic| topic.name == name);
-        topic.ok_or_else(|| RunError::UnknownTopic(name.to_owned()))
+        topic.ok_or_else(|| ReplayError::UnknownTopic(name.to_owned()))
     }
 
     /// Resumes a partition of the shadow as the verb does, and claims it as a worker does.
-    async fn begin(&self, row: &HaltedRow, report: &PartitionReport, horizon: &HorizonRow) -> Result<Again, RunError> {
-        let (source, topic) = (row.source(), self.topic(&row.topic)?);
-        let handlers = self.ready.handlers(topic)?;
-        let (inspector, name) = (self.inspector.clone(), topic.name.clone());
-        let count = blocking(move || inspector.partition_count(&name)).await;
-        let partition_count = count.map_err(|error| RunError::Inspect(topic.name.clone(), error))?;
+    async fn begin(&self, row: &HaltedRow, stretch: &Stretch, horizon: &HorizonRow) -> Result<Again, ReplayError> {
+        let (source, topic, partition_count) = (row.source(), self.topic(&row.topic)?, stretch.partition_count);
         let layout =
             Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };
         let action = OperatorAction { source: &source, actor: "solewriter replay run", reason: "in a shadow" };
         let code = row.halted_code.as_deref().unwrap_or_default();
-        let in_shadow = RunError::Shadow;
         let resumed = self.shadow.operator_resume(&action, code, Resume::AcceptDatabase, &layout).await;
-        if !resumed.map_err(in_shadow)? {
-            return Err(RunError::Disturbed(source, "it is no longer halted".to_owned()));
+        if !resumed.map_err(ReplayError::Shadow)? {
+            return Err(ReplayError::Disturbed(source, "it is no longer halted".to_owned()));
         }
-        let names = handlers.command_names();
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        let numbered = self.shadow.number_command_types(&topic.name, &topic.entity, &names).await.map_err(in_shadow)?;
-        let request = ClaimRequest {
-            source: &source,
-            claim_id: ClaimId::random(),
-            owner: "solewriter replay run",
-            cluster_id: &row.cluster_id,
-            group_id: &row.group_id,
-            beginning: None,
-            topic_id: row.topic_id.as_deref(),
-            partition_count,
-        };
-        let claimed = self.shadow.claim(&request).await.map_err(in_shadow)?;
-        let claimed = claimed.ok_or_else(|| RunError::Disturbed(source.clone(), "its row is gone".to_owned()))?;
         let limits = Limits::new(self.config);
         let rules = Rules {
             source: source.clone(),
-            handlers,
+            handlers: self.ready.handlers(topic)?,
             partition_count,
             partitioner: topic.partitioner,
             payload_bytes_max: limits.payload_bytes_max,
@@ -326,33 +287,37 @@ impl DryRun<'_> {
                 waiting_max: self.config.worker.waiting_max.get(),
             },
         };
+        let request = ClaimRequest {
+            source: &source,
+            claim_id: ClaimId::random(),
+            owner: "solewriter replay run",
+            cluster_id: &row.cluster_id,
+            group_id: &row.group_id,
+            beginning: None,
+            topic_id: row.topic_id.as_deref(),
+            partition_count,
+        };
+        let cache_entries_max = self.config.worker.entity_cache_entries_max;
+        let (partition, parked) = ShadowPartition::claim(self.shadow, rules, &request, cache_entries_max).await?;
         Ok(Again {
             live: self.live.clone(),
-            shadow: self.shadow.clone(),
-            rules,
-            type_ids: Arc::new(move |name| {
-                numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id)
-            }),
-            claimed: claimed.claimed,
-            cursor: claimed.cursor,
-            cache: Cache::new(self.config.worker.entity_cache_entries_max),
-            parked: claimed.parked,
-            batch_size: BatchSize::new(CHUNK_RECORDS_MAX, CHUNK_RECORDS_MAX),
+            partition,
+            parked,
             flood: Flood::new(source, limits.flood),
             horizon: Horizon(horizon.at_ms),
             database_time_ms: horizon.database_time_ms,
-            found: Compared::of(report.clone()),
+            found: Compared::of(stretch.report.clone()),
         })
     }
 
     /// What the topics take that the worker publishes to, as it asks when it starts: bytes.
-    async fn outcome_bytes_max(&self, topic: &config::Topic) -> Result<usize, RunError> {
+    async fn outcome_bytes_max(&self, topic: &config::Topic) -> Result<usize, ReplayError> {
         let topics = Topics::new(&self.client, READ_TIMEOUT)?;
         let mut least = MESSAGE_BYTES_MAX;
         for name in [topic.outcomes_topic(), topic.events_topic()] {
             // whoever may not ask goes by the default
-            let settings = topics.settings(&name).await.ok();
-            let told = settings.and_then(|settings| settings.get("max.message.bytes")?.parse().ok());
+            let told = topics.message_bytes_max(&name).await;
+            let told = told.map_err(|error| ReplayError::Inspect(name.to_string(), error))?;
             least = least.min(told.unwrap_or(MESSAGE_BYTES_MAX));
         }
         Ok(least)
@@ -366,9 +331,9 @@ async fn drive(
     records_max: usize,
     progress: &Progress,
     pace: &Mutex<Pace>,
-) -> Result<Compared, RunError> {
+) -> Result<Compared, ReplayError> {
     let (from, end) = (again.found.report.from, again.found.report.to);
-    let (client, source) = (client.clone(), again.rules.source.clone());
+    let (client, source) = (client.clone(), again.partition.rules.source.clone());
     let reader = blocking(move || LogReader::open(&client, &source, from, end, READ_TIMEOUT)).await?;
     let mut chunks = reader.chunks(records_max);
     let mut read_to = from;

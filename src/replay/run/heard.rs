@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::RunError;
-use crate::kafka::{Client, InspectError, Inspector, LogReader};
+use crate::kafka::{Client, InspectError, Inspector, LogReader, blocking};
 use crate::postgres::{PublishedRow, Store};
 use crate::record::{Record, TopicPartition};
+use crate::replay::ReplayError;
+use crate::replay::partition::CHUNK_RECORDS_MAX;
 use crate::replay::progress::Progress;
 use crate::replay::verify::Ended;
 
@@ -21,8 +22,6 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOCKS_APART_MS: i64 = 3_600_000;
 /// So many records before the place where the clocks say that it begins must speak of nothing that is looked for.
 const LOOK_BEFORE: i64 = 10_000;
-/// Records at a time.
-pub(super) const CHUNK_RECORDS_MAX: usize = 2_000;
 
 /// An outcome as it is published: what of it tells how a command ended.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,7 +54,9 @@ impl Body {
 
     /// Whether the command ended in the same way: outcome, code, version and reply, the last byte for byte.
     pub fn is_like(&self, other: &Self) -> bool {
-        let reply = |body: &Self| body.reply.as_ref().map(|reply| reply.get().to_owned());
+        fn reply(body: &Body) -> Option<&str> {
+            body.reply.as_deref().map(RawValue::get)
+        }
         self.command_id == other.command_id
             && self.outcome == other.outcome
             && self.code == other.code
@@ -101,7 +102,7 @@ pub(super) struct Heard {
 impl Listening<'_> {
     /// Keeps all that was published of the partition's deliveries from its cursor on in the shadow; of older ones,
     /// what was published since too.
-    pub async fn listen(&self) -> Result<Heard, RunError> {
+    pub async fn listen(&self) -> Result<Heard, ReplayError> {
         let asked = (self.inspector.clone(), self.source.clone(), self.outcomes_topic.to_owned(), self.from);
         let stretch = blocking(move || {
             let (inspector, source, topic, from) = asked;
@@ -112,7 +113,7 @@ impl Listening<'_> {
                 let unheard = format!("{}: topic {} does not exist", self.source, self.outcomes_topic);
                 return Ok(Heard { end: None, unheard: Some(unheard) });
             }
-            stretch => stretch.map_err(|error| RunError::Inspect(self.outcomes_topic.to_owned(), error))?,
+            stretch => stretch.map_err(|error| ReplayError::Inspect(self.outcomes_topic.to_owned(), error))?,
         };
         let begins = self.look_before(begins).await?;
         let Stretch { outcomes, low, from, end } = begins;
@@ -124,7 +125,7 @@ impl Listening<'_> {
             let rows = self.rows(&chunk);
             heard.end = heard.end.max(rows.last().map(|row| row.log_offset + 1).filter(|end| *end > self.from));
             if !rows.is_empty() {
-                self.shadow.keep_published(self.source, &rows).await.map_err(RunError::Shadow)?;
+                self.shadow.keep_published(self.source, &rows).await.map_err(ReplayError::Shadow)?;
             }
             self.progress.add(u64::try_from(behind - read_to).unwrap_or(0));
             read_to = behind;
@@ -140,7 +141,7 @@ impl Listening<'_> {
     }
 
     /// Clocks may be wrong by more: goes back until nothing is spoken of any more.
-    async fn look_before(&self, mut begins: Stretch) -> Result<Stretch, RunError> {
+    async fn look_before(&self, mut begins: Stretch) -> Result<Stretch, ReplayError> {
         let mut records = LOOK_BEFORE;
         while begins.from > begins.low {
             let before = (begins.from - records).max(begins.low);
@@ -158,7 +159,7 @@ impl Listening<'_> {
         Ok(begins)
     }
 
-    async fn open(&self, outcomes: &TopicPartition, from: i64, end: i64) -> Result<LogReader, RunError> {
+    async fn open(&self, outcomes: &TopicPartition, from: i64, end: i64) -> Result<LogReader, ReplayError> {
         let (client, outcomes) = (self.client.clone(), outcomes.clone());
         Ok(blocking(move || LogReader::open(&client, &outcomes, from, end, READ_TIMEOUT)).await?)
     }
@@ -210,11 +211,6 @@ fn stretch(inspector: &Inspector, source: &TopicPartition, topic: &str, cursor: 
         None => low,
     };
     Ok(Stretch { outcomes, low, from: from.clamp(low, end.max(low)), end: end.max(low) })
-}
-
-/// Off the async threads. Nobody aborts it, and a panic of it is ours.
-pub(super) async fn blocking<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! What follows a dry run: the halt is lifted, and a worker settles again what the database has forgotten.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::heard::blocking;
-use super::{Found, RunError};
+use super::Found;
 use crate::config::Config;
-use crate::kafka::{Client, Inspector};
-use crate::postgres::{Layout, OperatorAction, Store};
+use crate::kafka::{Client, Inspector, blocking};
+use crate::postgres::{HaltedRow, Layout, OperatorAction, Store};
 use crate::record::TopicPartition;
+use crate::replay::ReplayError;
 use crate::replay::progress::Progress;
 
 /// How long the broker may take.
@@ -28,26 +29,30 @@ pub async fn resume(
     found: &Found,
     actor: &str,
     reason: &str,
-) -> Result<Vec<TopicPartition>, RunError> {
+) -> Result<Vec<TopicPartition>, ReplayError> {
     let client = Client::new(&config.kafka, "solewriter replay")?;
     let inspector = Arc::new(Inspector::new(&client, ASK_TIMEOUT)?);
     // before the first is resumed: the broker may be silent
-    let mut counts = Vec::new();
+    let mut layouts = BTreeMap::new();
     for seen in &found.seen {
         let topic = config.topics.iter().find(|topic| topic.name == seen.topic);
-        let topic = topic.ok_or_else(|| RunError::UnknownTopic(seen.topic.clone()))?;
+        let topic = topic.ok_or_else(|| ReplayError::UnknownTopic(seen.topic.clone()))?;
         let (inspector, name) = (inspector.clone(), topic.name.clone());
         let count = blocking(move || inspector.partition_count(&name)).await;
-        counts.push((topic, count.map_err(|error| RunError::Inspect(topic.name.clone(), error))?));
-    }
-    let mut changed = Vec::new();
-    for ((seen, partition), (topic, partition_count)) in found.seen.iter().zip(&found.report.partitions).zip(counts) {
-        let source = seen.source();
+        let partition_count = count.map_err(|error| ReplayError::Inspect(topic.name.clone(), error))?;
         let layout =
             Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };
+        layouts.insert(&topic.name, layout);
+    }
+    let mut changed = Vec::new();
+    for partition in &found.report.partitions {
+        let is_its = |seen: &&HaltedRow| (&seen.topic, seen.partition) == (&partition.topic, partition.partition);
+        let (seen, layout) = (found.seen.iter().find(is_its), layouts.get(&partition.topic));
+        let (Some(seen), Some(layout)) = (seen, layout) else { continue };
+        let source = seen.source();
         let action = OperatorAction { source: &source, actor, reason };
         let detail = found.report.audited(partition);
-        if !store.operator_resume_as_seen(&action, seen, &layout, partition.to, detail).await? {
+        if !store.operator_resume_as_seen(&action, seen, layout, partition.to, detail).await? {
             changed.push(source);
         }
     }
@@ -70,7 +75,7 @@ pub enum Settled {
 ///
 /// # Errors
 /// If the database cannot be reached.
-pub async fn settled(store: &Store, found: &Found, progress: &Progress) -> Result<Settled, RunError> {
+pub async fn settled(store: &Store, found: &Found, progress: &Progress) -> Result<Settled, ReplayError> {
     let partitions = &found.report.partitions;
     let mut open: Vec<(TopicPartition, i64, i64)> = partitions
         .iter()

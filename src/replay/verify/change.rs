@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::compare::Ended;
+use super::ended::Ended;
 
 /// Examples of each kind.
 const EXAMPLES_MAX: usize = 3;
@@ -65,6 +65,16 @@ impl Changes {
         *commands += 1;
         if examples.len() < EXAMPLES_MAX {
             examples.push(example);
+        }
+    }
+
+    /// Those of another partition, behind these.
+    pub fn merge(&mut self, other: Self) {
+        for (kind, (more, others)) in other.of_kind {
+            let (commands, examples) = self.of_kind.entry(kind).or_default();
+            *commands += more;
+            examples.extend(others);
+            examples.truncate(EXAMPLES_MAX);
         }
     }
 

@@ -299,6 +299,15 @@ impl Differences {
         }
     }
 
+    /// Those of another partition, whose keys are its own, behind these.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.keys.extend(other.keys);
+        self.kept.extend(other.kept);
+        self.kept.truncate(DIFFERENCES_MAX);
+        self.changes.merge(other.changes);
+    }
+
     /// There are so many more, which are not looked at one by one.
     pub fn count(&mut self, more: u64) {
         self.count += more;
