@@ -14,14 +14,26 @@
 
 use uuid::Uuid;
 
+/// A day: 24 hours.
+pub const DAY_MS: i64 = 24 * 3_600_000;
+
 /// An id further ahead of the database's clock than this is refused: 24 hours.
-pub const FUTURE_MS_MAX: i64 = 24 * 3_600_000;
+pub const FUTURE_MS_MAX: i64 = DAY_MS;
 
 /// How far the horizon moves in one pass of the maintenance duty: one day.
-pub const STEP_MS_MAX: i64 = 24 * 3_600_000;
+pub const STEP_MS_MAX: i64 = DAY_MS;
 
 /// The two clocks may differ by this much before the horizon stands still: 5 minutes.
 pub const CLOCK_SKEW_MS_MAX: i64 = 5 * 60_000;
+
+/// The days of these ids, each once, as the times at which they begin: milliseconds since 1970. What settled ids are
+/// kept by; ids without a time have none.
+pub fn days_of(ids: impl Iterator<Item = Uuid>) -> Vec<i64> {
+    let mut days: Vec<i64> = ids.filter_map(|id| id_time_ms(&id)).map(|time_ms| time_ms - time_ms % DAY_MS).collect();
+    days.sort_unstable();
+    days.dedup();
+    days
+}
 
 /// The time of a UUIDv7 in milliseconds since 1970; `None` for other versions.
 pub fn id_time_ms(id: &Uuid) -> Option<i64> {
@@ -142,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: i64 = 24 * 3_600_000;
+    const DAY: i64 = DAY_MS;
 
     fn v7(time_ms: i64) -> Uuid {
         let mut bytes = [0xab; 16];

@@ -12,8 +12,8 @@ use super::trial::{self, Options, Row};
 use super::workload::Workload;
 use super::{Error, Say, with_services};
 use crate::config::Config;
+use crate::postgres::CheckpointName;
 use crate::postgres::{CheckpointError, NewCheckpoint, Store};
-use crate::replay::checkpoint::CheckpointName;
 
 /// What its checkpoints are called.
 pub(super) const NAME: &str = "bench";

@@ -21,7 +21,7 @@ use crate::local::kafka as broker;
 use crate::local::own_schema::{OwnSchema, Purpose};
 use crate::local::postgres::{self, Postgres};
 use crate::postgres::Store;
-use crate::replay::checkpoint::schema_prefix;
+use crate::postgres::schema_prefix;
 
 /// How long the broker may take to make or drop topics.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,8 +12,8 @@ use super::output::Output;
 use super::{backend, operator, signals};
 use crate::config::Config;
 use crate::handlers::sql::typed::Relation;
+use crate::postgres::CheckpointName;
 use crate::postgres::{CheckpointError, NewCheckpoint, Store};
-use crate::replay::checkpoint::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::worker::Worker;
 

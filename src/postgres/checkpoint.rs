@@ -3,6 +3,7 @@
 mod create;
 mod fill;
 mod live;
+mod name;
 mod tables;
 
 use sqlx::{AssertSqlSafe, FromRow};
@@ -10,12 +11,12 @@ use uuid::Uuid;
 
 use super::{Error, Refusal, Result, Store};
 use crate::dead_letter::stored_headers;
+use crate::handlers::sql::compile::quoted;
 use crate::record::{Record, TopicPartition};
-use crate::replay::checkpoint::{CheckpointName, schema_prefix};
 
 pub use create::NewCheckpoint;
-pub use fill::Filled;
 pub(super) use fill::copy_rows;
+pub use name::{CheckpointName, schema_prefix};
 
 /// Something about a checkpoint that is not as was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum CheckpointError {
     #[error("a command writes {0}, which is no table: what lies behind it cannot be kept in a checkpoint")]
     NotATable(String),
     /// Somebody has changed the team's tables meanwhile.
-    #[error("tables or foreign keys were changed at the same moment: the same command again makes the checkpoint")]
+    #[error("tables or foreign keys were changed at the same moment: type the same command again")]
     TablesChanged,
     /// It is not what it was a moment ago.
     #[error("checkpoint {0} was changed at the same moment: look at it again with solewriter checkpoint list")]
@@ -104,7 +105,7 @@ pub struct CheckpointAbout {
     /// How many dead letters that could still run.
     pub letters: Option<i64>,
     /// The number of the attempt that has made it, or makes it.
-    attempt: Uuid,
+    pub(super) attempt: Uuid,
 }
 
 /// Where a partition was at the cut.
@@ -163,18 +164,13 @@ const FOUND: &str = "
      where starts_with(n.nspname::text, $1)
      order by 1";
 
-/// Which of `$1` were settled before the cut in the schema that stands for `CUT`.
+/// Whether the command of an outcome `c` was settled before the cut in the schema that stands for `CUT`.
 ///
 /// The live row of an id tells which delivery was settled. Below the cut's cursor it was settled before the cut,
 /// unless it was a letter then that could still run: such a one is settled when it is run again, by a batch that has
 /// no offsets of the log of its own. (A letter that is redriven is settled under its own topic, partition and offset,
-/// whichever partition its key lives on by then.)
-const KNOWN: &str = "
-    select c.command_id
-      from processed_commands c
-     where c.command_id = any ($1) and SETTLED";
-
-/// Whether the command of an outcome `c` was settled before the cut: see [`KNOWN`].
+/// whichever partition its key lives on by then.) It is exact as long as the log is the one of the cut, and no cursor has
+/// gone back within the window (see [`super::Cut::went_back`]).
 const SETTLED: &str = "
     exists (select from CUT.partitions p
              where p.topic = c.topic and p.partition = c.partition and c.\"offset\" < p.next_offset)
@@ -283,23 +279,6 @@ impl Store {
         Ok(row)
     }
 
-    /// Those of `ids` that were settled before the checkpoint's cut.
-    ///
-    /// Exact for ids above the live horizon, as long as the log is the one of the cut (compare
-    /// [`CheckpointCursor::topic_id`]) and no cursor has gone back within the window (see [`super::Cut::went_back`]). Of an id below the horizon the live table may have dropped the row, so its
-    /// absence here says nothing: who rebuilds must not decide about such an id, and cannot prove its outcome.
-    ///
-    /// # Errors
-    /// If the database refuses or cannot be reached.
-    pub async fn known_at(
-        &self,
-        name: &CheckpointName,
-        ids: &[Uuid],
-    ) -> std::result::Result<Vec<Uuid>, CheckpointError> {
-        let known = KNOWN.replace("SETTLED", &settled_before(&self.checkpoint_schema(name)?));
-        Ok(sqlx::query_scalar(AssertSqlSafe(known)).bind(ids).fetch_all(&self.pool).await?)
-    }
-
     /// The dead letters of a partition's log that could still run at the checkpoint's cut, as records, by offset: those
     /// behind `after`, at most so many, and the others of the last offset.
     ///
@@ -337,11 +316,6 @@ impl Store {
 /// Whether the command of an outcome `c` was settled before the cut that this schema holds, as a condition.
 pub(super) fn settled_before(schema: &str) -> String {
     SETTLED.replace("CUT", &quoted(schema))
-}
-
-/// An identifier as a statement names it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Keeps what was done to a checkpoint: no partition is changed by it.

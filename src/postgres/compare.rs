@@ -1,10 +1,12 @@
 //! The team's own tables at a cut, set against those that a rebuild has made in the shadow.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
+use uuid::Uuid;
 
-use super::checkpoint::{copy_rows, quoted};
+use super::checkpoint::copy_rows;
 use super::{Cut, Result, Store};
+use crate::handlers::sql::compile::quoted;
 use crate::handlers::sql::typed::Relation;
 
 /// A table of the team's, copied to the shadow at the cut.
@@ -92,6 +94,41 @@ const DESCRIBED: &str = r"
                                           join pg_proc p on p.oid = f.oid[1]::oid where p.provolatile <> 'i'))), '{}')
                as unsteady";
 
+/// An entity as the live tables and the rebuilt ones have it. `None`: there is no row.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct EntityDifference {
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id.
+    pub entity_id: String,
+    /// How many commands the live row says were applied.
+    pub live_version: Option<i64>,
+    /// Its state, JSON.
+    pub live_state: Option<String>,
+    /// How many commands were applied in the shadow.
+    pub rebuilt_version: Option<i64>,
+    /// Its state, JSON.
+    pub rebuilt_state: Option<String>,
+}
+
+/// The last command of an entity.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct LastCommand {
+    /// The entity's id.
+    pub entity_id: String,
+    /// The command's id.
+    pub command_id: Uuid,
+    /// Its type.
+    pub command_type: String,
+    /// Where it came from.
+    pub topic: String,
+    /// Where it came from.
+    pub partition: i32,
+    /// Its offset.
+    #[sqlx(rename = "offset")]
+    pub log_offset: i64,
+}
+
 impl Store {
     /// The tables that statements change which name these: they themselves, and those that follow through foreign keys.
     /// What is no table is left out.
@@ -111,12 +148,9 @@ impl Store {
     /// # Errors
     /// If the database cannot be reached.
     pub async fn table_differences(&self, cut: &CutTable, examples_max: i64) -> Result<TableDifferences> {
-        let mut scan = self.pool.begin().await?;
-        sqlx::query("select set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'on', true)")
-            .execute(&mut *scan)
-            .await?;
+        let mut scan = self.whole_scan().await?;
         let Described { key, unsteady } =
-            sqlx::query_as(DESCRIBED).bind(named(&cut.table)).fetch_one(&mut *scan).await?;
+            sqlx::query_as(DESCRIBED).bind(cut.table.quoted()).fetch_one(&mut *scan).await?;
         let all = differences(&mut scan, cut, &key, &cut.columns, examples_max).await?;
         if all.differing == 0 || unsteady.is_empty() {
             return Ok(all);
@@ -126,6 +160,56 @@ impl Store {
         let not_compared = cut.columns.iter().filter(is_unsteady).cloned().collect();
         let compared = differences(&mut scan, cut, &key, &steady, examples_max).await?;
         Ok(TableDifferences { not_compared, ..compared })
+    }
+
+    /// Entities that differ, in a shadow: their number, and the first `rows_max` of them by type and id.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn entity_differences(&self, rows_max: i64) -> Result<(i64, Vec<EntityDifference>)> {
+        let mut scan = self.whole_scan().await?;
+        let differing = "
+              from cut_entities l full join entities r
+                on (l.entity_type, l.entity_id) = (r.entity_type, r.entity_id)
+             where l.version is distinct from r.version or l.state is distinct from r.state
+                or (l.topic, l.partition) is distinct from (r.topic, r.partition)";
+        let count: i64 =
+            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) {differing}"))).fetch_one(&mut *scan).await?;
+        let rows = format!(
+            "select coalesce(l.entity_type, r.entity_type) as entity_type,
+                    coalesce(l.entity_id, r.entity_id) as entity_id,
+                    l.version as live_version, l.state::text as live_state,
+                    r.version as rebuilt_version, r.state::text as rebuilt_state {differing}
+              order by 1, 2 limit $1"
+        );
+        let rows = sqlx::query_as(AssertSqlSafe(rows)).bind(rows_max).fetch_all(&mut *scan).await?;
+        Ok((count, rows))
+    }
+
+    /// The last command of each of these entities of one type, in a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn last_commands(&self, entity_type: &str, entity_ids: &[String]) -> Result<Vec<LastCommand>> {
+        let mut scan = self.whole_scan().await?;
+        Ok(sqlx::query_as(
+            "select distinct on (entity_id) entity_id, command_id, command_type, topic, partition, \"offset\"
+               from processed_commands where entity_type = $1 and entity_id = any ($2)
+              order by entity_id, version desc, \"offset\" desc",
+        )
+        .bind(entity_type)
+        .bind(entity_ids)
+        .fetch_all(&mut *scan)
+        .await?)
+    }
+
+    /// For questions about whole tables, however long they take.
+    async fn whole_scan(&self) -> Result<Transaction<'_, Postgres>> {
+        let mut scan = self.pool.begin().await?;
+        sqlx::query("select set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'on', true)")
+            .execute(&mut *scan)
+            .await?;
+        Ok(scan)
     }
 }
 
@@ -155,11 +239,11 @@ async fn differences(
                    from {} as l full join {} as r using ({keys})
                   where l.solewriter_row is distinct from r.solewriter_row",
                 side(&quoted(&cut.name)),
-                side(&named(&cut.table))
+                side(&cut.table.quoted())
             )
         }
         false => {
-            let (live, rebuilt) = (quoted(&cut.name), named(&cut.table));
+            let (live, rebuilt) = (quoted(&cut.name), cut.table.quoted());
             format!(
                 "select null::text as key, solewriter_row as live, null::text as rebuilt
                    from (select {row} as solewriter_row from {live}
@@ -190,7 +274,7 @@ impl Cut {
     /// # Errors
     /// If a database refuses or cannot be reached.
     pub async fn copy_table(&mut self, n: usize, table: &Relation, shadow: &Store) -> Result<Option<CutTable>> {
-        let from = named(table);
+        let from = table.quoted();
         let live: Vec<String> = sqlx::query_scalar(COLUMNS).bind(&from).fetch_one(self.connection()).await?;
         if live.is_empty() {
             return Ok(None);
@@ -207,9 +291,4 @@ impl Cut {
         copy_rows(self.connection(), &from, &mut there, &name).await?;
         Ok(Some(CutTable { table: table.clone(), name, columns, only_live, only_scripts }))
     }
-}
-
-/// As a statement names it.
-fn named(table: &Relation) -> String {
-    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }

@@ -27,6 +27,14 @@ impl Store {
         Self::connect_to(database, application_name, Sessions::Live)
     }
 
+    /// The same, in sessions that refuse to write.
+    ///
+    /// # Errors
+    /// If the address cannot be used; nothing is connected yet.
+    pub fn read_only(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
+        Self::connect_to(database, application_name, Sessions::ReadOnly)
+    }
+
     /// The same, for other sessions.
     pub(super) fn connect_to(
         database: &Database,

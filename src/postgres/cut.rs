@@ -1,17 +1,14 @@
 //! A consistent cut: what the live tables hold in one snapshot, read without writing.
 
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::checkpoint::{quoted, settled_before};
-use super::{CheckpointCursor, CheckpointError, Result, Store};
+use super::checkpoint::{copy_rows, settled_before};
+use super::{CheckpointCursor, CheckpointError, CheckpointName, Result, Store, snapshot};
+use crate::handlers::sql::compile::{literal, quoted};
+use crate::handlers::sql::typed::Relation;
 use crate::record::TopicPartition;
-use crate::replay::checkpoint::CheckpointName;
-
-/// Rows that go over at a time.
-const PAGE_ROWS: i64 = 2_000;
 
 /// One snapshot of the live tables, until it is dropped. It is held no longer than it takes to read entities and
 /// letters: as long as it is there, no version of a row that is newer can be cleaned up.
@@ -24,6 +21,8 @@ pub struct Cut {
 pub struct KeptCut {
     /// The checkpoint's schema.
     schema: String,
+    /// The number of the attempt that has made it: another checkpoint may get its name.
+    attempt: Uuid,
     /// When it was taken, milliseconds since 1970.
     pub at_ms: i64,
     /// Where the partitions were.
@@ -45,9 +44,9 @@ pub struct CutPartition {
     pub partition_count: i32,
     /// Which log the cursor belongs to, if the broker told.
     pub topic_id: Option<String>,
-    /// The oldest batch that is kept, and its first record.
+    /// The oldest batch that is kept.
     pub oldest_seq: Option<i64>,
-    /// See there.
+    /// Its first record.
     pub oldest_offset: Option<i64>,
 }
 
@@ -94,54 +93,17 @@ pub struct CutBatch {
     pub letters: Vec<Uuid>,
 }
 
-#[derive(FromRow)]
-struct BatchRow {
-    topic: String,
-    partition: i32,
-    #[sqlx(flatten)]
-    batch: CutBatch,
-}
-
-#[derive(FromRow)]
-struct EntityRow {
-    entity_type: String,
-    entity_id: String,
-    topic: String,
-    partition: i32,
-    version: i64,
-    state: Option<String>,
-}
-
-#[derive(FromRow)]
-struct LetterRow {
-    dead_letter_id: i64,
-    topic: String,
-    partition: i32,
-    #[sqlx(rename = "offset")]
-    log_offset: i64,
-    record_time_ms: i64,
-    code: String,
-    state: String,
-    edited_value: Option<Vec<u8>>,
-    command_id: Option<Uuid>,
-}
-
 impl Store {
-    /// Takes a snapshot.
+    /// Takes a snapshot, in which these of the team's tables will be copied, as far as they are there.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn cut(&self) -> Result<Cut> {
+    pub async fn cut(&self, tables: &[Relation]) -> Result<Cut> {
+        let names: Vec<String> = tables.iter().map(Relation::quoted).collect();
+        let there = "select name from unnest($1::text[]) as name where to_regclass(name) is not null";
+        let there: Vec<String> = sqlx::query_scalar(there).bind(names).fetch_all(&self.pool).await?;
         let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
-        sqlx::query(
-            "select set_config('statement_timeout', '0', true),
-                    set_config('idle_in_transaction_session_timeout', '0', true),
-                    -- rows that this role must not see are an error, and not left out
-                    set_config('row_security', 'off', true),
-                    (select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout')",
-        )
-        .execute(&mut *snapshot)
-        .await?;
+        snapshot::begin(&mut snapshot, &there).await?;
         Ok(Cut { snapshot })
     }
 
@@ -152,7 +114,18 @@ impl Store {
     pub async fn kept_cut(&self, name: &CheckpointName) -> std::result::Result<KeptCut, CheckpointError> {
         let row = self.checkpoint(name).await?;
         let at_ms = row.about.cut_at_ms.ok_or_else(|| CheckpointError::Unfinished(name.clone()))?;
-        Ok(KeptCut { schema: self.checkpoint_schema(name)?, at_ms, cursors: row.cursors })
+        Ok(KeptCut { schema: self.checkpoint_schema(name)?, attempt: row.about.attempt, at_ms, cursors: row.cursors })
+    }
+
+    /// What was read of a checkpoint by its name is what [`Self::kept_cut`] has read.
+    ///
+    /// # Errors
+    /// If it was dropped meanwhile, or another has its name, or the database cannot be reached.
+    pub async fn check_kept(&self, name: &CheckpointName, kept: &KeptCut) -> std::result::Result<(), CheckpointError> {
+        match self.checkpoint(name).await?.about.attempt == kept.attempt {
+            true => Ok(()),
+            false => Err(CheckpointError::Changed(name.clone())),
+        }
     }
 
     /// The letters of these offsets of a partition at the cut, oldest first; in a shadow.
@@ -171,9 +144,33 @@ impl Store {
         .fetch_all(&self.pool)
         .await?)
     }
-}
 
-impl Store {
+    /// The stretches of a partition's log that were settled at the cut, each as its first offset and the one behind its
+    /// last, in order: those between two offsets, and the next one; in a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn cut_stretches(&self, source: &TopicPartition, first: i64, last: i64) -> Result<Vec<(i64, i64)>> {
+        // they do not overlap: before `first` only the last one can reach it
+        Ok(sqlx::query_as(
+            "(select first_offset, next_offset from cut_stretches
+               where topic = $1 and partition = $2 and first_offset <= $3 order by first_offset desc limit 1)
+             union all
+             (select first_offset, next_offset from cut_stretches
+               where topic = $1 and partition = $2 and first_offset > $3 and first_offset <= $4)
+             union all
+             (select first_offset, next_offset from cut_stretches
+               where topic = $1 and partition = $2 and first_offset > greatest($3, $4) order by first_offset limit 1)
+             order by 1",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(first)
+        .bind(last)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// The batches of a partition at the cut, behind this one, in order; in a shadow.
     ///
     /// # Errors
@@ -194,6 +191,23 @@ impl Store {
         .bind(batches_max)
         .fetch_all(&self.pool)
         .await?)
+    }
+
+    /// Keeps what was read at the cut in a shadow, as JSON.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_cut(&self, cut: &str) -> Result<()> {
+        sqlx::query("insert into cut (said) values ($1)").bind(cut).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// What [`Self::keep_cut`] has kept.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn cut_said(&self) -> Result<String> {
+        Ok(sqlx::query_scalar("select said from cut").fetch_one(&self.pool).await?)
     }
 }
 
@@ -230,30 +244,6 @@ impl Cut {
         .await?)
     }
 
-    /// The stretches of a partition's log that its kept batches have settled, in order: first offset and the one
-    /// behind the last. What lies between two of them are transaction markers, or records that were skipped.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn settled_stretches(&mut self, source: &TopicPartition) -> Result<Vec<(i64, i64)>> {
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "select min(first_offset), max(next_offset)
-               from (select first_offset, next_offset,
-                            -- a batch that begins where the one before has ended goes on with its stretch
-                            count(*) filter (where begins) over (order by batch_seq) as stretch
-                       from (select batch_seq, first_offset, next_offset,
-                                    first_offset is distinct from lag(next_offset) over (order by batch_seq) as begins
-                               from batches
-                              where topic = $1 and partition = $2 and first_offset < next_offset) b) s
-              group by stretch order by 1",
-        )
-        .bind(&*source.topic)
-        .bind(source.partition)
-        .fetch_all(self.connection())
-        .await?;
-        Ok(rows)
-    }
-
     /// Where operators have let a partition go on, skipping what no batch had settled before: offsets.
     ///
     /// # Errors
@@ -280,7 +270,6 @@ impl Cut {
         topics: &[&str],
         from: Option<&KeptCut>,
     ) -> Result<Vec<(String, i32, Option<i64>, i64)>> {
-        sqlx::query("select set_config('enable_seqscan', 'on', true)").execute(self.connection()).await?;
         let behind = from.map_or("true".to_owned(), |kept| format!("not ({})", settled_before(&kept.schema)));
         let counts = format!(
             "select topic, partition,
@@ -289,9 +278,7 @@ impl Cut {
                     count(*)
                from processed_commands c where topic = any ($1) and {behind} group by 1, 2, 3"
         );
-        let counts = sqlx::query_as(AssertSqlSafe(counts)).bind(topics).fetch_all(self.connection()).await?;
-        sqlx::query("select set_config('enable_seqscan', 'off', true)").execute(self.connection()).await?;
-        Ok(counts)
+        Ok(sqlx::query_as(AssertSqlSafe(counts)).bind(topics).fetch_all(self.connection()).await?)
     }
 
     /// The first of these topics whose keys have lived on other partitions before, or in another log; since a
@@ -330,123 +317,71 @@ impl Cut {
         Ok(found.map(|(topic, partition)| TopicPartition::new(&*topic, partition)))
     }
 
-    /// Copies the entities of these topics to a shadow, page by page. Their number.
+    /// Copies the entities of these topics to a shadow. Their number.
     ///
     /// # Errors
     /// If a database refuses or cannot be reached.
     pub async fn copy_entities(&mut self, topics: &[&str], shadow: &Store) -> Result<u64> {
-        let (mut after_type, mut after_id, mut copied) = (String::new(), String::new(), 0);
-        loop {
-            let page: Vec<EntityRow> = sqlx::query_as(
-                "select entity_type, entity_id, topic, partition, version, state::text as state from entities
-                  where (entity_type, entity_id) > ($1, $2) and topic = any ($3)
-                  order by entity_type, entity_id limit $4",
-            )
-            .bind(&after_type)
-            .bind(&after_id)
-            .bind(topics)
-            .bind(PAGE_ROWS)
-            .fetch_all(self.connection())
-            .await?;
-            let Some(last) = page.last() else { return Ok(copied) };
-            copied += page.len() as u64;
-            (after_type, after_id) = (last.entity_type.clone(), last.entity_id.clone());
-            sqlx::query(
-                "insert into cut_entities (entity_type, entity_id, topic, partition, version, state)
-                 select t, i, o, p, v, s::jsonb
-                   from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::text[])
-                        as page (t, i, o, p, v, s)",
-            )
-            .bind(page.iter().map(|row| &*row.entity_type).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| &*row.entity_id).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.version).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.state.as_deref()).collect::<Vec<_>>())
-            .execute(&shadow.pool)
-            .await?;
-        }
+        self.copy(&format!("entities where {}", of_topics(topics)), shadow, "cut_entities").await
     }
 
-    /// Copies what decides about the dead letters of these topics to a shadow, page by page.
+    /// Copies what decides about the dead letters of these topics to a shadow.
     ///
     /// # Errors
     /// If a database refuses or cannot be reached.
     pub async fn copy_letters(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
-        let mut after = 0;
-        loop {
-            let page: Vec<LetterRow> = sqlx::query_as(
-                "select dead_letter_id, topic, partition, \"offset\",
-                        (extract(epoch from record_time) * 1000)::bigint as record_time_ms, code, state,
-                        case state when 'redriven' then edited_value end as edited_value, command_id
-                   from dead_letters where dead_letter_id > $1 and topic = any ($2)
-                  order by dead_letter_id limit $3",
-            )
-            .bind(after)
-            .bind(topics)
-            .bind(PAGE_ROWS)
-            .fetch_all(self.connection())
-            .await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.dead_letter_id;
-            sqlx::query(
-                "insert into cut_letters
-                 select * from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[],
-                                      $7::text[], $8::bytea[], $9::uuid[])",
-            )
-            .bind(page.iter().map(|row| row.dead_letter_id).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.log_offset).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.record_time_ms).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| &*row.code).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| &*row.state).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.edited_value.as_deref()).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.command_id).collect::<Vec<_>>())
-            .execute(&shadow.pool)
-            .await?;
-        }
+        let letters = format!(
+            "(select dead_letter_id, topic, partition, \"offset\",
+                     (extract(epoch from record_time) * 1000)::bigint as record_time_ms, code, state,
+                     case state when 'redriven' then edited_value end as edited_value, command_id
+                from dead_letters where {}) as letters",
+            of_topics(topics)
+        );
+        self.copy(&letters, shadow, "cut_letters").await?;
+        Ok(())
     }
 
-    /// Copies the order in which the batches of these topics were committed to a shadow, page by page.
+    /// Copies the order in which the batches of these topics were committed to a shadow.
     ///
     /// # Errors
     /// If a database refuses or cannot be reached.
     pub async fn copy_batches(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
-        let (mut topic, mut partition, mut batch_seq) = (String::new(), 0, 0);
-        loop {
-            let page: Vec<BatchRow> = sqlx::query_as(
-                "select topic, partition, batch_seq, (settled_lsn - '0/0'::pg_lsn)::bigint as settled_lsn, first_offset,
-                        next_offset, case when first_offset = next_offset then command_ids else '{}' end as letters
-                   from batches
-                  where (topic, partition, batch_seq) > ($1, $2, $3) and topic = any ($4)
-                  order by topic, partition, batch_seq limit $5",
-            )
-            .bind(&topic)
-            .bind(partition)
-            .bind(batch_seq)
-            .bind(topics)
-            .bind(PAGE_ROWS)
-            .fetch_all(self.connection())
-            .await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            (topic, partition, batch_seq) = (last.topic.clone(), last.partition, last.batch.batch_seq);
-            sqlx::query(
-                "insert into cut_batches (topic, partition, batch_seq, settled_lsn, first_offset, next_offset, letters)
-                 select t, p, s, l, f, n, array(select jsonb_array_elements_text(i))::uuid[]
-                   from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::jsonb[])
-                        as page (t, p, s, l, f, n, i)",
-            )
-            .bind(page.iter().map(|row| &*row.topic).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.partition).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.batch.batch_seq).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.batch.settled_lsn).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.batch.first_offset).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| row.batch.next_offset).collect::<Vec<_>>())
-            .bind(page.iter().map(|row| Json(&row.batch.letters)).collect::<Vec<_>>())
-            .execute(&shadow.pool)
-            .await?;
-        }
+        let batches = format!(
+            "(select topic, partition, batch_seq, (settled_lsn - '0/0'::pg_lsn)::bigint as settled_lsn, first_offset,
+                     next_offset, case when first_offset = next_offset then command_ids else '{{}}' end as letters
+                from batches where {}) as batches",
+            of_topics(topics)
+        );
+        self.copy(&batches, shadow, "cut_batches").await?;
+        Ok(())
+    }
+
+    /// Copies which stretches of these topics' logs the kept batches have settled to a shadow. What lies between two of
+    /// them are transaction markers, or records that were skipped.
+    ///
+    /// # Errors
+    /// If a database refuses or cannot be reached.
+    pub async fn copy_stretches(&mut self, topics: &[&str], shadow: &Store) -> Result<()> {
+        // a cursor may have gone back: a batch goes on with a stretch if it begins no later than all before have ended
+        let stretches = format!(
+            "(select topic, partition, min(first_offset) as first_offset, max(next_offset) as next_offset
+                from (select topic, partition, first_offset, next_offset,
+                             count(*) filter (where first_offset > ended) over in_order as stretch
+                        from (select topic, partition, batch_seq, first_offset, next_offset,
+                                     max(next_offset) over (in_order rows between unbounded preceding and 1 preceding) as ended
+                                from batches
+                               where first_offset < next_offset and {}
+                              window in_order as (partition by topic, partition order by first_offset, batch_seq)) b
+                      window in_order as (partition by topic, partition order by first_offset, batch_seq)) s
+               group by topic, partition, stretch) as stretches",
+            of_topics(topics)
+        );
+        self.copy(&stretches, shadow, "cut_stretches").await?;
+        Ok(())
+    }
+
+    async fn copy(&mut self, source: &str, shadow: &Store, target: &str) -> Result<u64> {
+        copy_rows(self.connection(), source, &mut shadow.patient_connection().await?, target).await
     }
 
     /// Lets the snapshot go.
@@ -456,4 +391,10 @@ impl Cut {
     pub async fn end(self) -> Result<()> {
         Ok(self.snapshot.commit().await?)
     }
+}
+
+/// As a condition: a copy takes no parameters.
+fn of_topics(topics: &[&str]) -> String {
+    let topics: Vec<String> = topics.iter().map(|topic| literal(topic)).collect();
+    format!("topic = any (array[{}]::text[])", topics.join(", "))
 }

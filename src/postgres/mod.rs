@@ -32,6 +32,8 @@ mod settings;
 mod settle;
 mod settled;
 mod shadow;
+mod snapshot;
+mod standing;
 mod statements;
 mod trial;
 mod watch;
@@ -39,10 +41,11 @@ mod watch;
 pub use audit::{AuditFilter, Audited};
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
 pub use checkpoint::{
-    CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointRow, CheckpointState, Filled, NewCheckpoint,
+    CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointName, CheckpointRow, CheckpointState, NewCheckpoint,
+    schema_prefix,
 };
 pub use claim::{Beginning, ClaimRequest, Row};
-pub use compare::{CutTable, RowDifference, TableDifferences};
+pub use compare::{CutTable, EntityDifference, LastCommand, RowDifference, TableDifferences};
 pub use connect::ConnectError;
 pub use cut::{Cut, CutBatch, CutLetter, CutPartition, KeptCut};
 pub use error::{Error, Refusal, Refused};
@@ -56,7 +59,7 @@ pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use plan::Operation;
 pub use prune::{HorizonRow, LogTime};
-pub use published::{HaltedRow, PublishedRow};
+pub use published::PublishedRow;
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};
@@ -68,8 +71,9 @@ pub use settings::{Holder, Settings};
 pub(crate) use settle::arguments;
 pub use settle::{Progress, Settling};
 pub use settled::{DeadOf, Kept, SettledBatch, SettledItem};
-pub use shadow::{EntityDifference, LastCommand, SHADOW_PREFIX, ShadowLetter};
+pub use shadow::{SHADOW_PREFIX, ShadowLetter};
 use sqlx::PgPool;
+pub use standing::PartitionSeen;
 pub use statements::{Examined, Examiner, StatementError};
 pub use trial::{ChangedRow, Changes, Trial, TrialEnding, Tried};
 pub use watch::{PartitionStatus, Watched};

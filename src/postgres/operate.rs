@@ -4,8 +4,8 @@
 use sqlx::PgConnection;
 
 use super::homes::{self, Homed, HomedRow};
-use super::published::HaltedRow;
 use super::repartition::requests_follow;
+use super::standing::PartitionSeen;
 use super::{Result, Store};
 use crate::config::Partitioner;
 use crate::halt::HaltCode;
@@ -167,7 +167,7 @@ impl Store {
     pub async fn operator_resume_as_seen(
         &self,
         action: &OperatorAction<'_>,
-        seen: &HaltedRow,
+        seen: &PartitionSeen,
         layout: &Layout<'_>,
         accepted: i64,
         detail: serde_json::Map<String, serde_json::Value>,
@@ -182,7 +182,7 @@ impl Store {
         code: &str,
         resume: Resume,
         layout: &Layout<'_>,
-        seen: Option<(&HaltedRow, i64)>,
+        seen: Option<(&PartitionSeen, i64)>,
         more: serde_json::Map<String, serde_json::Value>,
     ) -> Result<bool> {
         let (seen, accepted) = seen.unzip();

@@ -10,6 +10,7 @@ use sqlx::{Decode, FromRow, Postgres, Type};
 use uuid::Uuid;
 
 use super::{Result, Store};
+use crate::horizon;
 use crate::steps::fence::Claimed;
 
 /// The horizon's row, with the database's clock. Times in milliseconds since 1970.
@@ -129,14 +130,15 @@ impl Store {
         Ok(call("select delete_batches_v1($1, $2, $3, $4)", duty).bind(rows_max).fetch_one(&self.pool).await?)
     }
 
-    /// Makes the day of this time (milliseconds since 1970), if it is missing. Not
-    /// the duty's and not fenced: any writer makes the day that it needs, and a day
-    /// below the horizon takes nothing, as ids of that time are refused.
+    /// Makes the days of these ids, where they are missing. Not the duty's and not fenced: any writer makes the day that
+    /// it needs, and a day below the horizon takes nothing, as ids of that time are refused.
     ///
     /// # Errors
     /// If the database cannot be reached or refuses.
-    pub async fn make_day(&self, at_ms: i64) -> Result<bool> {
-        let (made,) = sqlx::query_as("select make_day_v1(time_of($1))").bind(at_ms).fetch_one(&self.pool).await?;
-        Ok(made)
+    pub async fn make_days_of(&self, ids: impl Iterator<Item = Uuid>) -> Result<()> {
+        for day in horizon::days_of(ids) {
+            sqlx::query("select make_day_v1(time_of($1))").bind(day).execute(&self.pool).await?;
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What the outcomes topic says, kept in a shadow until it is compared; and the partition that is halted meanwhile.
+//! What the outcomes topic says, kept in a shadow until it is compared.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -20,44 +20,6 @@ pub struct PublishedRow {
     pub dead: Option<Vec<u8>>,
     /// The codes of all its dead outcomes, each once, with commas between them.
     pub dead_codes: String,
-}
-
-/// A halted partition, as an operator has seen it.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct HaltedRow {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The first offset that is not settled.
-    pub next_offset: i64,
-    /// Batches settled.
-    pub batch_seq: i64,
-    /// The decision of the last of them.
-    pub decision_id: Option<Uuid>,
-    /// Whose it is.
-    pub cluster_id: String,
-    /// Whose it is.
-    pub group_id: String,
-    /// The topic's id, if the broker told it.
-    pub topic_id: Option<String>,
-    /// The partition count that its records were placed for.
-    pub partition_count: i32,
-    /// The halt's code; `None`: it is not halted.
-    pub halted_code: Option<String>,
-    /// When it halted, microseconds since 1970.
-    pub halted_at_us: Option<i64>,
-    /// The offset behind the highest that a witness has seen settled.
-    pub witnessed_offset: Option<i64>,
-    /// Requests of operators that its owner has not done.
-    pub open_requests: i64,
-}
-
-impl HaltedRow {
-    /// The partition.
-    pub fn source(&self) -> TopicPartition {
-        TopicPartition::new(&*self.topic, self.partition)
-    }
 }
 
 impl Store {
@@ -146,23 +108,6 @@ impl Store {
         .bind(source.partition)
         .bind(offset)
         .bind(rows_max)
-        .fetch_all(&self.pool)
-        .await?)
-    }
-
-    /// The rows of these topics' partitions, in order.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn halted_rows(&self, topics: &[&str]) -> Result<Vec<HaltedRow>> {
-        Ok(sqlx::query_as(
-            "select topic, partition, next_offset, batch_seq, decision_id, cluster_id, group_id, topic_id, partition_count,
-                    halted_code, (extract(epoch from halted_at) * 1000000)::bigint as halted_at_us, witnessed_offset,
-                    (select count(*) from requests r
-                      where r.topic = p.topic and r.partition = p.partition and r.state = 'open') as open_requests
-               from partitions p where topic = any ($1) order by topic, partition",
-        )
-        .bind(topics)
         .fetch_all(&self.pool)
         .await?)
     }

@@ -2,7 +2,6 @@
 //! names there, a schema, a sequence or a default, is in the shadow: live data is out of its reach.
 
 use sqlx::{AssertSqlSafe, FromRow};
-use uuid::Uuid;
 
 use super::connect::{ConnectError, Sessions};
 use super::{Result, Store};
@@ -11,23 +10,6 @@ use crate::record::TopicPartition;
 
 /// What the names of all shadows begin with.
 pub const SHADOW_PREFIX: &str = "solewriter_shadow_";
-
-/// An entity as the live tables and the rebuilt ones have it. `None`: there is no row.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct EntityDifference {
-    /// The entity's type.
-    pub entity_type: String,
-    /// The entity's id.
-    pub entity_id: String,
-    /// How many commands the live row says were applied.
-    pub live_version: Option<i64>,
-    /// Its state, JSON.
-    pub live_state: Option<String>,
-    /// How many commands were applied in the shadow.
-    pub rebuilt_version: Option<i64>,
-    /// Its state, JSON.
-    pub rebuilt_state: Option<String>,
-}
 
 /// A dead letter of the shadow's own.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -41,24 +23,6 @@ pub struct ShadowLetter {
     pub code: String,
     /// The same at length.
     pub detail: Option<String>,
-}
-
-/// The last command of an entity.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct LastCommand {
-    /// The entity's id.
-    pub entity_id: String,
-    /// The command's id.
-    pub command_id: Uuid,
-    /// Its type.
-    pub command_type: String,
-    /// Where it came from.
-    pub topic: String,
-    /// Where it came from.
-    pub partition: i32,
-    /// Its offset.
-    #[sqlx(rename = "offset")]
-    pub log_offset: i64,
 }
 
 impl Store {
@@ -169,23 +133,6 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps what was read at the cut in a shadow, as JSON.
-    ///
-    /// # Errors
-    /// If the database refuses or cannot be reached.
-    pub async fn keep_cut(&self, cut: &str) -> Result<()> {
-        sqlx::query("insert into cut (said) values ($1)").bind(cut).execute(&self.pool).await?;
-        Ok(())
-    }
-
-    /// What [`Self::keep_cut`] has kept.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn cut_said(&self) -> Result<String> {
-        Ok(sqlx::query_scalar("select said from cut").fetch_one(&self.pool).await?)
-    }
-
     /// The number of the newest dead letter, 0 if there is none.
     ///
     /// # Errors
@@ -226,14 +173,6 @@ impl Store {
         Self::connect_to(database, "solewriter replay", Sessions::Shadow(name))
     }
 
-    /// The same tables, in sessions that refuse to write.
-    ///
-    /// # Errors
-    /// If the address cannot be used; nothing is connected yet.
-    pub fn read_only(database: &Database, application_name: &str) -> std::result::Result<Self, ConnectError> {
-        Self::connect_to(database, application_name, Sessions::ReadOnly)
-    }
-
     /// Makes a shadow's own tables: what the live ones hold at the cut. Every id may be settled again there,
     /// however old.
     ///
@@ -255,6 +194,13 @@ impl Store {
                  command_id     uuid
              );
              create index on cut_letters (topic, partition, \"offset\");
+             create table cut_stretches (
+                 topic        text   not null,
+                 partition    int    not null,
+                 first_offset bigint not null,
+                 next_offset  bigint not null,
+                 primary key (topic, partition, first_offset)
+             );
              create table cut_batches (
                  topic        text   not null,
                  partition    int    not null,
@@ -302,52 +248,5 @@ impl Store {
     /// If the database cannot be reached.
     pub async fn server_started(&self) -> Result<String> {
         Ok(sqlx::query_scalar("select pg_postmaster_start_time()::text").fetch_one(&self.pool).await?)
-    }
-
-    /// Entities that differ, in a shadow: their number, and the first `rows_max` of them by type and id.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn entity_differences(&self, rows_max: i64) -> Result<(i64, Vec<EntityDifference>)> {
-        let mut scan = self.pool.begin().await?;
-        sqlx::query("select set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'on', true)")
-            .execute(&mut *scan)
-            .await?;
-        let differing = "
-              from cut_entities l full join entities r
-                on (l.entity_type, l.entity_id) = (r.entity_type, r.entity_id)
-             where l.version is distinct from r.version or l.state is distinct from r.state
-                or (l.topic, l.partition) is distinct from (r.topic, r.partition)";
-        let count: i64 =
-            sqlx::query_scalar(AssertSqlSafe(format!("select count(*) {differing}"))).fetch_one(&mut *scan).await?;
-        let rows = format!(
-            "select coalesce(l.entity_type, r.entity_type) as entity_type,
-                    coalesce(l.entity_id, r.entity_id) as entity_id,
-                    l.version as live_version, l.state::text as live_state,
-                    r.version as rebuilt_version, r.state::text as rebuilt_state {differing}
-              order by 1, 2 limit $1"
-        );
-        let rows = sqlx::query_as(AssertSqlSafe(rows)).bind(rows_max).fetch_all(&mut *scan).await?;
-        Ok((count, rows))
-    }
-
-    /// The last command of each of these entities of one type, in a shadow.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn last_commands(&self, entity_type: &str, entity_ids: &[String]) -> Result<Vec<LastCommand>> {
-        let mut scan = self.pool.begin().await?;
-        sqlx::query("select set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'on', true)")
-            .execute(&mut *scan)
-            .await?;
-        Ok(sqlx::query_as(
-            "select distinct on (entity_id) entity_id, command_id, command_type, topic, partition, \"offset\"
-               from processed_commands where entity_type = $1 and entity_id = any ($2)
-              order by entity_id, version desc, \"offset\" desc",
-        )
-        .bind(entity_type)
-        .bind(entity_ids)
-        .fetch_all(&mut *scan)
-        .await?)
     }
 }

@@ -10,7 +10,6 @@
 //! [`shadow`], a database of its own: the one to prove the tables, or to try other handlers, the other before a restored
 //! database goes on.
 
-pub mod checkpoint;
 mod error;
 pub mod fate;
 mod partition;

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::ReplayError;
 use crate::cursor::{Cursor, Published};
 use crate::dead_letter::DeadCode;
-use crate::horizon;
 use crate::parked_keys::ParkedKeys;
 use crate::postgres::{self, ClaimRequest, Progress, Refusal, Refused, Store};
 use crate::steps::Rules;
@@ -99,7 +98,9 @@ impl ShadowPartition {
         let settling = loop {
             match self.shadow.settle(&settlement, progress, &*self.type_ids).await {
                 Ok(settling) => break settling,
-                Err(postgres::Error::Refused(Refusal::DayMissing)) => make_days(&self.shadow, decision).await?,
+                Err(postgres::Error::Refused(Refusal::DayMissing)) => {
+                    self.shadow.make_days_of(decision.final_ids()).await.map_err(ReplayError::Shadow)?;
+                }
                 // sent again as it is: its decision id tells whether an earlier sending was heard
                 Err(error) if is_passing(&error, is_alone) && began.elapsed() < PATIENCE => {
                     tracing::warn!(source = %rules.source, %error, "the shadow database: sent again");
@@ -166,17 +167,6 @@ impl ShadowPartition {
         let again = || ReplayError::Halts("the database refuses what it has refused before".to_owned());
         is_new.then_some(()).ok_or_else(again)
     }
-}
-
-async fn make_days(shadow: &Store, decision: &Decision) -> Result<(), ReplayError> {
-    let days = decision.final_ids().filter_map(|id| horizon::id_time_ms(&id));
-    let mut days: Vec<i64> = days.map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX).collect();
-    days.sort_unstable();
-    days.dedup();
-    for day in days {
-        shadow.make_day(day).await.map_err(ReplayError::Shadow)?;
-    }
-    Ok(())
 }
 
 /// Whether the same settlement is sent again: one that took too long, or met others, only if it cannot be made smaller.

@@ -38,11 +38,6 @@ pub struct Only {
 }
 
 impl Only {
-    /// Whether every record is meant.
-    pub fn is_all(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Whether this record is meant; `command_type` is what could be read of it.
     pub fn means(&self, record: &Record, command_type: Option<&str>) -> bool {
         self.entity_id.as_ref().is_none_or(|id| record.key() == Some(id.as_bytes()))

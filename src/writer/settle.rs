@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
 
-use crate::horizon;
 use crate::postgres::{Error, Progress, Refusal, Settling, Store};
 use crate::steps::commit::Settlement;
 
@@ -48,7 +47,9 @@ impl Sending {
             };
             match error {
                 Error::Refused(Refusal::DayMissing) => {
-                    if let Err(Error::Refused(refusal)) = self.make_days().await {
+                    if let Err(Error::Refused(refusal)) =
+                        self.store.make_days_of(self.settlement.decision.final_ids()).await
+                    {
                         tracing::warn!(%refusal, "making a day of the idempotency table");
                     }
                 }
@@ -69,22 +70,6 @@ impl Sending {
     fn report(&self, error: &dyn std::fmt::Display) {
         let source = self.settlement.claimed.source();
         tracing::warn!(%source, next_offset = self.settlement.cursor.next_offset, %error, "the batch is not settled yet: sent again");
-    }
-
-    async fn make_days(&self) -> crate::postgres::Result<()> {
-        let mut days: Vec<i64> = self
-            .settlement
-            .decision
-            .final_ids()
-            .filter_map(|id| horizon::id_time_ms(&id))
-            .map(|time_ms| time_ms - time_ms % horizon::STEP_MS_MAX)
-            .collect();
-        days.sort_unstable();
-        days.dedup();
-        for day in days {
-            self.store.make_day(day).await?;
-        }
-        Ok(())
     }
 }
 

@@ -2,17 +2,14 @@
 //! whatever becomes of its making, it says so itself or is not there.
 
 use serde_json::{Value, json};
-use solewriter::postgres::Store;
-use solewriter::replay::checkpoint::CheckpointName;
+use solewriter::postgres::{CheckpointName, KeptCut, Store};
 use sqlx::{AssertSqlSafe, PgPool};
-use uuid::Uuid;
 
 use crate::parked_keys::{letters, note, things};
 use crate::support;
 use crate::support::bank::{Bank, Stream};
 use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::postgres::{Database, tables_schema};
-use crate::support::producer::Record;
 use crate::support::scratch::unique;
 use crate::support::worker::{Said, Worker};
 
@@ -172,11 +169,11 @@ async fn a_signal_stops_it_and_nothing_is_left() {
     assert_eq!((bank.checkpoint_schemas().await, bank.actions("checkpoint-create").await), (0, 0));
 }
 
-/// Which of these commands were settled before the cut.
-async fn known(store: &Store, name: &CheckpointName, records: &[Record]) -> Vec<bool> {
-    let ids: Vec<Uuid> = records.iter().map(Record::command_id).collect();
-    let known = store.known_at(name, &ids).await.expect("ask the database");
-    ids.iter().map(|id| known.contains(id)).collect()
+/// How many commands were settled; or behind the cut only.
+async fn settled(store: &Store, bank: &Bank, behind: Option<&KeptCut>) -> i64 {
+    let mut now = store.cut(&[]).await.expect("a snapshot");
+    let counts = now.outcome_counts(&[&bank.topic], behind).await.expect("ask the database");
+    counts.iter().map(|(.., count)| count).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,13 +202,12 @@ async fn letters_and_tables_of_sql_commands_are_kept_and_a_shadow_is_filled_with
     assert_eq!(unbalanced(&bank, "mixed").await, 0);
     let name: CheckpointName = "mixed".parse().expect("a name");
     let store = Store::new(&bank.options.config().database, "the test").expect("an address");
-    assert_eq!(known(&store, &name, &before).await, [true; 3]);
-    assert_eq!(known(&store, &name, &parked).await, [false; 2], "they were run again behind the cut");
-    assert_eq!(known(&store, &name, &after).await, [false]);
+    let kept = store.kept_cut(&name).await.expect("the checkpoint");
+    assert_eq!(settled(&store, &bank, None).await, 6);
+    assert_eq!(settled(&store, &bank, Some(&kept)).await, 3, "two that were parked, and what came afterwards");
 
     let shadow = Shadow::make(&bank).await;
-    let filled = store.fill_shadow(&name, &shadow.store).await.expect("fill the shadow");
-    assert_eq!(filled.team_rows, 4, "three notes and a poison");
+    store.fill_shadow(&name, &shadow.store).await.expect("fill the shadow");
     let tables = tables_schema(&bank.database.schema);
     assert_eq!(shadow.count("entities where version > 0").await, 2);
     assert_eq!(shadow.count("dead_letters where state in ('parked', 'waiting')").await, 2);

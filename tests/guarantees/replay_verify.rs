@@ -316,7 +316,11 @@ impl Bank {
         let (address, _) = self.database.url.rsplit_once('/').expect("a database URL with a database");
         // no connection of ours may stay: the shadow would be taken for one that is in use
         let mut one = PgConnection::connect(&format!("{address}/{shadow}")).await.expect("connect to the shadow");
-        let settled = format!("select coalesce(sum(batch_seq), 0)::bigint from {}.partitions", self.database.schema);
+        // before there is a cut, the partitions are those of a checkpoint
+        let schema = &self.database.schema;
+        let settled = format!(
+            "select coalesce(sum(batch_seq), 0)::bigint from {schema}.partitions where exists (select from {schema}.cut)"
+        );
         // the schema is not there at once
         let settled: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(settled)).fetch_one(&mut one).await;
         one.close().await.expect("disconnect");

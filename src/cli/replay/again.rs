@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::leftovers;
 use super::watch::Watch;
 use crate::config::Config;
-use crate::replay::checkpoint::CheckpointName;
+use crate::postgres::CheckpointName;
 use crate::replay::progress::Progress;
 use crate::replay::verify::{Options, Report, verify};
 use crate::worker::Worker;

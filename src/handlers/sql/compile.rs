@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use self::command::{Body, command, write};
 use self::runner::{Numbered, runner};
-pub(crate) use self::text::quoted;
+pub(crate) use self::text::{literal, quoted};
 use super::arguments::{Field, Fields};
 use super::call::{Call, InDatabase};
 use super::field::FieldType;

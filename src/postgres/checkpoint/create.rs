@@ -11,11 +11,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::tables::{Table, belonging, sequences};
-use super::{CheckpointError, CheckpointRow, CheckpointState, audit, quoted};
+use super::tables::{OWN, belonging, sequences};
+use super::{CheckpointError, CheckpointName, CheckpointRow, CheckpointState, audit, quoted};
 use crate::handlers::sql::typed::Relation;
-use crate::postgres::{Error, Refusal, Store};
-use crate::replay::checkpoint::CheckpointName;
+use crate::postgres::{Error, Refusal, Store, snapshot};
 
 /// How often a statement is cancelled until it hears.
 const CANCEL_EVERY: Duration = Duration::from_millis(100);
@@ -36,25 +35,6 @@ pub struct NewCheckpoint<'a> {
     /// The tables that they read.
     pub read: Vec<Relation>,
 }
-
-/// What of solewriter's own tables is copied: name, and which rows. No letter that has ended can run again; a request
-/// is kept with its letter.
-pub(super) const OWN: [(&str, &str); 7] = [
-    ("partitions", ""),
-    ("command_types", ""),
-    ("horizon", ""),
-    ("parked_keys", ""),
-    ("dead_letters", "t where t.state in ('dead', 'parked', 'waiting')"),
-    (
-        "requests",
-        "t where t.state = 'open'
-           and (t.dead_letter_id is null
-                or exists (select from dead_letters d where d.dead_letter_id = t.dead_letter_id
-                              and d.state in ('dead', 'parked', 'waiting')))",
-    ),
-    // last, as the largest: what is wrong with the others is found first
-    ("entities", ""),
-];
 
 impl Store {
     /// Makes a checkpoint. If that fails, or `stop` is cancelled, nothing of it is left; if the process is killed, an
@@ -203,21 +183,11 @@ async fn copy(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'
     let used: Vec<Relation> = new.written.iter().chain(&new.read).cloned().collect();
     let tables = belonging(&mut *connection, &new.written, &used).await?;
     let mut cut = connection.begin_with("begin isolation level repeatable read").await?;
-    // Before the first query takes the snapshot: a table that is rewritten, or emptied with truncate, behind a snapshot
-    // looks empty to it. Ours first: it says that this checkpoint is in the making.
+    // it says that this checkpoint is in the making
     let lock_own = format!("lock table {into}.checkpoint in exclusive mode");
-    let all = OWN.iter().map(|(table, _)| (*table).to_owned()).chain(tables.iter().map(Table::as_named));
-    let lock_all = format!("lock table {} in access share mode", all.collect::<Vec<_>>().join(", "));
-    sqlx::raw_sql(AssertSqlSafe(format!("{lock_own}; {lock_all}"))).execute(&mut *cut).await?;
-    // whole tables are read, by one process: the writers need the processors too. Rows that this role must not see are
-    // an error, and not left out. A limit on the length of a transaction is newer than some servers.
-    sqlx::query(
-        "select set_config('enable_seqscan', 'on', true), set_config('max_parallel_workers_per_gather', '0', true),
-                set_config('idle_in_transaction_session_timeout', '0', true), set_config('row_security', 'off', true),
-                (select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout')",
-    )
-    .execute(&mut *cut)
-    .await?;
+    sqlx::raw_sql(AssertSqlSafe(lock_own)).execute(&mut *cut).await?;
+    let all = OWN.iter().map(|(table, _)| (*table).to_owned()).chain(tables.iter().map(Relation::quoted));
+    snapshot::begin(&mut cut, &all.collect::<Vec<_>>()).await?;
     keep_sequences(&mut cut, &into, &tables).await?;
     if belonging(&mut cut, &new.written, &used).await? != tables {
         return Err(CheckpointError::TablesChanged);
@@ -250,11 +220,11 @@ async fn copy(connection: &mut PgConnection, schema: &str, new: &NewCheckpoint<'
     Ok(())
 }
 
-async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Result<()> {
+async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Relation]) -> Result<()> {
     for (place, table) in (1_i32..).zip(tables) {
         // no name of theirs can be one of ours
         let kept_as = format!("table_{place}");
-        sqlx::query(AssertSqlSafe(format!("create table {into}.{kept_as} as select * from {}", table.as_named())))
+        sqlx::query(AssertSqlSafe(format!("create table {into}.{kept_as} as select * from {}", table.quoted())))
             .execute(&mut *cut)
             .await?;
         sqlx::query(AssertSqlSafe(format!("insert into {into}.tables values ($1, $2, $3, $4)")))
@@ -269,7 +239,7 @@ async fn keep_tables(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Re
 }
 
 /// As they are right behind the cut: a number that was drawn is never given back.
-async fn keep_sequences(cut: &mut PgConnection, into: &str, tables: &[Table]) -> Result<()> {
+async fn keep_sequences(cut: &mut PgConnection, into: &str, tables: &[Relation]) -> Result<()> {
     for sequence in sequences(&mut *cut, tables).await? {
         sqlx::query(AssertSqlSafe(format!("insert into {into}.sequences values ($1, $2, $3)")))
             .bind(&sequence.schema)

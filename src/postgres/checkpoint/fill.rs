@@ -2,27 +2,27 @@
 
 use std::future::poll_fn;
 
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection};
 
-use super::{CheckpointError, quoted};
+use super::tables::{OWN, Sequence};
+use super::{CheckpointError, CheckpointName};
+use crate::handlers::sql::compile::quoted;
+use crate::handlers::sql::typed::Relation;
 use crate::postgres::{Refusal, Result, Store};
-use crate::replay::checkpoint::CheckpointName;
 
-/// Our own tables, those first that others refer to.
-pub(super) const OWN: [&str; 7] =
-    ["partitions", "command_types", "horizon", "parked_keys", "dead_letters", "requests", "entities"];
-
-/// What numbers their rows.
-pub(super) const NUMBERED: [(&str, &str); 3] =
+/// What numbers the rows of our own tables.
+const NUMBERED: [(&str, &str); 3] =
     [("command_types", "type_id"), ("dead_letters", "dead_letter_id"), ("requests", "request_id")];
 
-/// What a shadow was filled with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filled {
-    /// Rows of our own tables.
-    pub own_rows: u64,
-    /// Rows of the team's tables.
-    pub team_rows: u64,
+/// What a shadow is filled with.
+pub(super) struct Filling {
+    /// Where the rows of a table of ours come from, each as what stands behind `from` in a statement: of every
+    /// table of [`OWN`], in that order.
+    pub(super) own: Vec<String>,
+    /// The team's tables, and where their rows come from, likewise.
+    pub(super) team: Vec<(Relation, String)>,
+    /// What those tables draw from.
+    pub(super) sequences: Vec<Sequence>,
 }
 
 /// One of the team's tables, and what it is called in the checkpoint.
@@ -35,9 +35,9 @@ struct Kept {
 
 /// What must not act while rows come in, and how it comes back: statements.
 #[derive(FromRow)]
-pub(super) struct Suspended {
+struct Suspended {
     off: String,
-    pub(super) on: String,
+    on: String,
 }
 
 /// Foreign keys from and to `$1`, and the triggers that somebody made and that are enabled. In a checkpoint all rows fit; in
@@ -70,73 +70,71 @@ impl Store {
     ///
     /// # Errors
     /// If the checkpoint is missing or unfinished, or one of the databases refuses or cannot be reached.
-    pub async fn fill_shadow(
-        &self,
-        name: &CheckpointName,
-        shadow: &Self,
-    ) -> std::result::Result<Filled, CheckpointError> {
+    pub async fn fill_shadow(&self, name: &CheckpointName, shadow: &Self) -> std::result::Result<(), CheckpointError> {
         self.checkpoint(name).await?;
         let from = quoted(&self.checkpoint_schema(name)?);
         let mut live = self.patient_connection().await?;
-        let mut there = shadow.patient_connection().await?;
-        let mut filling = sqlx::Connection::begin(&mut there).await?;
-        // a migrated schema has a horizon of its own
-        sqlx::query("delete from horizon").execute(&mut *filling).await?;
-        let mut filled = Filled::default();
-        for table in OWN {
-            filled.own_rows += copy_rows(&mut live, &format!("{from}.{table}"), &mut filling, table).await?;
-        }
-        for (table, column) in NUMBERED {
-            go_on_behind(&mut filling, table, column).await?;
-        }
-        let kept: Vec<Kept> = sqlx::query_as(AssertSqlSafe(format!(
-            "select schema_name, table_name, kept_as from {from}.tables order by place"
-        )))
-        .fetch_all(&mut live)
-        .await?;
-        let mut suspended = Vec::new();
-        for table in &kept {
-            suspended.extend(suspend(&mut filling, &table.target()).await?);
-        }
-        for table in &kept {
-            // what a script has put there is in the checkpoint, as far as it was still there
-            let emptied = format!("delete from {}", table.target());
-            sqlx::raw_sql(AssertSqlSafe(emptied)).execute(&mut *filling).await?;
-        }
-        for table in &kept {
-            let source = format!("{from}.{}", table.kept_as);
-            filled.team_rows += copy_rows(&mut live, &source, &mut filling, &table.target()).await?;
-        }
-        for Suspended { on, .. } in suspended {
-            sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;
-        }
-        let drawn: Vec<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(format!(
-            "select schema_name, sequence_name, last_value from {from}.sequences where last_value is not null"
-        )))
-        .fetch_all(&mut live)
-        .await?;
-        for (schema, sequence, last_value) in drawn {
-            sqlx::query("select setval(format('%I.%I', $1::text, $2::text)::regclass, $3)")
-                .bind(schema)
-                .bind(sequence)
-                .bind(last_value)
-                .execute(&mut *filling)
-                .await?;
-        }
-        filling.commit().await?;
-        Ok(filled)
+        let kept = format!("select schema_name, table_name, kept_as from {from}.tables order by place");
+        let kept: Vec<Kept> = sqlx::query_as(AssertSqlSafe(kept)).fetch_all(&mut live).await?;
+        let of = |kept: Kept| {
+            let table = Relation { schema: kept.schema_name, name: kept.table_name };
+            (table, format!("{from}.{}", kept.kept_as))
+        };
+        let sequences =
+            format!("select schema_name as schema, sequence_name as name, last_value from {from}.sequences");
+        let what = Filling {
+            own: OWN.iter().map(|(table, _)| format!("{from}.{table}")).collect(),
+            team: kept.into_iter().map(of).collect(),
+            sequences: sqlx::query_as(AssertSqlSafe(sequences)).fetch_all(&mut live).await?,
+        };
+        fill(&mut live, shadow, &what).await
     }
 }
 
-impl Kept {
-    /// As a statement in the shadow names it.
-    fn target(&self) -> String {
-        format!("{}.{}", quoted(&self.schema_name), quoted(&self.table_name))
+/// Copies all of it, or nothing.
+pub(super) async fn fill(
+    live: &mut PgConnection,
+    shadow: &Store,
+    what: &Filling,
+) -> std::result::Result<(), CheckpointError> {
+    let mut there = shadow.patient_connection().await?;
+    let mut filling = there.begin().await?;
+    // a migrated schema has a horizon of its own
+    sqlx::query("delete from horizon").execute(&mut *filling).await?;
+    for ((table, _), source) in OWN.iter().zip(&what.own) {
+        copy_rows(live, source, &mut filling, table).await?;
     }
+    for (table, column) in NUMBERED {
+        go_on_behind(&mut filling, table, column).await?;
+    }
+    let mut suspended = Vec::new();
+    for (table, _) in &what.team {
+        suspended.extend(suspend(&mut filling, &table.quoted()).await?);
+    }
+    for (table, source) in &what.team {
+        // what a script has put there comes with the rows, as far as it is still there
+        let emptied = format!("delete from {}", table.quoted());
+        sqlx::raw_sql(AssertSqlSafe(emptied)).execute(&mut *filling).await?;
+        copy_rows(live, source, &mut filling, &table.quoted()).await?;
+    }
+    for Suspended { on, .. } in suspended {
+        sqlx::raw_sql(AssertSqlSafe(on)).execute(&mut *filling).await?;
+    }
+    for Sequence { schema, name, last_value } in &what.sequences {
+        let Some(last_value) = last_value else { continue };
+        sqlx::query("select setval(format('%I.%I', $1::text, $2::text)::regclass, $3)")
+            .bind(schema)
+            .bind(name)
+            .bind(last_value)
+            .execute(&mut *filling)
+            .await?;
+    }
+    filling.commit().await?;
+    Ok(())
 }
 
 /// Takes foreign keys and triggers of a table away. How they come back.
-pub(super) async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspended>> {
+async fn suspend(filling: &mut PgConnection, table: &str) -> Result<Vec<Suspended>> {
     let suspended: Vec<Suspended> = sqlx::query_as(SUSPENDED).bind(table).fetch_all(&mut *filling).await?;
     for Suspended { off, .. } in &suspended {
         sqlx::raw_sql(AssertSqlSafe(off.clone())).execute(&mut *filling).await?;
@@ -173,7 +171,7 @@ pub(in crate::postgres) async fn copy_rows(
 }
 
 /// The next number that a table gives is above all that were copied.
-pub(super) async fn go_on_behind(filling: &mut PgConnection, table: &str, column: &str) -> Result<()> {
+async fn go_on_behind(filling: &mut PgConnection, table: &str, column: &str) -> Result<()> {
     let sql = format!(
         "select setval(pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false) from {table}"
     );

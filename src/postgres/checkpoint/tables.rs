@@ -1,26 +1,29 @@
-//! The team's own tables that belong into a checkpoint.
+//! The tables that belong into a checkpoint: ours, and the team's.
 
 use sqlx::{FromRow, PgConnection};
 
-use super::{CheckpointError, quoted};
+use super::CheckpointError;
 use crate::handlers::sql::typed::Relation;
 use crate::postgres::Result;
 
-/// A table that is copied.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub(super) struct Table {
-    /// Its schema.
-    pub(super) schema: String,
-    /// Its name.
-    pub(super) name: String,
-}
-
-impl Table {
-    /// As a statement names it.
-    pub(super) fn as_named(&self) -> String {
-        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
-    }
-}
+/// What of solewriter's own tables is copied: name, and which rows. No letter that has ended can run again; a request
+/// is kept with its letter. Those first that others refer to.
+pub(super) const OWN: [(&str, &str); 7] = [
+    ("partitions", ""),
+    ("command_types", ""),
+    ("horizon", ""),
+    ("parked_keys", ""),
+    ("dead_letters", "t where t.state in ('dead', 'parked', 'waiting')"),
+    (
+        "requests",
+        "t where t.state = 'open'
+           and (t.dead_letter_id is null
+                or exists (select from dead_letters d where d.dead_letter_id = t.dead_letter_id
+                              and d.state in ('dead', 'parked', 'waiting')))",
+    ),
+    // last, as the largest: what is wrong with the others is found first
+    ("entities", ""),
+];
 
 /// A sequence that a copied table draws from.
 #[derive(Clone, Debug, FromRow)]
@@ -85,7 +88,7 @@ pub(super) async fn belonging(
     connection: &mut PgConnection,
     written: &[Relation],
     used: &[Relation],
-) -> std::result::Result<Vec<Table>, CheckpointError> {
+) -> std::result::Result<Vec<Relation>, CheckpointError> {
     let (schemas, names) = sides(written);
     let odd: Option<String> =
         sqlx::query_scalar(NO_TABLES).bind(schemas).bind(names).fetch_optional(&mut *connection).await?;
@@ -94,13 +97,13 @@ pub(super) async fn belonging(
     }
     let ((schemas, names), (written_schemas, written_names)) = (sides(used), sides(written));
     let belonging = sqlx::query_as(BELONGING).bind(schemas).bind(names).bind(written_schemas).bind(written_names);
-    Ok(belonging.fetch_all(connection).await?)
+    let belonging: Vec<(String, String)> = belonging.fetch_all(connection).await?;
+    Ok(belonging.into_iter().map(|(schema, name)| Relation { schema, name }).collect())
 }
 
 /// How far the sequences of these tables have come.
-pub(super) async fn sequences(connection: &mut PgConnection, tables: &[Table]) -> Result<Vec<Sequence>> {
-    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
-    let names: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+pub(super) async fn sequences(connection: &mut PgConnection, tables: &[Relation]) -> Result<Vec<Sequence>> {
+    let (schemas, names) = sides(tables);
     Ok(sqlx::query_as(SEQUENCES).bind(schemas).bind(names).fetch_all(connection).await?)
 }
 

@@ -15,7 +15,7 @@ use crate::halt::HaltCode;
 use crate::horizon::Horizon;
 use crate::kafka::{Client, Inspector, LogReader, Topics, blocking};
 use crate::pace::Pace;
-use crate::postgres::{ClaimRequest, HaltedRow, HorizonRow, Layout, OperatorAction, Resume, Store};
+use crate::postgres::{ClaimRequest, HorizonRow, Layout, OperatorAction, PartitionSeen, Resume, Store};
 use crate::record::TopicPartition;
 use crate::replay::ReplayError;
 use crate::replay::partition::{CHUNK_RECORDS_MAX, ShadowPartition};
@@ -45,7 +45,7 @@ pub async fn dry_run(
     let session = Session::open(worker, config, "solewriter replay run").await?;
     // before anything is made
     let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
-    halted(session.live.halted_rows(&topics).await?, options, config)?;
+    halted(session.live.partitions_seen(&topics).await?, options, config)?;
     let (name, shadow) = session.create_shadow(config).await?;
     let running = async {
         let ready = Shadow::make(shadow.clone(), worker, config).await?;
@@ -66,9 +66,9 @@ pub async fn dry_run(
 }
 
 /// Those that are meant, all of which must be halted so.
-fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Vec<HaltedRow>, ReplayError> {
+fn halted(rows: Vec<PartitionSeen>, options: &Options, config: &Config) -> Result<Vec<PartitionSeen>, ReplayError> {
     let behind = HaltCode::DatabaseBehind.as_str();
-    let is_behind = |row: &HaltedRow| row.halted_code.as_deref() == Some(behind);
+    let is_behind = |row: &PartitionSeen| row.halted_code.as_deref() == Some(behind);
     for (topic, partition) in &options.places {
         if !config.topics.iter().any(|known| known.name == *topic) {
             return Err(ReplayError::UnknownTopic(topic.clone()));
@@ -91,12 +91,12 @@ fn halted(rows: Vec<HaltedRow>, options: &Options, config: &Config) -> Result<Ve
             },
         }
     }
-    let is_meant = |row: &HaltedRow| {
+    let is_meant = |row: &PartitionSeen| {
         let mut places = options.places.iter();
         options.places.is_empty()
             || places.any(|(topic, partition)| row.topic == *topic && partition.is_none_or(|it| it == row.partition))
     };
-    let mut meant: Vec<HaltedRow> = rows.into_iter().filter(|row| is_behind(row) && is_meant(row)).collect();
+    let mut meant: Vec<PartitionSeen> = rows.into_iter().filter(|row| is_behind(row) && is_meant(row)).collect();
     // in the order of the report, whatever the database's collation is
     meant.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     match meant.is_empty() {
@@ -130,7 +130,7 @@ impl DryRun<'_> {
         self.shadow.prepare_published().await.map_err(ReplayError::Shadow)?;
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         // as they are in the copy
-        let rows = self.shadow.halted_rows(&topics).await.map_err(ReplayError::Shadow)?;
+        let rows = self.shadow.partitions_seen(&topics).await.map_err(ReplayError::Shadow)?;
         let seen = halted(rows, self.options, self.config)?;
         let horizon = self.shadow.horizon().await.map_err(ReplayError::Shadow)?;
         let pace = Arc::new(Mutex::new(Pace::new(self.options.rate)));
@@ -208,7 +208,7 @@ impl DryRun<'_> {
     }
 
     /// What is to be run again, once what was published of it is kept.
-    async fn stretch(&self, row: &HaltedRow) -> Result<Stretch, ReplayError> {
+    async fn stretch(&self, row: &PartitionSeen) -> Result<Stretch, ReplayError> {
         let source = row.source();
         let topic = self.topic(&row.topic)?;
         let (inspector, of) = (self.inspector.clone(), source.clone());
@@ -263,7 +263,7 @@ impl DryRun<'_> {
     }
 
     /// Resumes a partition of the shadow as the verb does, and claims it as a worker does.
-    async fn begin(&self, row: &HaltedRow, stretch: &Stretch, horizon: &HorizonRow) -> Result<Again, ReplayError> {
+    async fn begin(&self, row: &PartitionSeen, stretch: &Stretch, horizon: &HorizonRow) -> Result<Again, ReplayError> {
         let (source, topic, partition_count) = (row.source(), self.topic(&row.topic)?, stretch.partition_count);
         let layout =
             Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };

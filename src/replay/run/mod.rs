@@ -18,7 +18,7 @@ use std::num::NonZeroU32;
 pub use self::dry::dry_run;
 pub use self::report::{Difference, Forgotten, PartitionReport, Report, WouldHalt};
 pub use self::resume::{Settled, resume, settled};
-use crate::postgres::HaltedRow;
+use crate::postgres::PartitionSeen;
 
 /// How a dry run is made.
 #[derive(Clone, Debug, Default)]
@@ -35,5 +35,5 @@ pub struct Found {
     /// For people and programs.
     pub report: Report,
     /// The partitions as they were, in the order of the report.
-    pub seen: Vec<HaltedRow>,
+    pub seen: Vec<PartitionSeen>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Found;
 use crate::config::Config;
 use crate::kafka::{Client, Inspector, blocking};
-use crate::postgres::{HaltedRow, Layout, OperatorAction, Store};
+use crate::postgres::{Layout, OperatorAction, PartitionSeen, Store};
 use crate::record::TopicPartition;
 use crate::replay::ReplayError;
 use crate::replay::progress::Progress;
@@ -46,7 +46,7 @@ pub async fn resume(
     }
     let mut changed = Vec::new();
     for partition in &found.report.partitions {
-        let is_its = |seen: &&HaltedRow| (&seen.topic, seen.partition) == (&partition.topic, partition.partition);
+        let is_its = |seen: &&PartitionSeen| (&seen.topic, seen.partition) == (&partition.topic, partition.partition);
         let (seen, layout) = (found.seen.iter().find(is_its), layouts.get(&partition.topic));
         let (Some(seen), Some(layout)) = (seen, layout) else { continue };
         let source = seen.source();

@@ -16,7 +16,7 @@ use crate::steps::commit::Durable;
 
 /// The day of an id, in days since 1970; `None` for ids without a time.
 fn day_of(id: &Uuid) -> Option<i64> {
-    horizon::id_time_ms(id).map(|time_ms| time_ms / horizon::STEP_MS_MAX)
+    horizon::id_time_ms(id).map(|time_ms| time_ms / horizon::DAY_MS)
 }
 
 impl Rebuild {

@@ -49,7 +49,7 @@ impl Verification<'_> {
             let met = met_of.get(&(topic.clone(), *partition));
             let met = met.and_then(|met| met.get(day)).copied().unwrap_or(0);
             // a day below the horizon may have been dropped meanwhile
-            let is_kept = day.is_none_or(|day| day * horizon::STEP_MS_MAX >= horizon_ms);
+            let is_kept = day.is_none_or(|day| day * horizon::DAY_MS >= horizon_ms);
             if *count > met && is_kept {
                 differences.add(unexplained((topic, *partition), *day, *count, met));
             }
@@ -174,7 +174,7 @@ impl Verification<'_> {
 /// More outcomes of one day than records lead to.
 fn unexplained(place: (&String, i32), day: Option<i64>, live: i64, rebuilt: i64) -> Difference {
     let (topic, partition) = place;
-    let day = day.map(|day| crate::outcome::rfc3339(day * horizon::STEP_MS_MAX));
+    let day = day.map(|day| crate::outcome::rfc3339(day * horizon::DAY_MS));
     let outcomes =
         |count: i64| json!({ "topic": topic, "partition": partition, "ids_of_day_from": day, "outcomes": count });
     Difference::of(What::OutcomeUnexplained, String::new(), outcomes(live), outcomes(rebuilt))

@@ -34,7 +34,7 @@ impl Verification<'_> {
         let kept = self.shadow.cut_said().await.map_err(ReplayError::Shadow)?;
         let kept: Snapshot = serde_json::from_str(&kept).map_err(|error| ReplayError::NotKept(error.to_string()))?;
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
-        let mut now = self.live.cut().await?;
+        let mut now = self.live.cut(&[]).await?;
         let (now_ms, partitions) = (now.at_ms().await?, now.partitions(&topics).await?);
         now.end().await?;
         if now_ms - kept.at_ms > CUT_AGE_MAX_MS {
@@ -63,7 +63,8 @@ impl Verification<'_> {
     /// Everything that has to be read at one moment.
     async fn snapshot(&self) -> Result<Snapshot, ReplayError> {
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
-        let mut cut = self.live.cut().await?;
+        let changed = self.shadow.changed_tables(&self.ready.written).await.map_err(ReplayError::Shadow)?;
+        let mut cut = self.live.cut(&changed).await?;
         if let Some(topic) = cut.repartitioned(&topics, self.kept).await? {
             return Err(ReplayError::Repartitioned(topic));
         }
@@ -75,23 +76,23 @@ impl Verification<'_> {
         let (mut partitions, mut unproven) = (Vec::new(), Vec::new());
         for partition in cut.partitions(&topics).await? {
             self.check_cursor(&partition)?;
-            let stretches = cut.settled_stretches(&partition.source()).await?;
             let skips_to = cut.skips(&partition.source()).await?;
             let forgotten_below = match (partition.batch_seq, partition.oldest_seq) {
                 (0, _) | (_, Some(1)) => 0,
                 (_, Some(_)) => partition.oldest_offset.unwrap_or(0),
                 (_, None) => partition.next_offset,
             };
-            partitions.push((partition, SettledOffsets { forgotten_below, stretches, skips_to }));
+            partitions.push((partition, SettledOffsets { forgotten_below, skips_to }));
         }
+        cut.copy_stretches(&topics, self.shadow).await.map_err(ReplayError::Shadow)?;
         cut.copy_letters(&topics, self.shadow).await.map_err(ReplayError::Shadow)?;
         cut.copy_batches(&self.topics_with_tables()?, self.shadow).await.map_err(ReplayError::Shadow)?;
         let entities = cut.copy_entities(&topics, self.shadow).await.map_err(ReplayError::Shadow)?;
         let at_ms = cut.at_ms().await?;
         let outcomes = cut.outcome_counts(&topics, self.kept).await?;
         let mut tables = Vec::new();
-        for table in self.shadow.changed_tables(&self.ready.written).await.map_err(ReplayError::Shadow)? {
-            tables.extend(cut.copy_table(tables.len(), &table, self.shadow).await?);
+        for table in &changed {
+            tables.extend(cut.copy_table(tables.len(), table, self.shadow).await?);
         }
         cut.end().await?;
         for table in self.ready.written.iter().filter(|table| tables.iter().all(|cut| cut.table != **table)) {

@@ -30,7 +30,7 @@ pub use self::change::{Change, Example};
 pub use self::ended::Ended;
 pub use self::report::{After, Difference, PartitionReport, Report, TableReport, What};
 pub use self::run::verify;
-use crate::replay::checkpoint::CheckpointName;
+use crate::postgres::CheckpointName;
 
 /// How to verify.
 #[derive(Clone, Debug, Default)]

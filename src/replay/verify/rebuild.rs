@@ -88,7 +88,10 @@ impl Rebuild {
     pub async fn read(&mut self, records: Vec<Record>) -> Result<(), ReplayError> {
         let source = self.partition.rules.source.clone();
         let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
-        let letters = self.partition.shadow.cut_letters(&source, &offsets).await.map_err(ReplayError::Shadow)?;
+        let [Some(first), Some(last)] = [offsets.first(), offsets.last()] else { return Ok(()) };
+        let shadow = &self.partition.shadow;
+        let stretches = shadow.cut_stretches(&source, *first, *last).await.map_err(ReplayError::Shadow)?;
+        let letters = shadow.cut_letters(&source, &offsets).await.map_err(ReplayError::Shadow)?;
         let mut letter_at: HashMap<(i64, i64), CutLetter> = HashMap::new();
         for letter in letters {
             letter_at.insert((letter.log_offset, letter.record_time_ms), letter);
@@ -114,7 +117,7 @@ impl Rebuild {
                 letter: letter_at.get(&(offset, record.time_ms())),
                 outcome: id.and_then(|id| outcomes.get(&id)),
                 is_below_horizon: id.is_some_and(|id| horizon.is_below(&id)),
-                passed: self.settled.passed(offset),
+                passed: self.settled.passed(offset, &stretches),
                 parks: self.parks,
             };
             self.report.skipped += u64::from(known.passed == Passed::Skipped);

@@ -170,8 +170,16 @@ impl Verification<'_> {
         let Some(name) = &self.options.from else { return Ok(()) };
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         self.live.fill_shadow(name, self.shadow).await?;
+        self.check_kept().await?;
         self.shadow.begin_anew().await.map_err(ReplayError::Shadow)?;
         self.shadow.keep_entities_of(&topics).await.map_err(ReplayError::Shadow)
+    }
+
+    async fn check_kept(&self) -> Result<(), ReplayError> {
+        match (&self.options.from, self.kept) {
+            (Some(name), Some(kept)) => Ok(self.live.check_kept(name, kept).await?),
+            _ => Ok(()),
+        }
     }
 
     async fn run(&self, snapshot: &Snapshot) -> Result<Report, ReplayError> {
@@ -220,7 +228,10 @@ impl Verification<'_> {
             let from = match self.cursor(partition) {
                 Some(cursor) => cursor.next_offset,
                 None if settled.forgotten_below > 0 => 0,
-                None => settled.stretches.first().map_or(partition.next_offset, |(first, _)| *first),
+                None => {
+                    let first = self.shadow.cut_stretches(&source, -1, -1).await.map_err(ReplayError::Shadow)?;
+                    first.first().map_or(partition.next_offset, |(first, _)| *first)
+                }
             };
             self.check_log(&inspector, &source, from, partition.next_offset).await?;
             self.progress.expect(u64::try_from(partition.next_offset - from).unwrap_or(0));
@@ -328,6 +339,7 @@ impl Verification<'_> {
                 after = last.offset;
                 rebuild.read(letters).await?;
             }
+            self.check_kept().await?;
             // they are none of the log's
             (rebuild.report.records, rebuild.report.skipped) = (0, 0);
         }

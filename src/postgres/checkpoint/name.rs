@@ -1,12 +1,4 @@
-//! A checkpoint: a consistent cut of the tables, kept in a schema of its own, from which a rebuild can begin.
-//!
-//! It holds what a rebuild needs at its cursors: partitions, command types, horizon, entities, the dead letters that
-//! could still run with their parked keys and open requests, the tables of commands in SQL and how far their
-//! sequences had come. It is taken in one snapshot, so every batch is in it as a whole or not at all, and writers go
-//! on meanwhile.
-//!
-//! The idempotency table is not copied: the live one tells which ids were known at the cut
-//! ([`Store::known_at`](crate::postgres::Store::known_at)).
+//! What a checkpoint is called, and its schema with it.
 
 use std::fmt;
 use std::str::FromStr;
