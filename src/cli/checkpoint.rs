@@ -89,6 +89,8 @@ pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Co
 async fn create(args: &CreateArgs, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let now = || Timestamp::now().strftime("%Y%m%dt%H%M%S").to_string();
     let name = args.name.clone().map_or_else(|| now().parse(), Ok)?;
+    // the tables of commands in SQL are known by what it names
+    config.require_topics()?;
     let store = backend::fitting_store(config).await?;
     let typed = worker.declared(config)?.typed_if_any(&store).await?;
     let (written, read) = (typed.written(), typed.read());

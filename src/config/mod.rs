@@ -131,13 +131,21 @@ impl Config {
         self.validate()?;
         self.database.require_url()?;
         self.kafka.require_bootstrap_servers()?;
-        if self.topics.is_empty() {
-            return Err(Error::Missing {
+        self.require_topics()
+    }
+
+    /// Whether it names a topic.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it does not.
+    pub fn require_topics(&self) -> Result<(), Error> {
+        match self.topics.is_empty() {
+            true => Err(Error::Missing {
                 key: "topics",
                 cure: "add a [[topics]] section with the name of the command topic and its entity type",
-            });
+            }),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The JSON Schema of the file, for editors and for CI.

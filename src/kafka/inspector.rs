@@ -2,6 +2,7 @@
 //! never joins it. All calls block: run them off the async threads.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -193,16 +194,37 @@ impl Inspector {
 
     /// The first offset whose record is as new as `time_ms`, else the log's end.
     ///
+    /// librdkafka's mock broker knows no times, and says each time that no record is as new: if the last one is, it is
+    /// looked for, as if records' times never went back.
+    ///
     /// # Errors
     /// If the broker does not answer.
     pub fn offset_at(&self, source: &TopicPartition, time_ms: i64) -> Result<i64, InspectError> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&source.topic, source.partition, Offset::Offset(time_ms))?;
         let found = self.consumer.offsets_for_times(list, self.timeout)?;
-        match found.find_partition(&source.topic, source.partition).map(|element| element.offset()) {
-            Some(Offset::Offset(offset)) => Ok(offset),
-            _ => Ok(self.log_end(source)?.high),
+        if let Some(Offset::Offset(offset)) =
+            found.find_partition(&source.topic, source.partition).map(|element| element.offset())
+        {
+            return Ok(offset);
         }
+        let LogEnd { low, high } = self.log_end(source)?;
+        match low < high && self.first_time_from(source, high - 1)?.is_some_and(|last_ms| last_ms >= time_ms) {
+            true => self.look_for(source, time_ms, low..high),
+            false => Ok(high),
+        }
+    }
+
+    fn look_for(&self, source: &TopicPartition, time_ms: i64, offsets: Range<i64>) -> Result<i64, InspectError> {
+        let Range { start: mut low, end: mut high } = offsets;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.first_time_from(source, middle)? {
+                Some(found_ms) if found_ms < time_ms => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// The first record at or after an offset, if one is there. Reads past

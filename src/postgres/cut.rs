@@ -27,6 +27,8 @@ pub struct KeptCut {
     pub at_ms: i64,
     /// Where the partitions were.
     pub cursors: Vec<CheckpointCursor>,
+    /// The team's tables that it holds.
+    pub tables: Vec<Relation>,
 }
 
 /// A partition's row at the cut.
@@ -114,7 +116,11 @@ impl Store {
     pub async fn kept_cut(&self, name: &CheckpointName) -> std::result::Result<KeptCut, CheckpointError> {
         let row = self.checkpoint(name).await?;
         let at_ms = row.about.cut_at_ms.ok_or_else(|| CheckpointError::Unfinished(name.clone()))?;
-        Ok(KeptCut { schema: self.checkpoint_schema(name)?, attempt: row.about.attempt, at_ms, cursors: row.cursors })
+        let schema = self.checkpoint_schema(name)?;
+        let tables = format!("select schema_name, table_name from {}.tables order by place", quoted(&schema));
+        let tables: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(tables)).fetch_all(&self.pool).await?;
+        let tables = tables.into_iter().map(|(schema, name)| Relation { schema, name }).collect();
+        Ok(KeptCut { schema, attempt: row.about.attempt, at_ms, cursors: row.cursors, tables })
     }
 
     /// What was read of a checkpoint by its name is what [`Self::kept_cut`] has read.

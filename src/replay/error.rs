@@ -59,6 +59,15 @@ pub enum ReplayError {
     /// The live state cannot be copied.
     #[error("the live state cannot be copied into the shadow database")]
     Fill(#[source] CheckpointError),
+    /// Nobody answers there.
+    #[error("no broker answers at {servers}: start it, or correct kafka.bootstrap_servers")]
+    NoBroker {
+        /// `kafka.bootstrap_servers`.
+        servers: String,
+        /// What the client says.
+        #[source]
+        error: InspectError,
+    },
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Read(#[from] ReadError),
@@ -134,7 +143,9 @@ pub enum ReplayError {
         state: String,
     },
     /// No partition of those that are meant is halted so.
-    #[error("no partition of {0} is halted with database-behind; see: solewriter status")]
+    #[error(
+        "no partition of {0} is halted with database-behind; a worker finds out and halts them: start one, and see: solewriter status"
+    )]
     NothingBehind(String),
     /// The topic has another partition count than its records were placed for.
     #[error("{source_log}: the topic has {found} partitions, its records were placed for {placed_for}")]

@@ -1,10 +1,16 @@
 //! The database while commands are run again: what is live, which is only read, and beside it a shadow.
 
+use std::time::Duration;
+
 use super::ReplayError;
 use super::shadow::Shadow;
 use crate::config::Config;
+use crate::kafka::{Client, InspectError, Inspector, blocking};
 use crate::postgres::{SHADOW_PREFIX, SchemaState, Store};
 use crate::worker::Worker;
+
+/// How long the broker may take for a first answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Its two ends; whoever has one closes it.
 pub(super) struct Session {
@@ -27,6 +33,7 @@ impl Session {
         if live.schema_state().await? != SchemaState::Fits {
             return Err(ReplayError::Schema(config.database.schema.clone()));
         }
+        ask_broker(config).await?;
         Ok(Self { live, server: Store::new(&config.database, application_name)? })
     }
 
@@ -56,4 +63,19 @@ impl Session {
         self.live.close().await;
         self.server.close().await;
     }
+}
+
+/// Before anything is made: the broker answers, and has the topics.
+async fn ask_broker(config: &Config) -> Result<(), ReplayError> {
+    let inspector = Inspector::new(&Client::new(&config.kafka, "solewriter replay")?, ASK_TIMEOUT)?;
+    let topics: Vec<String> = config.topics.iter().map(|topic| topic.name.clone()).collect();
+    let asked = blocking(move || {
+        let count = |topic: &String| inspector.partition_count(topic).map_err(|error| (topic.clone(), error));
+        topics.iter().try_for_each(|topic| count(topic).map(drop))
+    });
+    let servers = config.kafka.require_bootstrap_servers()?.to_owned();
+    asked.await.map_err(|(topic, error)| match error {
+        InspectError::Kafka(_) => ReplayError::NoBroker { servers, error },
+        error => ReplayError::Inspect(topic, error),
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -144,6 +145,36 @@ async fn a_demo_that_is_killed_leaves_nothing_behind() {
     let mut demo = Demo::start(&shared_url());
     demo.kill_after_the_first_effect();
     demo.leaves_no_schema().await;
+}
+
+/// The embedded broker knows no times.
+#[test]
+fn the_log_of_the_demo_can_be_asked_by_time() {
+    let _turn = support::heavy();
+    let mut demo = Demo::start_for("60s", "");
+    demo.wait_until_it_says("the first effect");
+    let (database, broker) = (demo.said_after("SOLEWRITER__DATABASE__URL="), demo.said_after("BOOTSTRAP_SERVERS="));
+    let topic = demo.said_after("commands on ");
+    let config = demo.scratch.path().join("solewriter.toml");
+    let text = format!(
+        "[database]\nurl = {database:?}\n[kafka]\nbootstrap_servers = {broker:?}\n[[topics]]\nname = {topic:?}\nentity = \"account\"\n"
+    );
+    fs::write(&config, text).expect("write the configuration");
+    let records = |range: [&str; 2]| {
+        let mut plan = Command::new(bank());
+        let said = plan
+            .args(["replay", "plan", "-o", "json"])
+            .args(range)
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .expect("run the verb");
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8_lossy(&said.stdout).matches(r#"{"type":"record""#).count()
+    };
+    assert!(records(["--since", "1h"]) > 0);
+    assert_eq!(records(["--from-datetime", "2100-01-01T00:00:00Z"]), 0);
+    demo.kill();
 }
 
 #[test]

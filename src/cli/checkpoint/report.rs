@@ -91,7 +91,10 @@ impl Made {
                 made.letters.unwrap_or(0),
                 megabytes(made.size_bytes)
             ),
-            None => format!("would make checkpoint {}; nothing is changed: give --reason '…' to do it\n", self.name),
+            None => format!(
+                "would make checkpoint {}; nothing is changed: give --reason '…', and no --dry-run, to do it\n",
+                self.name
+            ),
         };
         if !self.tables.is_empty() {
             text += &format!("with the tables of commands in SQL: {}\n", self.tables.join(", "));
@@ -107,7 +110,7 @@ impl Dropped {
         match self.dropped {
             true => format!("dropped checkpoint {name} ({state}, {size} MB)\n"),
             false => format!(
-                "would drop checkpoint {name} ({state}, {size} MB); nothing is changed: give --reason '…' to do it\n"
+                "would drop checkpoint {name} ({state}, {size} MB); nothing is changed: give --reason '…', and no --dry-run, to do it\n"
             ),
         }
     }

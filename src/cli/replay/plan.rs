@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::kafka::Client;
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
+use crate::replay::range::Only;
 use crate::replay::resolve::Stretch;
 use crate::replay::survey::{Survey, SurveyError, Surveyed, Tally};
 
@@ -73,7 +74,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
     let surveyed = survey_all(survey, &stretches, output, &progress).await;
     drop(watch);
     let tallies = surveyed?;
-    let report = Report::of(&stretches, tallies);
+    let report = Report::of(&stretches, tallies, range.only != Only::default());
     output_report(output, &report)?;
     if progress.is_stopped() {
         return Err(Problem::failed("stopped before the end: these are the numbers so far").into());
@@ -157,8 +158,8 @@ async fn print_rows(mut rows: mpsc::Receiver<(TopicPartition, Vec<Surveyed>)>) -
 
 impl Report {
     /// Of the stretches, in their order.
-    fn of(stretches: &[Stretch], mut tallies: BTreeMap<usize, Tally>) -> Self {
+    fn of(stretches: &[Stretch], mut tallies: BTreeMap<usize, Tally>, is_filtered: bool) -> Self {
         let line = |(n, stretch)| PartitionLine::of(stretch, tallies.remove(&n).unwrap_or_default());
-        Self { partitions: stretches.iter().enumerate().map(line).collect() }
+        Self { partitions: stretches.iter().enumerate().map(line).collect(), is_filtered }
     }
 }

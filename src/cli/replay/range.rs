@@ -96,9 +96,12 @@ pub(in crate::cli) async fn resolved(
     inspector: &Arc<Inspector>,
     range: &Range,
 ) -> anyhow::Result<Vec<Stretch>> {
+    config.require_topics()?;
     let known = |topic: &str| config.topics.iter().any(|known| known.name == topic);
     if let Some(place) = range.places.iter().find(|place| !known(&place.topic)) {
-        return Err(Problem::usage(format!("topic {} is not in the configuration", place.topic)).into());
+        let known: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
+        let why = format!("topic {} is not in the configuration, which has {}", place.topic, known.join(", "));
+        return Err(Problem::usage(why).into());
     }
     let (inspector, range) = (inspector.clone(), range.clone());
     let topics: Vec<String> = config.topics.iter().map(|topic| topic.name.clone()).collect();

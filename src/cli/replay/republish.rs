@@ -122,7 +122,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
     let report = Report::of(partitions, args.execute, !progress.is_stopped());
     output.print(&report, Report::text)?;
     if progress.is_stopped() {
-        return Err(Problem::failed("stopped before the end; the same command goes on from there").into());
+        return Err(Problem::failed("stopped before the end; the same command goes on from there, and publishes batches that were under way once more").into());
     }
     match report.is_empty_for_loss() {
         true => Err(Problem::failed("nothing of the range is kept any more").into()),

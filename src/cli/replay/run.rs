@@ -58,13 +58,14 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     let options = Options { places, rate: args.rate };
     // each has a copy of what is live
     leftovers::tell(config, None).await;
-    let mut found = dry_run(worker, config, &options, &progress).await?;
+    let found = dry_run(worker, config, &options, &progress).await;
+    drop(watch);
+    let mut found = found?;
     let may_execute = found.report.alike || args.accept_differences;
     let ended = match &args.reason {
-        Some(reason) if args.execute && may_execute => execute(config, &mut found, reason, &progress).await,
+        Some(reason) if args.execute && may_execute => execute(config, &mut found, reason).await,
         _ => Ok(()),
     };
-    drop(watch);
     output.print(&found.report, Report::text)?;
     ended?;
     match found.report.alike || found.report.executed {
@@ -78,7 +79,7 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
 }
 
 /// Resumes them, and waits for a worker.
-async fn execute(config: &Config, found: &mut Found, reason: &str, progress: &Progress) -> anyhow::Result<()> {
+async fn execute(config: &Config, found: &mut Found, reason: &str) -> anyhow::Result<()> {
     let store = backend::fitting_store(config).await?;
     let changed = resume(&store, config, found, &backend::actor(), reason).await;
     let changed = changed.context("it is not sure which of the partitions are resumed; see: solewriter status")?;
@@ -89,8 +90,14 @@ async fn execute(config: &Config, found: &mut Found, reason: &str, progress: &Pr
         return Err(Problem::failed(why).into());
     }
     // stderr may be closed: the result does not depend on it
-    let _ = writeln!(std::io::stderr(), "resumed; waiting until a worker has settled and published it again");
-    let waited = settled(&store, found, progress).await;
+    let _ = writeln!(
+        std::io::stderr(),
+        "resumed; waiting until a worker (solewriter run) has settled and published it again"
+    );
+    let progress = Progress::default();
+    let watch = Watch::begin(&progress, "offsets")?;
+    let waited = settled(&store, found, &progress).await;
+    drop(watch);
     store.close().await;
     match waited? {
         Settled::All => {

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::absolute;
 
-use crate::config::{Origin, Partitioner, Topic};
+use crate::config::Origin;
 use crate::dev::commands::Commands;
 use crate::dev::services::Services;
 
@@ -41,19 +41,17 @@ fn to_try(program: &str, services: &Services, commands: &Commands) -> Vec<String
     let data = String::from_utf8_lossy(&sample.data);
     let (key, command_type) = (&sample.entity_id, &sample.command_type);
     let line = quoted(&format!(r#"{{"key":"{key}","type":"{command_type}","data":{data}}}"#));
-    let mut lines = configuration(services, topic);
+    let mut lines = configuration(services);
     lines.push(format!("echo {line} |"));
     lines.push(format!("  {program} publish --topic {}", topic.name));
     lines.push(format!("{program} inspect entity {entity_type} {key}"));
     lines
 }
 
-/// What a publisher has to know of a topic that is not as most are.
-fn configuration(services: &Services, topic: &Topic) -> Vec<String> {
-    let plain = Topic::new(topic.name.clone(), topic.entity.clone());
-    let is_plain = topic.partitioner == Partitioner::default() && topic.outcomes_topic() == plain.outcomes_topic();
+/// Where the topics are named, if in a file: whoever publishes, or runs a log again, has to know of them.
+fn configuration(services: &Services) -> Vec<String> {
     match services.config.origins.of("topics") {
-        Origin::File(file) if !is_plain => {
+        Origin::File(file) => {
             let file = absolute(&file).unwrap_or(file);
             vec![format!("export SOLEWRITER_CONFIG={}", quoted(&file.display().to_string()))]
         }

@@ -1,5 +1,6 @@
 //! Commands that end otherwise than they did, by type and by how: the question before a changed rule is deployed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use super::ended::Ended;
 
+const WITH_ANOTHER_REPLY: &str = " with another reply or other events";
 /// Examples of each kind.
 const EXAMPLES_MAX: usize = 3;
 
@@ -59,7 +61,7 @@ impl Changes {
             if example.live.reply == example.rebuilt.reply && example.live.events == example.rebuilt.events {
                 return;
             }
-            becomes += " with another reply or other events";
+            becomes += WITH_ANOTHER_REPLY;
         }
         let (commands, examples) = self.of_kind.entry((command_type.to_owned(), was, becomes)).or_default();
         *commands += 1;
@@ -78,7 +80,7 @@ impl Changes {
         }
     }
 
-    /// By type, the most frequent first.
+    /// By type, the most frequent first; behind them those that end alike, and only say something else.
     pub fn into_list(self) -> Vec<Change> {
         let mut list: Vec<Change> = self
             .of_kind
@@ -91,7 +93,10 @@ impl Changes {
                 examples,
             })
             .collect();
-        list.sort_by(|a, b| a.command_type.cmp(&b.command_type).then(b.commands.cmp(&a.commands)));
+        // what a rule has refused before what it says beside
+        list.sort_by_key(|change| {
+            (change.becomes.ends_with(WITH_ANOTHER_REPLY), change.command_type.clone(), Reverse(change.commands))
+        });
         list
     }
 }
@@ -134,8 +139,8 @@ mod tests {
             kinds,
             [
                 ("applied", "limit", 5),
-                ("applied", "applied with another reply or other events", 1),
                 ("limit", "applied", 1),
+                ("applied", "applied with another reply or other events", 1),
             ]
         );
         assert_eq!(list[0].examples.iter().map(|it| it.offset).collect::<Vec<_>>(), [2, 3, 4]);

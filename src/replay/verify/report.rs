@@ -131,6 +131,8 @@ pub struct Report {
     pub equal: bool,
     /// As they were then, RFC 3339.
     pub cut_at: String,
+    /// The checkpoint whose state is believed; null: everything is run from the beginning.
+    pub from: Option<String>,
     /// The partitions, by topic and number.
     pub partitions: Vec<PartitionReport>,
     /// Entities compared.
@@ -194,7 +196,13 @@ impl Report {
         for TableReport { table, differing, .. } in self.tables.iter().filter(|table| table.differing > 0) {
             let _ = writeln!(text, "\n{differing} rows of {table} differ");
         }
-        text + if self.is_unchanged() { "\nall end as they did\n" } else { "\nsome end otherwise\n" }
+        text + match (self.is_unchanged(), self.changes.is_empty()) {
+            (true, _) => "\nall end as they did\n",
+            (false, false) => "\nsome end otherwise\n",
+            (false, true) => {
+                "\nall end as they did, and yet leave something else than the database has; see: solewriter replay verify\n"
+            }
+        }
     }
 
     /// For people.
@@ -235,12 +243,11 @@ impl Report {
         if let Some(shadow) = &self.shadow {
             let _ = writeln!(text, "kept: database {shadow}");
         }
+        let since = self.from.as_ref().map(|name| format!(" since checkpoint {name}")).unwrap_or_default();
         let verdict = match self.equal {
-            true if self.unproven.is_empty() => {
-                format!("equal: the database is what its log says, as of {}", self.cut_at)
-            }
             true => {
-                format!("equal, but for what is not proven: the database is what its log says, as of {}", self.cut_at)
+                let but = if self.unproven.is_empty() { "" } else { ", but for what is not proven" };
+                format!("equal{since}{but}: the database is what its log says, as of {}", self.cut_at)
             }
             false if self.difference_count == 1 => "different: 1 key".to_owned(),
             false => format!("different: {} keys", self.difference_count),

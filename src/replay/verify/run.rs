@@ -184,6 +184,15 @@ impl Verification<'_> {
 
     async fn run(&self, snapshot: &Snapshot) -> Result<Report, ReplayError> {
         let mut unproven = snapshot.unproven.clone();
+        for table in
+            self.ready.written.iter().filter(|table| self.kept.is_some_and(|kept| !kept.tables.contains(table)))
+        {
+            unproven.push(format!(
+                "{}.{} is not in the checkpoint (no command of the configuration wrote it then): it began as its script \
+                 leaves it, so rows from before the checkpoint differ",
+                table.schema, table.name
+            ));
+        }
         for (partition, settled) in &snapshot.partitions {
             let begins = self.cursor(partition).map_or(0, |cursor| cursor.next_offset);
             if partition.batch_seq > 0 && settled.forgotten_below > begins {
@@ -197,7 +206,8 @@ impl Verification<'_> {
         let Ran { rebuilt, doubts } = self.rebuild(snapshot).await?;
         self.ready.check_not_restarted().await?;
         let cut_at = crate::outcome::rfc3339(snapshot.at_ms);
-        let mut report = Report { cut_at, entities: snapshot.entities, unproven, ..Report::default() };
+        let from = self.options.from.as_ref().map(ToString::to_string);
+        let mut report = Report { cut_at, from, entities: snapshot.entities, unproven, ..Report::default() };
         let differences = self.conclude(snapshot, rebuilt, &mut report).await?;
         (report.difference_count, report.differences, report.changes) = differences.into_parts();
         // of entities that are not looked at one by one, too

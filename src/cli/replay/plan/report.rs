@@ -87,6 +87,8 @@ struct CodeCount {
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) partitions: Vec<PartitionLine>,
+    /// Only an entity's records, or those of a type, are meant.
+    pub(super) is_filtered: bool,
 }
 
 impl<'a> RecordLine<'a> {
@@ -205,7 +207,11 @@ impl Report {
         let present = self.present();
         let cells = present.iter().map(|fate| format!("{} {}", cell(*fate), fate.as_str()));
         let cells = cells.collect::<Vec<_>>().join("  ");
-        let mut text = if cells.is_empty() { "no record in the range\n".to_owned() } else { format!("\n{cells}\n") };
+        let mut text = match (cells.is_empty(), self.is_filtered) {
+            (true, true) => "no record of that key or type in the range\n".to_owned(),
+            (true, false) => "no record in the range\n".to_owned(),
+            (false, _) => format!("\n{cells}\n"),
+        };
         for (fate, meaning) in MEANINGS {
             if present.contains(fate) {
                 text += &format!("{}: {meaning}\n", fate.as_str());
@@ -271,7 +277,7 @@ mod tests {
         let codes = BTreeMap::from([((Fate::Dead, "misrouted".to_owned()), 3)]);
         let fates = BTreeMap::from([(Fate::Dead, 3)]);
         let tally = Tally { records: 3, fates, codes, read_to: 20, next_offset: Some(20) };
-        let report = Report { partitions: vec![PartitionLine::of(&stretch, tally)] };
+        let report = Report { partitions: vec![PartitionLine::of(&stretch, tally)], is_filtered: false };
         let text = report.text();
         assert!(text.contains("t:0: offsets 0 to 9 are no longer in the log"), "{text}");
         assert!(text.contains("misrouted"), "{text}");
