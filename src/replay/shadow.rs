@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::ReplayError;
 use crate::config::{Config, Topic};
 use crate::declared::{Compiled, Declared, DeclaredError};
 use crate::handlers::EntityHandlers;
@@ -112,15 +111,13 @@ impl Shadow {
         Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic, started })
     }
 
-    /// A shadow's commits are not waited for: after a crash of the server some are missing that were answered.
+    /// Whether its server was started again since. A shadow's commits are not waited for: after a crash some are missing
+    /// that were answered.
     ///
     /// # Errors
-    /// [`ReplayError::Restarted`], or if the shadow cannot be reached.
-    pub async fn check_not_restarted(&self) -> Result<(), ReplayError> {
-        match self.store.server_started().await.map_err(ReplayError::Shadow)? == self.started {
-            true => Ok(()),
-            false => Err(ReplayError::Restarted),
-        }
+    /// If the shadow cannot be reached.
+    pub async fn was_restarted(&self) -> postgres::Result<bool> {
+        Ok(self.store.server_started().await? != self.started)
     }
 
     /// The handlers of a topic: in Rust, with the writes that they may name, or in SQL.

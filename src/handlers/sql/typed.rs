@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compile::quoted;
 use super::declaration::{Alternative, Command, Step, Write};
 
 /// Everything that is declared, typed: each declaration was in order.
@@ -95,13 +94,6 @@ pub struct Relation {
     pub schema: String,
     /// Its name: not quoted.
     pub name: String,
-}
-
-impl Relation {
-    /// As a statement names it.
-    pub fn quoted(&self) -> String {
-        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
-    }
 }
 
 impl Typed {

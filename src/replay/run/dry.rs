@@ -171,7 +171,9 @@ impl DryRun<'_> {
             // nobody aborts them, and a panic of theirs is ours
             found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
         }
-        self.ready.check_not_restarted().await?;
+        if self.ready.was_restarted().await.map_err(ReplayError::Shadow)? {
+            return Err(ReplayError::Restarted);
+        }
         found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
         for (Compared { report: partition, differences, forgotten, first_missing, .. }, unheard) in found {
             let (place, topic) = ((&partition.topic, partition.partition), self.topic(&partition.topic)?);

@@ -204,7 +204,9 @@ impl Verification<'_> {
             }
         }
         let Ran { rebuilt, doubts } = self.rebuild(snapshot).await?;
-        self.ready.check_not_restarted().await?;
+        if self.ready.was_restarted().await.map_err(ReplayError::Shadow)? {
+            return Err(ReplayError::Restarted);
+        }
         let cut_at = crate::outcome::rfc3339(snapshot.at_ms);
         let from = self.options.from.as_ref().map(ToString::to_string);
         let mut report = Report { cut_at, from, entities: snapshot.entities, unproven, ..Report::default() };

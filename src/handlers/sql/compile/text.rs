@@ -1,5 +1,7 @@
 //! Pieces of SQL text that are safe to put together.
 
+use crate::handlers::sql::typed::Relation;
+
 /// A string literal, whatever `standard_conforming_strings` says.
 pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
@@ -9,6 +11,13 @@ pub(crate) fn literal(text: &str) -> String {
 /// An identifier in quotes.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Relation {
+    /// As a statement names it.
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
 }
 
 /// A name that needs no quotes, for the eye.
