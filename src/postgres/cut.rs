@@ -96,16 +96,18 @@ pub struct CutBatch {
 }
 
 impl Store {
-    /// Takes a snapshot, in which these of the team's tables will be copied, as far as they are there.
+    /// Takes a snapshot, in which these of the team's tables will be copied, as far as they are there. What stands in
+    /// for a table and cannot be locked, a foreign table or a materialized view, can be copied all the same.
     ///
     /// # Errors
     /// If the database cannot be reached.
     pub async fn cut(&self, tables: &[Relation]) -> Result<Cut> {
         let names: Vec<String> = tables.iter().map(Relation::quoted).collect();
-        let there = "select name from unnest($1::text[]) as name where to_regclass(name) is not null";
-        let there: Vec<String> = sqlx::query_scalar(there).bind(names).fetch_all(&self.pool).await?;
+        let lockable = "select name from unnest($1::text[]) as name join pg_class c on c.oid = to_regclass(name)
+                      where c.relkind in ('r', 'p', 'v')";
+        let lockable: Vec<String> = sqlx::query_scalar(lockable).bind(names).fetch_all(&self.pool).await?;
         let mut snapshot = self.pool.begin_with("begin isolation level repeatable read read only").await?;
-        snapshot::begin(&mut snapshot, &there).await?;
+        snapshot::begin(&mut snapshot, &lockable).await?;
         Ok(Cut { snapshot })
     }
 

@@ -2,6 +2,7 @@
 //! whatever becomes of its making, it says so itself or is not there.
 
 use serde_json::{Value, json};
+use solewriter::handlers::sql::typed::Relation;
 use solewriter::postgres::{CheckpointName, KeptCut, Store};
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -260,4 +261,28 @@ impl Shadow {
         self.store.close().await;
         database.execute(&format!("drop database {} with (force)", self.name)).await;
     }
+}
+
+/// Two rows, in the live database as `live` makes them out of `select`; a table for them in a shadow.
+async fn team_of(bank: &Bank, live: &str) -> (Relation, Shadow) {
+    let schema = tables_schema(&bank.database.schema);
+    let rows = "select n from generate_series(1, 2) as n";
+    bank.database.execute(&format!("create schema {schema}; create {live} {schema}.held as {rows}")).await;
+    let shadow = Shadow::make(bank).await;
+    let made = format!("create schema {schema}; create table {schema}.held as {rows} with no data");
+    sqlx::raw_sql(AssertSqlSafe(made)).execute(&shadow.pool).await.expect("a table in the shadow");
+    (Relation { schema, name: "held".to_owned() }, shadow)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_in_for_a_table_and_cannot_be_locked_is_copied_all_the_same() {
+    let _turn = support::heavy();
+    let bank = Bank::open("cutodd", 1).await;
+    let (held, shadow) = team_of(&bank, "materialized view").await;
+    let store = Store::new(&bank.options.config().database, "the test").expect("an address");
+    let mut cut = store.cut(std::slice::from_ref(&held)).await.expect("a snapshot");
+    cut.copy_table(0, &held, &shadow.store).await.expect("copy it").expect("rows");
+    assert_eq!(shadow.count("cut_table_0").await, 2);
+    cut.end().await.expect("let go");
+    shadow.drop(&bank.database).await;
 }
