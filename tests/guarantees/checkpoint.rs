@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use solewriter::handlers::sql::typed::Relation;
-use solewriter::postgres::{CheckpointName, KeptCut, Store};
+use solewriter::postgres::{CheckpointError, CheckpointName, KeptCut, Store};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::parked_keys::{letters, note, things};
@@ -263,6 +263,25 @@ impl Shadow {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_was_made_anew_under_its_name_is_noticed() {
+    let _turn = support::heavy();
+    let bank = Bank::open("cutanew", 1).await;
+    let name: CheckpointName = "anew".parse().expect("a name");
+    let store = Store::new(&bank.options.config().database, "the test").expect("an address");
+    bank.make_checkpoint("anew");
+    let kept = store.kept_cut(&name).await.expect("the checkpoint");
+    store.check_kept(&name, &kept).await.expect("the same");
+    let drop = || bank.checkpoint(&["drop", "anew", "--reason", "the test"]);
+    assert_eq!(drop().code, Some(0));
+    let gone = store.check_kept(&name, &kept).await;
+    assert!(matches!(gone, Err(CheckpointError::Missing(_))), "{gone:?}");
+    bank.make_checkpoint("anew");
+    let another = store.check_kept(&name, &kept).await;
+    assert!(matches!(another, Err(CheckpointError::Changed(_))), "{another:?}");
+    assert_eq!(drop().code, Some(0));
+}
+
 /// Two rows, in the live database as `live` makes them out of `select`; a table for them in a shadow.
 async fn team_of(bank: &Bank, live: &str) -> (Relation, Shadow) {
     let schema = tables_schema(&bank.database.schema);
@@ -272,6 +291,27 @@ async fn team_of(bank: &Bank, live: &str) -> (Relation, Shadow) {
     let made = format!("create schema {schema}; create table {schema}.held as {rows} with no data");
     sqlx::raw_sql(AssertSqlSafe(made)).execute(&shadow.pool).await.expect("a table in the shadow");
     (Relation { schema, name: "held".to_owned() }, shadow)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_empties_a_table_waits_for_the_cut_that_copies_it() {
+    let _turn = support::heavy();
+    let bank = Bank::open("cutlock", 1).await;
+    let (held, shadow) = team_of(&bank, "table").await;
+    let store = Store::new(&bank.options.config().database, "the test").expect("an address");
+    let mut cut = store.cut(std::slice::from_ref(&held)).await.expect("a snapshot");
+    // one transaction: it gives up, and nothing is emptied
+    let emptied = format!("set local lock_timeout = '100ms'; truncate {}.held", held.schema);
+    let early =
+        sqlx::raw_sql(AssertSqlSafe(emptied.clone())).execute(&bank.database.pool).await.expect_err("it must wait");
+    assert_eq!(early.as_database_error().and_then(|error| error.code()).as_deref(), Some("55P03"), "{early}");
+    // who writes does not wait, and is not in it
+    bank.database.execute(&format!("insert into {}.held values (3)", held.schema)).await;
+    cut.copy_table(0, &held, &shadow.store).await.expect("copy it").expect("a table");
+    assert_eq!(shadow.count("cut_table_0").await, 2);
+    cut.end().await.expect("let go");
+    bank.database.execute(&emptied).await;
+    shadow.drop(&bank.database).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,4 +325,37 @@ async fn what_stands_in_for_a_table_and_cannot_be_locked_is_copied_all_the_same(
     assert_eq!(shadow.count("cut_table_0").await, 2);
     cut.end().await.expect("let go");
     shadow.drop(&bank.database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_role_must_not_see_are_an_error_and_not_left_out() {
+    let _turn = support::heavy();
+    let bank = Bank::open("cutrows", 1).await;
+    let (held, shadow) = team_of(&bank, "table").await;
+    let (schema, tables) = (&bank.database.schema, &held.schema);
+    let role = format!("{schema}_role");
+    bank.database
+        .execute(&format!(
+            "create role {role} login; grant usage on schema {schema}, {tables} to {role};
+             grant select on all tables in schema {schema}, {tables} to {role};
+             alter table {tables}.held enable row level security;
+             create policy one_row on {tables}.held using (n = 1)"
+        ))
+        .await;
+    let (server, database) = bank.database.url.rsplit_once('/').expect("a path");
+    let (_, address) = server.rsplit_once('@').unwrap_or(("", server.trim_start_matches("postgres://")));
+    let options = bank.options.clone().database_url(format!("postgres://{role}@{address}/{database}"));
+    let store = Store::new(&options.config().database, "the test").expect("an address");
+
+    let mut cut = store.cut(std::slice::from_ref(&held)).await.expect("a snapshot");
+    let copied = cut.copy_table(0, &held, &shadow.store).await.expect_err("a row is hidden");
+    assert!(format!("{copied:?}").contains("row-level security"), "{copied:?}");
+    drop(cut);
+    // what `replay run` begins with
+    let filled = store.fill_shadow_from_live(std::slice::from_ref(&held), &[], &shadow.store).await;
+    assert!(format!("{filled:?}").contains("row-level security"), "{filled:?}");
+    assert_eq!(shadow.count(&format!("{tables}.held")).await, 0, "all of it or nothing");
+    store.close().await;
+    shadow.drop(&bank.database).await;
+    bank.database.execute(&format!("drop owned by {role}; drop role {role}")).await;
 }
