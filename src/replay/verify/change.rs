@@ -93,7 +93,7 @@ impl Changes {
                 examples,
             })
             .collect();
-        // what a rule has refused before what it says beside
+        // what ends otherwise, then what ends as it did with another reply
         list.sort_by_key(|change| {
             (change.becomes.ends_with(WITH_ANOTHER_REPLY), change.command_type.clone(), Reverse(change.commands))
         });
