@@ -141,13 +141,7 @@ fn shown(row: postgres::PartitionStatus, log: Option<Log>, owned: bool) -> Parti
         None if log.end_offset > row.next_offset => None,
         oldest_ms => Some(oldest_ms.map_or(0.0, since_ms)),
     });
-    let source = TopicPartition::new(&*row.topic, row.partition);
-    let halt = row.halted_code.map(|code| Halt {
-        // a newer worker knows what an older verb does not
-        resolve: row.halted_resolve.unwrap_or_else(|| crate::halt::resolve(&code, &source)),
-        detail: row.halted_detail.unwrap_or_default(),
-        code,
-    });
+    let halt = Halt::of(&row);
     PartitionStatus {
         topic: row.topic,
         partition: row.partition,
@@ -323,15 +317,10 @@ pub(super) fn actor() -> String {
 pub(super) async fn fitting_store(config: &Config) -> anyhow::Result<Store> {
     let store = Store::new(&config.database, "solewriter")?;
     store.reach().await?;
-    match store.schema_state().await? {
-        SchemaState::Fits => Ok(store),
-        _ => Err(Problem::usage(format!(
-            "schema {:?} has no solewriter tables, or another version's: if it is being restored, wait; else type: solewriter \
-             migrate",
-            config.database.schema
-        ))
-        .into()),
-    }
+    let state = store.schema_state().await?;
+    let Some(refusal) = state.refusal(&config.database.schema, "program") else { return Ok(store) };
+    let restored = if state == SchemaState::Missing { " (if it is being restored, wait)" } else { "" };
+    Err(Problem::usage(refusal + restored).into())
 }
 
 pub(super) fn inspector(config: &Config) -> anyhow::Result<Arc<Inspector>> {

@@ -2,7 +2,7 @@
 
 use super::check::Check;
 use crate::config::Config;
-use crate::postgres::{Holder, Result, SchemaState, Settings, Store};
+use crate::postgres::{Holder, Result, Settings, Store};
 use crate::runtime::worker_time_ms;
 
 /// The check that fails when nobody answers.
@@ -110,12 +110,9 @@ fn connections(settings: &Settings, config: &Config) -> Check {
 /// What is wrong with the schema, if something is.
 async fn schema(store: &Store, config: &Config) -> Result<Option<Check>> {
     let state = store.schema_state().await?;
-    let cure = match state {
-        SchemaState::TooNew { .. } => "upgrade this program",
-        _ => "solewriter migrate",
-    };
-    let misfit = state.misfit("program");
-    Ok(misfit.map(|misfit| Check::failed(SCHEMA, format!("{} {misfit}", config.database.schema), cure)))
+    let (schema, program) = (&config.database.schema, "program");
+    let failed = |misfit| Check::failed(SCHEMA, format!("{schema} {misfit}"), &state.cure(schema, program));
+    Ok(state.misfit(program).map(failed))
 }
 
 async fn privileges(store: &Store) -> Result<Check> {

@@ -28,7 +28,7 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  solewriter checkpoint create --name before_1_4_2 --reason 'the new interest rule'
+  solewriter checkpoint create before_1_4_2 --reason 'the new interest rule'
   solewriter checkpoint list
   solewriter checkpoint drop before_1_4_2 --reason 'the rule has proved itself'")]
 pub(super) struct Args {
@@ -51,13 +51,20 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  solewriter checkpoint create --name before_1_4_2 --reason 'the new interest rule'")]
+  solewriter checkpoint create before_1_4_2 --reason 'the new interest rule'")]
 struct CreateArgs {
     /// 1 to 24 lower-case letters, digits and underscores. Default: the time, such as 20260131t073000
-    #[arg(long, value_name = "NAME")]
+    #[arg(value_name = "NAME", conflicts_with = "named")]
     name: Option<CheckpointName>,
-    #[command(flatten)]
-    why: operator::Why,
+    /// The same, for those who look for an option
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    named: Option<CheckpointName>,
+    /// Why, for the list and the audit
+    #[arg(long, value_name = "TEXT", value_parser = operator::reason, default_value = "none given")]
+    reason: String,
+    /// Say what would be kept, and make nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Drop a checkpoint with all that it holds
@@ -77,8 +84,8 @@ pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Co
     match args.verb {
         Verb::Create(args) => create(&args, output, worker, config).await,
         Verb::List => {
-            let rows = backend::fitting_store(config).await?.checkpoints().await?;
-            let checkpoints = Checkpoints { checkpoints: rows.into_iter().map(Shown::from).collect() };
+            let listed = backend::fitting_store(config).await?.checkpoints().await?;
+            let checkpoints = Checkpoints { checkpoints: listed.into_iter().map(Shown::from).collect() };
             output.print(&checkpoints, Checkpoints::text)?;
             Ok(Exit::Done)
         }
@@ -88,19 +95,20 @@ pub(super) async fn run(args: Args, output: Output, worker: &Worker, config: &Co
 
 async fn create(args: &CreateArgs, output: Output, worker: &Worker, config: &Config) -> anyhow::Result<Exit> {
     let now = || Timestamp::now().strftime("%Y%m%dt%H%M%S").to_string();
-    let name = args.name.clone().map_or_else(|| now().parse(), Ok)?;
+    let name = args.name.as_ref().or(args.named.as_ref());
+    let name = name.cloned().map_or_else(|| now().parse(), Ok)?;
     // the tables of commands in SQL are known by what it names
     config.require_topics()?;
     let store = backend::fitting_store(config).await?;
     let typed = worker.declared(config)?.typed_if_any(&store).await?;
     let (written, read) = (typed.written(), typed.read());
-    let Some(reason) = args.why.reason() else {
+    if args.dry_run {
         let would = Made { made: false, name: name.to_string(), tables: names(written, read), checkpoint: None };
         output.print(&would, Made::text)?;
         return Ok(Exit::Done);
-    };
+    }
     let tables = names(written.clone(), read.clone());
-    let new = NewCheckpoint { name: &name, actor: &backend::actor(), reason, written, read };
+    let new = NewCheckpoint { name: &name, actor: &backend::actor(), reason: &args.reason, written, read };
     let progress = Progress::default();
     signals::stop_work(&progress)?;
     // hidden unless stderr is a terminal

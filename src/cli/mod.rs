@@ -46,7 +46,7 @@ use clap::{Parser, Subcommand};
 use self::exit::Exit;
 use self::output::Output;
 use crate::config::Config;
-use crate::telemetry::logging;
+use crate::telemetry::logging::{self, Reader};
 use crate::worker::Worker;
 
 /// Commands from Kafka, one writer per partition, one effect per command in Postgres.
@@ -106,7 +106,7 @@ pub fn main(worker: Worker) -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return usage_or_help(&usage),
     };
-    logging::init(cli.verb.log_directives());
+    logging::init(cli.verb.log_directives(), cli.verb.log_reader());
     match cli.dispatch(worker) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -142,6 +142,10 @@ impl Verb {
             }
             _ => "warn,librdkafka=off,rdkafka=off",
         }
+    }
+
+    fn log_reader(&self) -> Reader {
+        if matches!(self, Self::Run(_)) { Reader::Collector } else { Reader::People }
     }
 }
 

@@ -10,6 +10,8 @@ use super::exit::Exit;
 use super::output::{Output, Tone, or_dash};
 use super::{backend, output};
 use crate::config::Config;
+use crate::postgres;
+use crate::record::TopicPartition;
 use crate::telemetry::PartitionState;
 
 /// Show every partition: owner, token, cursor, lag, state
@@ -149,15 +151,26 @@ impl Status {
             let Some(halt) = &partition.halt else {
                 continue;
             };
-            let (topic, number) = (&partition.topic, partition.partition);
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "\n{topic}:{number} halted, {}: {}\n  resolve: {}\n",
-                halt.code, halt.detail, halt.resolve
-            );
+            text += &halt.text(&partition.topic, partition.partition);
         }
         text
+    }
+}
+
+impl Halt {
+    /// The halt of a partition's row; `None`: it is not halted.
+    pub(super) fn of(row: &postgres::PartitionStatus) -> Option<Self> {
+        let code = row.halted_code.clone()?;
+        let source = TopicPartition::new(&*row.topic, row.partition);
+        // a newer worker knows what an older verb does not
+        let resolve = row.halted_resolve.clone().unwrap_or_else(|| crate::halt::resolve(&code, &source));
+        Some(Self { code, detail: row.halted_detail.clone().unwrap_or_default(), resolve })
+    }
+
+    /// Below a table of partitions.
+    pub(super) fn text(&self, topic: &str, partition: i32) -> String {
+        let Self { code, detail, resolve } = self;
+        format!("\n{topic}:{partition} halted, {code}: {detail}\n  resolve: {resolve}\n")
     }
 }
 

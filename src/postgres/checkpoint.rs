@@ -23,7 +23,7 @@ pub use name::{CheckpointName, schema_prefix};
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The name is taken.
-    #[error("there is a checkpoint {0} already; drop it, or take another --name")]
+    #[error("there is a checkpoint {0} already; drop it, or take another name")]
     Exists(CheckpointName),
     /// There is none of this name.
     #[error("there is no checkpoint {0}; type: solewriter checkpoint list")]
@@ -35,7 +35,7 @@ pub enum CheckpointError {
     #[error("checkpoint {0} is being made by another process: wait for it, or stop that one with Ctrl-C")]
     InTheMaking(CheckpointName),
     /// The names of the schema and of the checkpoint are too long together.
-    #[error("a schema for checkpoint {0} would have a name of more than 63 bytes: take a shorter --name")]
+    #[error("a schema for checkpoint {0} would have a name of more than 63 bytes: take a shorter one")]
     NameTooLong(CheckpointName),
     /// A command writes what is no table, so what it changes is not known.
     #[error("a command writes {0}, which is no table: what lies behind it cannot be kept in a checkpoint")]
@@ -43,6 +43,14 @@ pub enum CheckpointError {
     /// Somebody has changed the team's tables meanwhile.
     #[error("tables or foreign keys were changed at the same moment: type the same command again")]
     TablesChanged,
+    /// Another role's, which this one may not read.
+    #[error("checkpoint {name} belongs to role {owner}: only that role, or a superuser, can use or drop it")]
+    Forbidden {
+        /// Its name.
+        name: CheckpointName,
+        /// Whose it is.
+        owner: String,
+    },
     /// It is not what it was a moment ago.
     #[error("checkpoint {0} was changed at the same moment: look at it again with solewriter checkpoint list")]
     Changed(CheckpointName),
@@ -73,9 +81,27 @@ pub enum CheckpointState {
 
 /// A checkpoint, as a list shows it.
 #[derive(Clone, Debug)]
+pub enum ListedCheckpoint {
+    /// One that this role may read.
+    Readable(CheckpointRow),
+    /// Another role's.
+    Forbidden {
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+        /// On disk.
+        size_bytes: i64,
+    },
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug)]
 pub struct CheckpointRow {
     /// Its name.
     pub name: String,
+    /// The role whose it is.
+    pub owner: String,
     /// How far it is.
     pub state: CheckpointState,
     /// What else it says about itself.
@@ -148,6 +174,8 @@ impl KeptLetter {
 struct Found {
     schema: String,
     name: String,
+    owner: String,
+    readable: bool,
     in_the_making: bool,
     size_bytes: i64,
 }
@@ -155,6 +183,10 @@ struct Found {
 /// The schemas that begin with `$1` and hold a checkpoint; of those being made somebody holds a lock.
 const FOUND: &str = "
     select n.nspname::text as schema, substr(n.nspname::text, length($1) + 1) as name,
+           pg_get_userbyid(n.nspowner)::text as owner,
+           coalesce(has_schema_privilege(n.oid, 'usage')
+                    and (select bool_and(has_table_privilege(t.oid, 'select')) from pg_class t
+                          where t.relnamespace = n.oid and t.relkind = 'r'), false) as readable,
            exists (select from pg_locks l
                     where l.locktype = 'relation' and l.relation = c.oid and l.mode = 'ExclusiveLock' and l.granted
                       and l.database = (select oid from pg_database where datname = current_database())) as in_the_making,
@@ -182,12 +214,15 @@ impl Store {
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
-    pub async fn checkpoints(&self) -> Result<Vec<CheckpointRow>> {
-        let mut rows = Vec::new();
+    pub async fn checkpoints(&self) -> Result<Vec<ListedCheckpoint>> {
+        let mut listed = Vec::new();
         for found in self.found().await? {
-            rows.push(self.checkpoint_row(found).await?);
+            listed.push(match found {
+                Found { readable: true, .. } => ListedCheckpoint::Readable(self.checkpoint_row(found).await?),
+                Found { name, owner, size_bytes, .. } => ListedCheckpoint::Forbidden { name, owner, size_bytes },
+            });
         }
-        Ok(rows)
+        Ok(listed)
     }
 
     /// A checkpoint that can be used.
@@ -206,10 +241,13 @@ impl Store {
     /// A checkpoint, however far it is.
     ///
     /// # Errors
-    /// If there is none of this name, or the database refuses or cannot be reached.
+    /// If there is none of this name, or it is another role's, or the database refuses or cannot be reached.
     pub async fn any_checkpoint(&self, name: &CheckpointName) -> std::result::Result<CheckpointRow, CheckpointError> {
         let found = self.found().await?.into_iter().find(|found| found.name == name.to_string());
         let found = found.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
+        if !found.readable {
+            return Err(CheckpointError::Forbidden { name: name.clone(), owner: found.owner });
+        }
         Ok(self.checkpoint_row(found).await?)
     }
 
@@ -218,7 +256,7 @@ impl Store {
     }
 
     async fn checkpoint_row(&self, found: Found) -> Result<CheckpointRow> {
-        let Found { schema, name, in_the_making, size_bytes } = found;
+        let Found { schema, name, owner, in_the_making, size_bytes, .. } = found;
         let schema = quoted(&schema);
         let about = format!(
             "select (extract(epoch from begun_at) * 1000)::bigint as begun_at_ms,
@@ -242,7 +280,7 @@ impl Store {
             None if in_the_making => CheckpointState::InTheMaking,
             None => CheckpointState::Unfinished,
         };
-        Ok(CheckpointRow { name, state, about, cursors, size_bytes })
+        Ok(CheckpointRow { name, owner, state, about, cursors, size_bytes })
     }
 
     /// Drops a checkpoint, complete or unfinished, and keeps in the audit that it was done.

@@ -4,6 +4,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{Result, Store};
+use crate::handlers::sql::compile::quoted;
 
 /// The migrations table has a name of its own: the schema may be shared.
 const MIGRATIONS_TABLE: &str = "_solewriter_migrations";
@@ -74,6 +75,11 @@ pub enum SchemaState {
     Fits,
     /// There is none.
     Missing,
+    /// It is there, and this role may not look into it.
+    Forbidden {
+        /// The role.
+        role: String,
+    },
     /// It lacks migrations.
     Older {
         /// The newest migration that was applied.
@@ -91,17 +97,37 @@ pub enum SchemaState {
 }
 
 impl SchemaState {
-    /// Why the schema does not fit this `program`, to be said after the schema's
-    /// name. `None`: it fits.
+    /// Why the schema does not fit this `program`, to be said after the schema's name. `None`: it fits.
     pub fn misfit(&self, program: &str) -> Option<String> {
         Some(match self {
             Self::Fits => return None,
             Self::Missing => "has no solewriter tables".to_owned(),
+            Self::Forbidden { role } => format!("is there, but role {role:?} has no right to use it"),
             Self::Older { applied, needed } => format!("is at migration {applied}, this {program} needs {needed}"),
             Self::TooNew { least, known } => {
                 format!("needs a {program} that knows migration {least}, this one knows {known}")
             }
         })
+    }
+
+    /// What helps against it: a command to type, or something to do.
+    pub fn cure(&self, schema: &str, program: &str) -> String {
+        match self {
+            Self::Fits | Self::Missing | Self::Older { .. } => "solewriter migrate".to_owned(),
+            Self::Forbidden { role } => format!("grant usage on schema {} to {}", quoted(schema), quoted(role)),
+            Self::TooNew { .. } => format!("upgrade this {program}"),
+        }
+    }
+
+    /// Why, and what helps against it, in a sentence. `None`: it fits.
+    pub fn refusal(&self, schema: &str, program: &str) -> Option<String> {
+        let (misfit, cure) = (self.misfit(program)?, self.cure(schema, program));
+        let by = match self {
+            Self::TooNew { .. } => "",
+            Self::Forbidden { .. } => "its owner types: ",
+            Self::Fits | Self::Missing | Self::Older { .. } => "type: ",
+        };
+        Some(format!("schema {schema:?} {misfit}; {by}{cure}"))
     }
 }
 
@@ -177,6 +203,13 @@ impl Store {
         Ok(sqlx::query_scalar(SCHEMA_EXISTS).bind(schema).fetch_one(&self.pool).await?)
     }
 
+    /// The role of these sessions, if the schema is there and it may not use it.
+    async fn forbidden_to(&self) -> Result<Option<String>> {
+        let role = "select current_user::text from pg_namespace n
+                     where n.nspname = $1 and not has_schema_privilege(n.oid, 'usage')";
+        Ok(sqlx::query_scalar(role).bind(&self.schema).fetch_optional(&self.pool).await?)
+    }
+
     /// Whether the schema is there and fits this worker.
     ///
     /// # Errors
@@ -189,7 +222,10 @@ impl Store {
                 .fetch_one(&self.pool)
                 .await?;
         if !exists.0 {
-            return Ok(SchemaState::Missing);
+            return Ok(match self.forbidden_to().await? {
+                Some(role) => SchemaState::Forbidden { role },
+                None => SchemaState::Missing,
+            });
         }
         let (applied, least): (i64, i64) = sqlx::query_as(
             "select (select coalesce(max(version), 0) from _solewriter_migrations where success),

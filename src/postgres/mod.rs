@@ -41,8 +41,8 @@ mod watch;
 pub use audit::{AuditFilter, Audited};
 pub use catalog::{ColumnDefault, Deferrable, Trigger, WrittenTable};
 pub use checkpoint::{
-    CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointName, CheckpointRow, CheckpointState, NewCheckpoint,
-    schema_prefix,
+    CheckpointAbout, CheckpointCursor, CheckpointError, CheckpointName, CheckpointRow, CheckpointState,
+    ListedCheckpoint, NewCheckpoint, schema_prefix,
 };
 pub use claim::{Beginning, ClaimRequest, Row};
 pub use compare::{CutTable, EntityDifference, LastCommand, RowDifference, TableDifferences};

@@ -22,7 +22,7 @@ pub enum ReplayError {
     #[error("the commands cannot be run again")]
     Unready(#[from] ShadowError),
     /// The schema does not fit this program.
-    #[error("schema {0:?} has no solewriter tables, or another version's; type: solewriter migrate")]
+    #[error("{0}")]
     Schema(String),
     /// The database's address cannot be used.
     #[error("the database cannot be used")]

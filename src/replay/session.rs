@@ -6,7 +6,7 @@ use super::ReplayError;
 use super::shadow::Shadow;
 use crate::config::Config;
 use crate::kafka::{Client, InspectError, Inspector, blocking};
-use crate::postgres::{SHADOW_PREFIX, SchemaState, Store};
+use crate::postgres::{SHADOW_PREFIX, Store};
 use crate::worker::Worker;
 
 /// How long the broker may take for a first answer.
@@ -30,8 +30,8 @@ impl Session {
         Shadow::check(worker, config)?;
         let live = Store::read_only(&config.database, application_name)?;
         live.reach().await?;
-        if live.schema_state().await? != SchemaState::Fits {
-            return Err(ReplayError::Schema(config.database.schema.clone()));
+        if let Some(refusal) = live.schema_state().await?.refusal(&config.database.schema, "program") {
+            return Err(ReplayError::Schema(refusal));
         }
         ask_broker(config).await?;
         Ok(Self { live, server: Store::new(&config.database, application_name)? })

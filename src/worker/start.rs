@@ -13,7 +13,7 @@ use crate::dead_letter::Mirror;
 use crate::declared::{Compiled, Declared, DeclaredError};
 use crate::horizon::Horizon;
 use crate::kafka::{self, Budget, Consumer, InspectError, Inspector, Notice, Producer, Topics};
-use crate::postgres::{self, ReachError, SchemaState, Store};
+use crate::postgres::{self, ReachError, Store};
 use crate::runtime::{Limits, Runtime, Topic};
 use crate::steps::Parking;
 use crate::telemetry::Health;
@@ -99,10 +99,7 @@ fn owner() -> String {
 async fn wait_for_schema(store: &Store, config: &Config) -> Result<(), RunError> {
     let schema = &config.database.schema;
     let state = retried(postgres::Error::is_passing, || store.schema_state()).await?;
-    let Some(misfit) = state.misfit("worker") else { return Ok(()) };
-    let cure = if matches!(state, SchemaState::TooNew { .. }) { ": upgrade it" } else { "; type: solewriter migrate" };
-    let message = format!("schema {schema:?} {misfit}{cure}");
-    Err(RunError::Schema(message))
+    state.refusal(schema, "worker").map_or(Ok(()), |refusal| Err(RunError::Schema(refusal)))
 }
 
 /// The functions of commands in SQL, which `migrate` has made: nobody runs what he does not know.

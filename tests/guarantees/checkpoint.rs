@@ -20,7 +20,7 @@ impl Bank {
     }
 
     fn make_checkpoint(&self, name: &str) -> Value {
-        let said = self.checkpoint(&["create", "--name", name, "--reason", "the test"]);
+        let said = self.checkpoint(&["create", name, "--reason", "the test"]);
         assert_eq!(said.code, Some(0), "{said:?}");
         serde_json::from_str(&said.stdout).expect("one JSON document")
     }
@@ -103,7 +103,7 @@ async fn a_cut_under_load_is_consistent_and_the_writers_go_on() {
         assert!(shown["size_bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{shown}");
         assert_eq!(shown["cursors"].as_array().map(Vec::len), Some(3), "{shown}");
     }
-    let again = bank.checkpoint(&["create", "--name", "first", "--reason", "twice"]);
+    let again = bank.checkpoint(&["create", "first", "--reason", "twice"]);
     assert_eq!(again.code, Some(2), "{again:?}");
     assert!(again.stderr.contains("already"), "{again:?}");
 
@@ -120,15 +120,56 @@ async fn a_cut_under_load_is_consistent_and_the_writers_go_on() {
     assert_eq!((bank.actions("checkpoint-create").await, bank.actions("checkpoint-drop").await), (2, 1));
     let absent = bank.checkpoint(&["drop", "first", "--reason", "again"]);
     assert_eq!(absent.code, Some(2), "{absent:?}");
-    let unnamed = bank.checkpoint(&["create", "--name", "No-Name", "--reason", "x"]);
-    assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
+    let misnamed = bank.checkpoint(&["create", "No-Name", "--reason", "x"]);
+    assert_eq!(misnamed.code, Some(2), "{misnamed:?}");
+
+    // without a word it has the time for a name
+    let preview = bank.checkpoint(&["create", "--dry-run"]);
+    assert_eq!((preview.code, bank.checkpoint_schemas().await), (Some(0), 1), "{preview:?}");
+    let unnamed = bank.checkpoint(&["create"]);
+    let made: Value = serde_json::from_str(&unnamed.stdout).unwrap_or_else(|error| panic!("{error}: {unnamed:?}"));
+    let name = made["name"].as_str().expect("a name");
+    assert!(name.len() == 15 && name.starts_with('2') && name.contains('t'), "{made}");
+    assert_eq!((&made["checkpoint"]["state"], bank.checkpoint_schemas().await), (&json!("complete"), 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_role_s_checkpoint_is_listed_and_kept_from_others() {
+    let _turn = support::heavy();
+    let mut bank = Bank::open("cutroles", 1).await;
+    let migrated = bank.options.run_verb(&["migrate"]);
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    bank.make_checkpoint("first");
+    let schema = &bank.database.schema;
+    let role = format!("{schema}_role");
+    let grants = format!(
+        "create role {role} login; grant usage on schema {schema} to {role};
+         grant select on all tables in schema {schema} to {role}"
+    );
+    bank.database.execute(&grants).await;
+    let owner = bank.checkpoints()[0]["owner"].clone();
+    let owner = owner.as_str().expect("the owner");
+
+    bank.options = bank.options.clone().database_url(bank.database.url_of(&role));
+    let [listed] = bank.checkpoints().try_into().expect("one checkpoint");
+    assert_eq!(
+        (&listed["name"], &listed["state"], &listed["owner"], &listed["cursors"]),
+        (&json!("first"), &json!("forbidden"), &json!(owner), &json!([]))
+    );
+    assert!(listed["size_bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{listed}");
+    let text = bank.options.run_verb(&["checkpoint", "list"]);
+    assert!(text.stdout.contains(&format!("of role {owner}")), "{text:?}");
+    let dropped = bank.checkpoint(&["drop", "first", "--reason", "the test"]);
+    assert_eq!((dropped.code, bank.checkpoint_schemas().await), (Some(1), 1), "{dropped:?}");
+    assert!(dropped.stderr.contains(&format!("checkpoint first belongs to role {owner}: ")), "{dropped:?}");
+    bank.database.execute(&format!("drop owned by {role}; drop role {role}")).await;
 }
 
 /// Begins a checkpoint that cannot go on while the test holds the table of the entities.
 async fn held_up(bank: &Bank) -> (Worker, sqlx::Transaction<'static, sqlx::Postgres>) {
     let mut lock = bank.database.pool.begin().await.expect("a transaction");
     sqlx::raw_sql("lock table entities in access exclusive mode").execute(&mut *lock).await.expect("lock a table");
-    let creating = ["checkpoint", "create", "--name", "held", "--reason", "the test"];
+    let creating = ["checkpoint", "create", "held", "--reason", "the test"];
     let creating = Worker::start_verb(&bank.options, &creating);
     wait_until("the checkpoint to be made", PATIENCE, async || bank.only_state().as_deref() == Some("in-the-making"))
         .await;
@@ -148,7 +189,7 @@ async fn kill_9_leaves_an_unfinished_checkpoint_that_is_shown_and_dropped() {
     lock.rollback().await.expect("let go");
     assert_eq!(bank.only_state().as_deref(), Some("unfinished"), "nobody goes on with it");
     assert_eq!(bank.actions("checkpoint-create").await, 0);
-    let again = bank.checkpoint(&["create", "--name", "held", "--reason", "the test"]);
+    let again = bank.checkpoint(&["create", "held", "--reason", "the test"]);
     assert_eq!(again.code, Some(1), "{again:?}");
     assert!(again.stderr.contains("checkpoint drop held"), "{again:?}");
     let dropped = bank.checkpoint(&["drop", "held", "--reason", "the test"]);
@@ -342,9 +383,7 @@ async fn rows_that_a_role_must_not_see_are_an_error_and_not_left_out() {
              create policy one_row on {tables}.held using (n = 1)"
         ))
         .await;
-    let (server, database) = bank.database.url.rsplit_once('/').expect("a path");
-    let (_, address) = server.rsplit_once('@').unwrap_or(("", server.trim_start_matches("postgres://")));
-    let options = bank.options.clone().database_url(format!("postgres://{role}@{address}/{database}"));
+    let options = bank.options.clone().database_url(bank.database.url_of(&role));
     let store = Store::new(&options.config().database, "the test").expect("an address");
 
     let mut cut = store.cut(std::slice::from_ref(&held)).await.expect("a snapshot");

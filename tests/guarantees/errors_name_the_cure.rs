@@ -98,6 +98,24 @@ async fn a_schema_that_is_missing_or_too_old() {
 }
 
 #[tokio::test]
+async fn a_schema_that_this_role_has_no_right_to_use() {
+    let bank = bank("foreign-schema").await;
+    let role = format!("{}_role", bank.database.schema);
+    bank.database.execute(&format!("create role {role} login")).await;
+    let options = bank.options.clone().database_url(bank.database.url_of(&role));
+    let parts = [(role.as_str(), "ROLE"), (bank.database.schema.as_str(), "SCHEMA")];
+    let expected = "error: schema \"SCHEMA\" is there, but role \"ROLE\" has no right to use it; its owner types: grant usage on schema \"SCHEMA\" to \"ROLE\"";
+    for verb in [&["status"][..], &["run"], &["checkpoint", "list"], &["replay", "verify"]] {
+        assert_eq!(told(&options.run_verb(verb), &parts), (Some(2), expected.to_owned()), "{verb:?}");
+    }
+    assert_eq!(
+        check(&options, "schema")["cure"],
+        format!("grant usage on schema \"{}\" to \"{role}\"", bank.database.schema)
+    );
+    bank.database.execute(&format!("drop role {role}")).await;
+}
+
+#[tokio::test]
 async fn a_broker_that_is_down() {
     let mut bank = bank("broker-down").await;
     bank.cluster.bootstrap_servers = format!("127.0.0.1:{}", free_port());
@@ -110,6 +128,10 @@ async fn a_broker_that_is_down() {
         let said = worker.output();
         (said.contains("waiting for the command topic") && said.contains(&bank.topic)).then_some(())
     });
+    // what is collected is JSON; a tool's lines are for people
+    assert!(worker.output().lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{}", worker.output());
+    let told = options.run_verb(&["status"]);
+    assert!(told.stderr.contains(" WARN ") && !told.stderr.contains('{'), "{told:?}");
 }
 
 #[tokio::test]

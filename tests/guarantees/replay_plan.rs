@@ -172,6 +172,29 @@ async fn an_open_transaction_hides_what_follows_and_is_named() {
     drop(transaction);
 }
 
+/// What is not settled waits for an operator there, not for its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halted_partition_is_named_with_what_resolves_it() {
+    let _turn = support::heavy();
+    let bank = Bank::open("planhalt", 1).await;
+    bank.send(&[open("a", 1)]);
+    let _worker = bank.worker();
+    bank.settled().await;
+    let target = format!("{}:0", bank.topic);
+    let halted = bank.options.run_verb(&["halt", &target, "--reason", "INC-7"]);
+    assert_eq!(halted.code, Some(0), "{halted:?}");
+    assert_eq!(bank.options.run_verb(&["replay", "plan"]).stdout.matches("halted").count(), 0, "nothing waits");
+    bank.send(&[deposit("a", 2)]);
+
+    let plan = bank.planned(&[]).done();
+    assert_eq!(plan.fates(), [(0, "applied"), (1, "unsettled")]);
+    let resolve = format!("solewriter resume {target} --reason …");
+    let halt = &plan.partitions[0]["halt"];
+    assert_eq!((&halt["code"], &halt["resolve"]), (&json!("operator"), &json!(resolve)));
+    let said = bank.options.run_verb(&["replay", "plan"]).stdout;
+    assert!(said.contains(&format!("{target} halted, operator: ")) && said.contains(&resolve), "{said}");
+}
+
 /// What lies below the low watermark is named, by offsets and by time; nothing left at all is a failure.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_has_lost_part_of_the_range_says_so() {

@@ -282,9 +282,7 @@ async fn bank(name: &str) -> Bank {
 
 /// The bank's options for the stock binary, as a role of little power, with these files.
 fn declared(bank: &Bank, files: &[PathBuf]) -> WorkerOptions {
-    let (server, database) = bank.database.url.rsplit_once('/').expect("a path");
-    let (_, address) = server.rsplit_once('@').unwrap_or(("", server.trim_start_matches("postgres://")));
-    let url = format!("postgres://{}_role@{address}/{database}", bank.database.schema);
+    let url = bank.database.url_of(&format!("{}_role", bank.database.schema));
     bank.options.clone().in_sql("account", files).database_url(url)
 }
 

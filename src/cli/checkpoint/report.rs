@@ -4,7 +4,10 @@ use serde::Serialize;
 
 use crate::cli::output::{self, Tone, or_dash, time, toned};
 use crate::outcome::rfc3339;
-use crate::postgres::{CheckpointRow, CheckpointState};
+use crate::postgres::{CheckpointRow, CheckpointState, ListedCheckpoint};
+
+/// The state of another role's.
+const FORBIDDEN: &str = "forbidden";
 
 /// What `create` did, or would do.
 #[derive(Serialize)]
@@ -30,14 +33,16 @@ pub(super) struct Checkpoints {
 }
 
 /// A checkpoint.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Shown {
     name: String,
     state: &'static str,
-    begun_at: String,
+    /// The role whose it is. Where this one may not read it, the rest is not known.
+    owner: String,
+    begun_at: Option<String>,
     cut_at: Option<String>,
-    actor: String,
-    reason: String,
+    actor: Option<String>,
+    reason: Option<String>,
     schema_version: Option<i64>,
     entities: Option<i64>,
     letters: Option<i64>,
@@ -68,15 +73,27 @@ impl From<CheckpointRow> for Shown {
                 CheckpointState::InTheMaking => "in-the-making",
                 CheckpointState::Unfinished => "unfinished",
             },
-            begun_at: rfc3339(row.about.begun_at_ms),
+            owner: row.owner,
+            begun_at: Some(rfc3339(row.about.begun_at_ms)),
             cut_at: row.about.cut_at_ms.map(rfc3339),
-            actor: row.about.actor,
-            reason: row.about.reason,
+            actor: Some(row.about.actor),
+            reason: Some(row.about.reason),
             schema_version: row.about.schema_version,
             entities: row.about.entities,
             letters: row.about.letters,
             size_bytes: row.size_bytes,
             cursors: cursors.collect(),
+        }
+    }
+}
+
+impl From<ListedCheckpoint> for Shown {
+    fn from(listed: ListedCheckpoint) -> Self {
+        match listed {
+            ListedCheckpoint::Readable(row) => row.into(),
+            ListedCheckpoint::Forbidden { name, owner, size_bytes } => {
+                Self { name, state: FORBIDDEN, owner, size_bytes, ..Self::default() }
+            }
         }
     }
 }
@@ -91,10 +108,7 @@ impl Made {
                 made.letters.unwrap_or(0),
                 megabytes(made.size_bytes)
             ),
-            None => format!(
-                "would make checkpoint {}; nothing is changed: give --reason '…', and no --dry-run, to do it\n",
-                self.name
-            ),
+            None => format!("would make checkpoint {}; nothing is made: leave --dry-run out to do it\n", self.name),
         };
         if !self.tables.is_empty() {
             text += &format!("with the tables of commands in SQL: {}\n", self.tables.join(", "));
@@ -119,7 +133,7 @@ impl Dropped {
 impl Checkpoints {
     pub(super) fn text(&self) -> String {
         if self.checkpoints.is_empty() {
-            return "there is no checkpoint; to make one, type: solewriter checkpoint create --reason '…'\n".to_owned();
+            return "there is no checkpoint; to make one, type: solewriter checkpoint create\n".to_owned();
         }
         let mut table =
             output::table(&["NAME", "STATE", "CUT AT", "CURSORS", "ENTITIES", "LETTERS", "MB", "BY", "REASON"]);
@@ -133,8 +147,8 @@ impl Checkpoints {
                 or_dash(shown.entities).into(),
                 or_dash(shown.letters).into(),
                 megabytes(shown.size_bytes).into(),
-                (&*shown.actor).into(),
-                comfy_table::Cell::new(&shown.reason),
+                or_dash(shown.actor.as_deref()).into(),
+                or_dash(shown.reason.as_deref().map(str::to_owned).or_else(|| shown.foreign())).into(),
             ]);
         }
         output::drawn(&table)
@@ -142,6 +156,11 @@ impl Checkpoints {
 }
 
 impl Shown {
+    /// What is said in place of what this role may not read.
+    fn foreign(&self) -> Option<String> {
+        (self.state == FORBIDDEN).then(|| format!("of role {}, which alone may read it", self.owner))
+    }
+
     /// A few in full; of many, their number and sum.
     fn cursors(&self) -> String {
         match self.cursors.as_slice() {
@@ -177,10 +196,11 @@ mod tests {
         Shown {
             name: "x".into(),
             state: "complete",
-            begun_at: rfc3339(0),
+            owner: "app".into(),
+            begun_at: Some(rfc3339(0)),
             cut_at: Some(rfc3339(1)),
-            actor: "ann@host".into(),
-            reason: "INC-1".into(),
+            actor: Some("ann@host".into()),
+            reason: Some("INC-1".into()),
             schema_version: Some(1),
             entities: Some(5),
             letters: Some(1),

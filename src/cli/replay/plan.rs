@@ -17,8 +17,10 @@ use super::watch::Watch;
 use crate::cli::backend;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
+use crate::cli::status::Halt;
 use crate::config::Config;
 use crate::kafka::Client;
+use crate::postgres::PartitionStatus;
 use crate::record::TopicPartition;
 use crate::replay::progress::Progress;
 use crate::replay::range::Only;
@@ -63,7 +65,7 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
         return Ok(Exit::Done);
     }
     let survey = Survey {
-        store,
+        store: store.clone(),
         client: Client::new(&config.kafka, "solewriter")?,
         only: range.only.clone(),
         payload_bytes_max: config.worker.payload_bytes_max.get(),
@@ -74,7 +76,9 @@ pub(super) async fn run(args: &Args, output: Output, config: &Config) -> anyhow:
     let surveyed = survey_all(survey, &stretches, output, &progress).await;
     drop(watch);
     let tallies = surveyed?;
-    let report = Report::of(&stretches, tallies, range.only != Only::default());
+    // behind the records, which a halt of the meantime explains
+    let standing = store.status().await?;
+    let report = Report::of(&stretches, tallies, &standing, range.only != Only::default());
     output_report(output, &report)?;
     if progress.is_stopped() {
         return Err(Problem::failed("stopped before the end: these are the numbers so far").into());
@@ -158,8 +162,19 @@ async fn print_rows(mut rows: mpsc::Receiver<(TopicPartition, Vec<Surveyed>)>) -
 
 impl Report {
     /// Of the stretches, in their order.
-    fn of(stretches: &[Stretch], mut tallies: BTreeMap<usize, Tally>, is_filtered: bool) -> Self {
-        let line = |(n, stretch)| PartitionLine::of(stretch, tallies.remove(&n).unwrap_or_default());
+    fn of(
+        stretches: &[Stretch],
+        mut tallies: BTreeMap<usize, Tally>,
+        standing: &[PartitionStatus],
+        is_filtered: bool,
+    ) -> Self {
+        let is_of = |row: &&PartitionStatus, source: &TopicPartition| {
+            row.topic == *source.topic && row.partition == source.partition
+        };
+        let line = |(n, stretch): (usize, &Stretch)| {
+            let row = standing.iter().find(|row| is_of(row, &stretch.source));
+            PartitionLine::of(stretch, tallies.remove(&n).unwrap_or_default(), row.and_then(Halt::of))
+        };
         Self { partitions: stretches.iter().enumerate().map(line).collect(), is_filtered }
     }
 }

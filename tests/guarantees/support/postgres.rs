@@ -7,6 +7,7 @@ use std::{env, thread};
 use solewriter::local::postgres::{Options, Postgres};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
+use url::Url;
 
 use super::scratch::unique;
 
@@ -56,6 +57,13 @@ impl Database {
             .await
             .expect("connect to the test's Postgres");
         Self { url: url.to_owned(), schema, pool }
+    }
+
+    /// Its address for a role that may log in without a password.
+    pub fn url_of(&self, role: &str) -> String {
+        let mut url = Url::parse(&self.url).expect("an address");
+        url.set_username(role).expect("a role");
+        url.to_string()
     }
 
     /// Runs statements that return nothing; several may be separated by semicolons.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{Stretch, Surveyed, Tally};
 use crate::cli::output;
+use crate::cli::status::Halt;
 use crate::dead_letter::text_or_base64;
 use crate::outcome::rfc3339;
 use crate::record::TopicPartition;
@@ -70,6 +71,8 @@ pub(super) struct PartitionLine {
     lost: Option<Lost>,
     /// Offsets that an open transaction hides.
     hidden: Option<Hidden>,
+    /// Why its worker does not go on; null where it is not halted.
+    halt: Option<Halt>,
     /// False if it was stopped before its end.
     complete: bool,
     #[serde(skip)]
@@ -118,7 +121,7 @@ impl<'a> RecordLine<'a> {
 }
 
 impl PartitionLine {
-    pub(super) fn of(stretch: &Stretch, tally: Tally) -> Self {
+    pub(super) fn of(stretch: &Stretch, tally: Tally, halt: Option<Halt>) -> Self {
         let codes = tally.codes.into_iter().map(|((fate, code), count)| CodeCount { fate, code, count });
         Self {
             topic: stretch.source.topic.to_string(),
@@ -131,6 +134,7 @@ impl PartitionLine {
             next_offset: tally.next_offset,
             lost: stretch.lost,
             hidden: stretch.hidden,
+            halt,
             complete: tally.read_to >= stretch.end,
             missing: stretch.missing(),
         }
@@ -175,7 +179,7 @@ fn bar(fates: &BTreeMap<Fate, u64>) -> String {
 
 impl Report {
     pub(super) fn text(&self) -> String {
-        self.partitions_table() + &self.legend() + &self.codes_table() + &self.missing()
+        self.partitions_table() + &self.legend() + &self.codes_table() + &self.missing() + &self.halts()
     }
 
     fn present(&self) -> Vec<Fate> {
@@ -237,6 +241,13 @@ impl Report {
         format!("\n{}{more}", output::drawn(&table))
     }
 
+    /// Those whose records stay unsettled until somebody acts.
+    fn halts(&self) -> String {
+        let halted = self.partitions.iter().filter(|line| line.of_fate(Fate::Unsettled) > 0);
+        let text = |line: &PartitionLine| Some(line.halt.as_ref()?.text(&line.topic, line.partition));
+        halted.filter_map(text).collect()
+    }
+
     fn missing(&self) -> String {
         let said: Vec<&str> = self.partitions.iter().flat_map(|line| &line.missing).map(String::as_str).collect();
         if said.is_empty() { String::new() } else { format!("\n{}\n", said.join("\n")) }
@@ -277,7 +288,7 @@ mod tests {
         let codes = BTreeMap::from([((Fate::Dead, "misrouted".to_owned()), 3)]);
         let fates = BTreeMap::from([(Fate::Dead, 3)]);
         let tally = Tally { records: 3, fates, codes, read_to: 20, next_offset: Some(20) };
-        let report = Report { partitions: vec![PartitionLine::of(&stretch, tally)], is_filtered: false };
+        let report = Report { partitions: vec![PartitionLine::of(&stretch, tally, None)], is_filtered: false };
         let text = report.text();
         assert!(text.contains("t:0: offsets 0 to 9 are no longer in the log"), "{text}");
         assert!(text.contains("misrouted"), "{text}");
