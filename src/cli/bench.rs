@@ -67,6 +67,13 @@ pub(super) struct Args {
     as_worker: Option<Row>,
 }
 
+impl Args {
+    /// This process settles commands for another one, which measures it.
+    pub(super) fn is_worker(&self) -> bool {
+        self.as_worker.is_some()
+    }
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     Sweep(sweep::Args),

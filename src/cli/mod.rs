@@ -145,7 +145,13 @@ impl Verb {
     }
 
     fn log_reader(&self) -> Reader {
-        if matches!(self, Self::Run(_)) { Reader::Collector } else { Reader::People }
+        match self {
+            Self::Run(_) => Reader::Collector,
+            // it reads when its workers settled something
+            #[cfg(feature = "bench")]
+            Self::Bench(args) if args.is_worker() => Reader::Collector,
+            _ => Reader::People,
+        }
     }
 }
 

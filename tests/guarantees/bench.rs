@@ -79,7 +79,7 @@ fn number(value: &Value) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_a_pace_is_measured_until_it_is_durable_and_until_its_outcome() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let short = ["--rate", "200,400", "--for", "2s", "--warm-up", "1s", "--accounts", "100"];
     let mut bench = Bench::start(&[&["latency", "--svg", "latency.svg"], &short[..]].concat());
     let measured = bench.ends_with(0);
@@ -101,7 +101,7 @@ async fn every_command_of_a_pace_is_measured_until_it_is_durable_and_until_its_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_that_the_worker_has_not_seen_are_settled_as_well() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let short = ["latency", "--cold", "--accounts", "60000", "--rate", "200", "--for", "2s", "--warm-up", "1s"];
     for handlers in ["rust", "sql"] {
         let measured = Bench::start(&[&short[..], &["--handlers", handlers]].concat()).ends_with(0);
@@ -112,7 +112,7 @@ async fn accounts_that_the_worker_has_not_seen_are_settled_as_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_s_partitions_have_no_writer_until_its_session_has_timed_out() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let mut bench = Bench::start(&["take-over", "--times", "1", "--rate", "200", "--svg", "take-over.svg"]);
     let measured = bench.ends_with(0);
     assert_eq!((&measured["void"], number(&measured["session_timeout_ms"])), (&Value::Null, 2_000.0));
@@ -136,7 +136,7 @@ fn row<'t>(table: &'t Value, name: &str) -> &'t Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_of_the_table_is_measured_with_balanced_books() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let table = Bench::start(&["--quick", "--commands", "20000", "--rounds", "1"]).ends_with(0);
     let rows = table["rows"].as_array().expect("rows");
     let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
@@ -158,7 +158,7 @@ async fn every_row_of_the_table_is_measured_with_balanced_books() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_book_voids_its_row() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let database = Database::fresh("bench").await;
     // this row settles a hundredth of them
     let mut bench = Bench::start(&["--commands", "300000", "--rounds", "1", "--rows", "per-command"]);
@@ -185,7 +185,7 @@ async fn a_wrong_book_voids_its_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_point_of_a_sweep_is_measured_with_balanced_books() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let short = ["--values", "0,50", "--commands", "10000", "--rounds", "1", "--svg", "repeats.svg"];
     let mut bench = Bench::start(&[&["sweep", "duplicates"], &short[..]].concat());
     let sweep = bench.ends_with(0);
@@ -200,7 +200,7 @@ async fn each_point_of_a_sweep_is_measured_with_balanced_books() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_run_again_and_the_waits_beside_that_and_beside_checkpoints_are_measured() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let short = ["--pace", "200", "--for", "2s", "--partitions", "2"];
     let verify = ["verify", "--commands", "4000", "--rounds", "1", "--rate", "1000"];
     let measured = Bench::start(&[&verify[..], &short].concat()).ends_with(0);

@@ -20,7 +20,7 @@ const COMMANDS: i64 = (BATCHES * BATCH_COMMANDS) as i64;
 /// the table once per batch would read it 40 times.
 #[tokio::test]
 async fn a_plan_made_on_empty_tables_reads_no_table_whole() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let mut bank = Bank::open("plans", 1).await;
     bank.options = bank.options.clone().setting(&format!("[worker]\nbatch_commands_max = {BATCH_COMMANDS}"));
     bank.database.execute("alter table entities set (autovacuum_enabled = off)").await;
@@ -47,7 +47,7 @@ async fn a_plan_made_on_empty_tables_reads_no_table_whole() {
 #[tokio::test]
 async fn commands_in_sql_consume_a_transaction_id_per_batch_and_none_per_command() {
     const COMMANDS: i64 = 5_000;
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let postgres = Postgres::start(Options::default()).expect("start Postgres");
     let database = Database::fresh_in(&postgres.url(), "xids").await;
     let cluster = kafka::shared();

@@ -156,13 +156,13 @@ async fn mixed_traffic_comes_out_equal(name: &str, commands: &str, count: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_commands_of_two_partitions_over_shared_rows_come_out_equal() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     mixed_traffic_comes_out_equal("verify-sql", COMMANDS, 3_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serializable_sql_commands_over_shared_rows_come_out_equal() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let commands = COMMANDS.replace("reply = {", "isolation = \"serializable\"\nreply = {");
     mixed_traffic_comes_out_equal("verify-serial", &commands, 300).await;
 }
@@ -170,7 +170,7 @@ async fn serializable_sql_commands_over_shared_rows_come_out_equal() {
 /// Killed in the middle of an order over two partitions, begun from a checkpoint: the same command ends the same order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_over_two_partitions_from_a_checkpoint_is_gone_on_with_after_kill_9() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (_files, bank) = purses("verify-sql-on", COMMANDS).await;
     let worker = bank.worker();
     bank.send(&mixed(200));
@@ -200,7 +200,7 @@ async fn an_order_over_two_partitions_from_a_checkpoint_is_gone_on_with_after_ki
 /// Batches note the order in which they were committed; in another one their replies would differ.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_two_partitions_are_run_again_in_the_order_of_their_commits() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (_files, bank) = purses("verify-order", COMMANDS).await;
     let worker = bank.worker();
     let keys: Vec<String> = (0..2).map(|partition| topics::keys_on(partition, 2, "purse", 1).remove(0)).collect();
@@ -224,7 +224,7 @@ async fn batches_of_two_partitions_are_run_again_in_the_order_of_their_commits()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_of_a_team_changed_lost_or_doubled_by_hand_is_found_and_named() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (_files, bank) = purses("verify-sql-hand", COMMANDS).await;
     let worker = bank.worker();
     let (first, second) = (put("a", 5), put("a", 7));
@@ -279,7 +279,7 @@ async fn a_row_of_a_team_changed_lost_or_doubled_by_hand_is_found_and_named() {
 /// A key that is parked at the checkpoint, a row that no command has made, and a log that has lost its beginning.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_has_lost_its_beginning_is_verified_from_a_checkpoint() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (_files, bank) = things("verify-from", 2).await;
     let _worker = bank.worker();
     let keys: Vec<String> = (0..2).flat_map(|partition| topics::keys_on(partition, 2, "thing", 2)).collect();
@@ -344,7 +344,7 @@ async fn a_log_that_has_lost_its_beginning_is_verified_from_a_checkpoint() {
 async fn entities_are_verified_from_a_checkpoint_too() {
     use crate::support::commands::{deposit, open};
 
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-from-rust", 2).await;
     let worker = bank.worker();
     let first = deposit("a", 2);
@@ -368,7 +368,7 @@ async fn entities_are_verified_from_a_checkpoint_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn try_tells_whom_a_changed_command_in_sql_would_have_refused() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (files, bank) = purses("try-sql", COMMANDS).await;
     let worker = bank.worker();
     bank.send(&[put("a", 100), take("a", 30), take("a", 60), take("a", 50)]);
@@ -438,7 +438,7 @@ constraints = { ledger_amount_check = "too-much-at-once" }
 /// What only the database could tell, that a write breaks a rule, it tells again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_in_rust_with_writes_come_out_equal_and_a_lost_write_is_found() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (_files, options, database) = declared("verify-writes", "account", 1, LEDGER, LEDGER_WRITE).await;
     let topic = options.topics[0].0.clone();
     let bank = Bank::with(kafka::shared(), database, topic, options);
@@ -478,7 +478,7 @@ otherwise = "fail"
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_column_that_the_clock_fills_is_no_false_alarm_and_is_named() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let (files, bank) = project("verify-dated", "thing", 1, DATED, DATE).await;
     let worker = bank.worker();
     bank.send(&[Record::command("thing.date", "a", &json!({})), Record::command("thing.date", "b", &json!({}))]);

@@ -64,7 +64,7 @@ async fn tried(bank: &Bank, changes_since_ms: Option<i64>) -> Report {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_rule_tells_whom_it_would_have_refused() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("try-rule", 1).await;
     bank.send(&[
         open("a", 100),

@@ -125,7 +125,7 @@ impl Bank {
 /// Repeats, dead letters, transactions, parked keys that were redriven, waiting ones, discarded ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mixed_log_comes_out_equal_and_nothing_alive_changes() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = notebook_bank("verify-mixed", 1).await;
     let is_cured = Arc::new(AtomicBool::new(false));
     let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));
@@ -172,7 +172,7 @@ async fn a_mixed_log_comes_out_equal_and_nothing_alive_changes() {
 /// The cut is one moment: commands that are settled meanwhile are not in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_database_is_equal_while_it_goes_on() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-live", 3).await;
     bank.send(&Traffic::new(1, 50).commands(3_000));
     let _worker = bank.worker();
@@ -191,7 +191,7 @@ async fn a_live_database_is_equal_while_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-changed", 1).await;
     let (opened, filled, taken) = (open("x", 5), deposit("x", 7), withdraw("x", 100));
     bank.send(&[opened, filled.clone(), taken.clone(), open("y", 1), open("y", 2).without_header("ce_id")]);
@@ -259,7 +259,7 @@ async fn what_was_changed_by_hand_is_found_with_the_command_and_both_values() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_reads_the_clock_is_found() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = notebook_bank("verify-clock", 1).await;
     let is_cured = Arc::new(AtomicBool::new(true));
     let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));
@@ -284,7 +284,7 @@ async fn a_handler_that_reads_the_clock_is_found() {
 /// to rebuild from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-forgotten", 1).await;
     let old = deposit("a", 1).id(v7_at(now_ms() - 3 * DAY_MS));
     bank.send(&[open("a", 1), old.clone(), deposit("a", 2), old]);
@@ -354,7 +354,7 @@ impl Bank {
 /// Stopped, and after kill -9, the same command goes on in the same shadow, and its report is that of the whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-goes-on", 2).await;
     bank.send(&Traffic::new(3, 50).commands(3_000));
     let mut worker = bank.worker();
@@ -405,7 +405,7 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
 /// An offset tells what was settled before a checkpoint only as long as the cursor went forward.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_that_the_cursor_has_gone_back_over_is_refused() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = Bank::open("verify-back", 1).await;
     let _worker = bank.worker();
     bank.send(&[open("a", 1), deposit("a", 2), deposit("a", 3)]);
@@ -437,7 +437,7 @@ async fn a_checkpoint_that_the_cursor_has_gone_back_over_is_refused() {
 /// What an operator has asked for and no worker has done yet is in a checkpoint, and hinders nobody who begins there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_with_an_open_request_can_be_begun_from() {
-    let _turn = support::heavy();
+    let _turn = support::alone();
     let bank = notebook_bank("verify-request", 1).await;
     let is_cured = Arc::new(AtomicBool::new(false));
     let worker = embedded(&bank.options, |worker| notebooks(worker, &is_cured));

@@ -3,7 +3,7 @@
 //! side.
 //!
 //! A test that runs a worker or a private broker or database is heavy: it begins with `let _turn =
-//! support::heavy();`.
+//! support::heavy();`. One that measures, or counts what all tests share (shadow databases), runs `alone`.
 
 // A helper is here for all promises; those written so far may not need each of them.
 #![allow(dead_code)]
@@ -28,7 +28,7 @@ pub mod topics;
 pub mod turn;
 pub mod worker;
 
-pub use turn::heavy;
+pub use turn::{alone, heavy};
 
 /// The folder of an example of commands in SQL.
 pub fn example(name: &str) -> std::path::PathBuf {
