@@ -66,6 +66,30 @@ impl DeadCode {
         }
     }
 
+    /// The code of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::MissingId,
+            Self::MalformedId,
+            Self::MissingType,
+            Self::UnknownType,
+            Self::MalformedKey,
+            Self::MalformedPayload,
+            Self::MalformedEnvelope,
+            Self::PayloadTooLarge,
+            Self::Misrouted,
+            Self::IdFromFuture,
+            Self::IdReuse,
+            Self::Expired,
+            Self::HandlerFailed,
+            Self::DataError,
+            Self::ParkedKey,
+            Self::Discarded,
+        ]
+        .into_iter()
+        .find(|code| code.as_str() == name)
+    }
+
     /// Whether the interface judges this only after the id was looked up: a known
     /// id comes first, as a duplicate or as `id-reuse`.
     pub fn follows_look_up(self) -> bool {

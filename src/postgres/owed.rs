@@ -1,18 +1,32 @@
 //! What is settled and not yet published, read back from the database: after a
 //! claim, a delivery error, or a commit that an earlier attempt made.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::{Refusal, Result, Store};
 use crate::cursor::Published;
-use crate::dead_letter::{DeadOutcome, LetterState, Mirror, MirroredLetter, StoredHeaders, publishes, stored_headers};
+use crate::dead_letter::{
+    DeadCode, DeadOutcome, LetterState, Mirror, MirroredLetter, StoredHeaders, publishes, stored_headers,
+};
 use crate::outcome::{FinalOutcome, Publication};
 use crate::record::TopicPartition;
 use crate::steps::fence::Claimed;
+
+/// `$1`: with their records.
+const DEAD: &str = "
+    select dead_letter_id, topic, partition, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
+           case state when 'discarded' then 'an operator has discarded it' else detail end as detail, attempts,
+           (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
+           -- of a reused id nothing is said
+           case when state <> 'discarded' or code <> 'id-reuse' then command_id end as command_id,
+           command_type, entity_type, entity_id, traceparent, state,
+           case when $1 then value end as value, case when $1 then headers::text end as headers
+      from dead_letters";
 
 /// A settled batch with everything that it owes, in order.
 pub struct OwedBatch {
@@ -40,6 +54,15 @@ impl OwedBatch {
             outcome.into_iter().chain(events.into_iter().flatten()).chain(mirrored)
         })
     }
+}
+
+/// What a dead letter says of itself.
+#[derive(Clone, Debug)]
+pub struct StoredDeadOutcome {
+    /// Why it is dead.
+    pub code: DeadCode,
+    /// The value of the outcome that it publishes, if it publishes one.
+    pub value: Option<Vec<u8>>,
 }
 
 #[derive(FromRow)]
@@ -144,6 +167,14 @@ impl Dead {
             entity_type: &row.entity_type,
         };
         letter.publication(mirror)
+    }
+
+    fn stored(&self) -> Result<StoredDeadOutcome> {
+        let Self { row, .. } = self;
+        let unknown = || Refusal::Broken(format!("dead_letters row {}: its code {:?}", row.dead_letter_id, row.code));
+        let code = DeadCode::parse(&row.code).ok_or_else(unknown)?;
+        let value = self.publication().and_then(|publication| publication.value);
+        Ok(StoredDeadOutcome { code, value: value.map(Cow::into_owned) })
     }
 
     /// Its outcome, if it publishes one.
@@ -262,24 +293,33 @@ impl Store {
         .await?)
     }
 
+    /// The dead letters of these offsets of a partition, with what each publishes: of an offset the newest.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn dead_outcomes_at(
+        &self,
+        source: &TopicPartition,
+        offsets: &[i64],
+    ) -> Result<HashMap<i64, StoredDeadOutcome>> {
+        let sql =
+            format!("{DEAD} where topic = $2 and partition = $3 and \"offset\" = any ($4) order by dead_letter_id");
+        let rows = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(false)
+            .bind(&*source.topic)
+            .bind(source.partition)
+            .bind(offsets)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter().map(|row: DeadRow| Ok((row.log_offset, Dead::new(row)?.stored()?))).collect()
+    }
+
     async fn dead_letters(&self, ids: &[i64], with_records: bool) -> Result<HashMap<i64, Dead>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows: Vec<DeadRow> = sqlx::query_as(
-            "select dead_letter_id, topic, partition, \"offset\", key, case state when 'discarded' then 'discarded' else code end as code,
-                    case state when 'discarded' then 'an operator has discarded it' else detail end as detail, attempts,
-                    (extract(epoch from record_time) * 1000)::bigint as record_time_ms,
-                    -- of a reused id nothing is said
-                    case when state <> 'discarded' or code <> 'id-reuse' then command_id end as command_id,
-                    command_type, entity_type, entity_id, traceparent, state,
-                    case when $2 then value end as value, case when $2 then headers::text end as headers
-               from dead_letters where dead_letter_id = any ($1)",
-        )
-        .bind(ids)
-        .bind(with_records)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(|row| Ok((row.dead_letter_id, Dead::new(row)?))).collect()
+        let sql = format!("{DEAD} where dead_letter_id = any ($2)");
+        let rows = sqlx::query_as(AssertSqlSafe(sql)).bind(with_records).bind(ids).fetch_all(&self.pool).await?;
+        rows.into_iter().map(|row: DeadRow| Ok((row.dead_letter_id, Dead::new(row)?))).collect()
     }
 }

@@ -23,13 +23,13 @@ pub struct PublishedRow {
 }
 
 impl Store {
-    /// Makes the table of what was published, in a shadow.
+    /// Makes the table of what was published, in a shadow; whatever an earlier process has kept there is forgotten.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn prepare_published(&self) -> Result<()> {
         sqlx::raw_sql(
-            "create table published (
+            "create table if not exists published (
                  topic      text   not null,
                  partition  int    not null,
                  \"offset\" bigint not null,
@@ -38,7 +38,8 @@ impl Store {
                  dead       bytea,
                  dead_codes text   not null,
                  primary key (topic, partition, \"offset\")
-             )",
+             );
+             truncate published;",
         )
         .execute(&self.pool)
         .await?;

@@ -2,6 +2,7 @@
 //! names there, a schema, a sequence or a default, is in the shadow: live data is out of its reach.
 
 use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
 
 use super::connect::{ConnectError, Sessions};
 use super::{Result, Store};
@@ -131,6 +132,16 @@ impl Store {
             self.drop_shadow(&name).await?;
         }
         Ok(())
+    }
+
+    /// The oldest id with a time of its own that is settled.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn oldest_timed_id(&self) -> Result<Option<Uuid>> {
+        Ok(sqlx::query_scalar("select command_id from processed_timed order by 1 limit 1")
+            .fetch_optional(&self.pool)
+            .await?)
     }
 
     /// The number of the newest dead letter, 0 if there is none.

@@ -10,6 +10,7 @@
 //! [`shadow`], a database of its own: the one to prove the tables, or to try other handlers, the other before a restored
 //! database goes on.
 
+mod asked;
 mod error;
 pub mod fate;
 mod partition;

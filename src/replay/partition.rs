@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::ReplayError;
 use crate::cursor::{Cursor, Published};
 use crate::dead_letter::DeadCode;
+use crate::halt::Halt;
 use crate::parked_keys::ParkedKeys;
 use crate::postgres::{self, ClaimRequest, Progress, Refusal, Refused, Store};
 use crate::steps::Rules;
@@ -40,8 +41,17 @@ pub(super) struct ShadowPartition {
     type_ids: Arc<dyn Fn(&str) -> i16 + Send + Sync>,
 }
 
+/// A partition as its claim found it.
+pub(super) struct Begun {
+    pub partition: ShadowPartition,
+    /// The keys that are parked there.
+    pub parked: ParkedKeys,
+    /// The halt that is in force: code and detail.
+    pub halted: Option<(String, String)>,
+}
+
 impl ShadowPartition {
-    /// Claims it, as a worker does. Beside it, the keys that are parked there.
+    /// Claims it, as a worker does.
     ///
     /// # Errors
     /// If the shadow refuses, or somebody else has removed the partition.
@@ -50,7 +60,7 @@ impl ShadowPartition {
         rules: Rules,
         request: &ClaimRequest<'_>,
         cache_entries_max: NonZeroUsize,
-    ) -> Result<(Self, ParkedKeys), ReplayError> {
+    ) -> Result<Begun, ReplayError> {
         let source = &rules.source;
         let names = rules.handlers.command_names();
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -69,7 +79,18 @@ impl ShadowPartition {
                 numbered.iter().find(|row| row.command_type == name).map_or(0, |row| row.type_id)
             }),
         };
-        Ok((partition, row.parked))
+        Ok(Begun { partition, parked: row.parked, halted: row.halted })
+    }
+
+    /// Halts it, as a writer does.
+    ///
+    /// # Errors
+    /// If the shadow does not answer, or is written by somebody else.
+    pub async fn halt(&mut self, halt: &Halt) -> Result<(), ReplayError> {
+        let halted = self.shadow.halt(&self.claimed, halt).await.map_err(ReplayError::Shadow)?;
+        let disturbed = || ReplayError::Disturbed(self.rules.source.clone(), "its claim is stale".to_owned());
+        self.claimed = halted.ok_or_else(disturbed)?;
+        Ok(())
     }
 
     /// Settles a decision; days that it needs are made. A decision about one command alone is sent again where others

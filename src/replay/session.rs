@@ -12,6 +12,16 @@ use crate::worker::Worker;
 /// How long the broker may take for a first answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A shadow that commands are run in.
+pub(super) struct Opened {
+    /// The database's name.
+    pub name: String,
+    /// Its tables.
+    pub store: Store,
+    /// An earlier process has begun it.
+    pub is_begun: bool,
+}
+
 /// Its two ends; whoever has one closes it.
 pub(super) struct Session {
     /// In sessions that refuse to write.
@@ -37,17 +47,53 @@ impl Session {
         Ok(Self { live, server: Store::new(&config.database, application_name)? })
     }
 
-    /// Makes an empty shadow: its name, and its tables-to-be.
+    /// What an earlier process has left of the same, [as it is asked](super::asked), unless it shall begin `anew`:
+    /// then that is dropped.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn unfinished(&self, config: &Config, asked: &str, anew: bool) -> Result<Option<Opened>, ReplayError> {
+        match self.server.unfinished_shadow(asked).await? {
+            Some(name) if anew => {
+                self.server.drop_shadow(&name).await.map_err(ReplayError::Shadow)?;
+                Ok(None)
+            }
+            Some(name) => {
+                let store = Store::of_shadow(&config.database, &name)?;
+                Ok(Some(Opened { name, store, is_begun: true }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Makes an empty shadow.
     ///
     /// # Errors
     /// If the role may not create databases, or the database cannot be reached.
-    pub async fn create_shadow(&self, config: &Config) -> Result<(String, Store), ReplayError> {
+    pub async fn create_shadow(&self, config: &Config) -> Result<Opened, ReplayError> {
         let name = format!("{SHADOW_PREFIX}{:016x}", fastrand::u64(..));
         // connects when it is first used
-        let shadow = Store::of_shadow(&config.database, &name)?;
+        let store = Store::of_shadow(&config.database, &name)?;
         match self.server.create_shadow(&name).await {
-            Ok(()) => Ok((name, shadow)),
+            Ok(()) => Ok(Opened { name, store, is_begun: false }),
             Err(error) => Err(ReplayError::NoShadow { name, error }),
+        }
+    }
+
+    /// What ended too early leaves its shadow, if the same command can go on there; else it is dropped.
+    pub async fn leave_or_drop<T>(
+        &self,
+        name: String,
+        can_go_on: bool,
+        ended: Result<T, ReplayError>,
+    ) -> Result<T, ReplayError> {
+        match ended {
+            // once whatever it was is over
+            Err(error) if error.is_passing() && can_go_on => Err(error.in_shadow(name)),
+            ended => {
+                self.drop_shadow(&name).await;
+                ended
+            }
         }
     }
 

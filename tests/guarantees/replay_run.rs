@@ -299,52 +299,114 @@ async fn what_ends_otherwise_is_named_with_both_outcomes_and_nothing_is_resumed_
     assert_eq!(worker.sigterm_and_wait().code(), Some(0));
 }
 
+/// One partition would halt, and everything else that may become of a command does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_or_stopped_in_the_middle_it_changes_nothing_and_begins_anew() {
+async fn killed_or_stopped_in_the_middle_the_same_dry_run_goes_on_and_finds_the_same() {
     let _turn = support::alone();
-    let opens: Vec<Record> = (0..100).map(|n| open(&format!("acct-{n}"), n)).collect();
-    let (_postgres, bank) = restored("run-killed", &[open("first", 1)], &opens).await;
-    let mut worker = halted(&bank).await;
+    let postgres = private_postgres();
+    let mut bank = bank_in(&postgres, "run-killed", 2).await;
+    let settings = bank.options.clone();
+    bank.options = settings.clone().setting("[worker]\ndead_letter_flood_percent = 100");
+    let kept = open("kept", 1);
+    bank.send(&[kept.clone(), open("changed", 10)]);
+    let mut worker = bank.worker();
+    bank.settled().await;
+    let dump = Dump::take(&postgres, &bank.database);
+    // of one key, so on one partition
+    let unknown = |n| Record::command("account.unheard-of", "changed", &json!({ "n": n }));
+    let reused = open("acct-0", 7);
+    let mut records = vec![reused.clone(), kept, reused.clone().value(r#"{"initial":8}"#), reused];
+    records.extend([withdraw("changed", 8), withdraw("acct-0", 100), withdraw("acct-0", 1).value("no JSON")]);
+    records.push(deposit("acct-0", 1).without_header("ce_id"));
+    records.extend((0..30).map(unknown));
+    records.extend((1..150).map(|n| open(&format!("acct-{n}"), n)));
+    bank.send(&records);
+    bank.settled().await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
+    dump.restore(&bank.database).await;
+    bank.options = settings.setting("[worker]\ndead_letter_flood_records = 20\ndead_letter_flood_percent = 50");
+    let mut worker = bank.worker();
+    for partition in 0..2 {
+        bank.behind(partition).await;
+    }
+    bank.database.execute("update entities set state = '{\"balance\": 5}' where entity_id = 'changed'").await;
+
     let (digest, ends) = (bank.digest().await, bank.ends());
+    let mut settled_before = 0;
     for is_killed in [true, false] {
-        let mut running = Worker::start_verb(&bank.options, &["replay", "run", "--rate", "5"]);
-        let before = i64::from(!is_killed);
-        wait_until("a shadow", PATIENCE, async || bank.shadows().await > before).await;
-        wait_until("some of it to be run", PATIENCE, async || is_running(&bank).await).await;
+        let mut running = Worker::start_verb(&bank.options, &["replay", "run", "--rate", "20"]);
+        wait_until("a partition to be halted, and the other to go on", PATIENCE, async || {
+            let halted = "partitions where halted_code = 'dead-letter-flood'";
+            in_shadow(&bank, halted).await == 1 && in_shadow(&bank, "processed_commands").await > settled_before
+        })
+        .await;
         match is_killed {
             true => running.kill9(),
             false => assert_eq!(running.sigterm_and_wait().code(), Some(1), "{}", running.output()),
         }
         let said = running.output();
-        assert!(is_killed || said.contains("the same command begins anew"), "{said}");
-        assert_eq!(bank.shadows().await, 1, "only the killed one leaves its shadow");
+        assert_eq!(is_killed, !said.contains("the same command goes on in solewriter_shadow"), "{said}");
+        assert_eq!(is_killed, !said.contains("goes on where it was stopped"), "{said}");
+        assert_eq!(bank.shadows().await, 1, "one, which the other goes on in");
         assert_eq!((bank.digest().await, bank.ends()), (digest, ends.clone()));
+        settled_before = in_shadow(&bank, "processed_commands").await;
     }
+    let (said, mut gone_on) = bank.run_again(&[]);
+    assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
+    // a flood is counted by batches: as many at a time
+    let (said, mut anew) = bank.run_again(&["--anew", "--rate", "20"]);
+    assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
+    let notes = (gone_on["notes"].take(), anew["notes"].take());
+    assert!(notes.0[0].as_str().is_some_and(|note| note.contains("--anew")), "{notes:?}");
+    assert_eq!(notes.1, json!([]));
+    let copied_at = (gone_on["copied_at"].take(), anew["copied_at"].take());
+    assert!(copied_at.0.as_str() < copied_at.1.as_str(), "{copied_at:?}");
+    assert_eq!(gone_on, anew, "whoever stopped it");
+    assert_eq!(anew["differences"].as_array().map(Vec::len), Some(1), "{anew:#}");
+    let partitions = anew["partitions"].as_array().expect("partitions").iter();
+    let halts: Vec<&Value> = partitions.filter(|it| !it["would_halt"].is_null()).collect();
+    let [halts] = halts.as_slice() else { panic!("{anew:#}") };
+    assert_eq!(halts["would_halt"]["code"], "dead-letter-flood", "{halts:#}");
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_mended_after_a_dry_run_was_stopped_is_seen_by_the_one_that_resumes() {
+    let _turn = support::alone();
+    let mut forgotten = vec![withdraw("x", 8)];
+    forgotten.extend((0..100).map(|n| open(&format!("acct-{n}"), n)));
+    let (_postgres, bank) = restored("run-mended", &[open("x", 10)], &forgotten).await;
+    let mut worker = halted(&bank).await;
+    let set = async |balance: i64| {
+        let sql = format!("update entities set state = '{{\"balance\": {balance}}}' where entity_id = 'x'");
+        bank.database.execute(&sql).await;
+    };
+    set(5).await;
+    let mut running = Worker::start_verb(&bank.options, &["replay", "run", "--rate", "5"]);
+    wait_until("some of it to be run", PATIENCE, async || in_shadow(&bank, "processed_commands").await > 2).await;
+    running.kill9();
+    set(10).await;
     let (said, report) = bank.run_again(&["--execute", "--reason", "restored"]);
-    assert_eq!((said.code, &report["settled"]), (Some(0), &json!(true)), "{said:?}");
+    assert_eq!((said.code, &report["alike"], &report["settled"]), (Some(0), &json!(true), &json!(true)), "{said:?}");
     assert!(said.stderr.contains("there is a shadow database"), "{said:?}");
     bank.audit().await;
     assert_eq!(worker.sigterm_and_wait().code(), Some(0));
 }
 
-/// Whether a shadow has settled anything, and goes on.
-async fn is_running(bank: &Bank) -> bool {
+/// How many rows there are in the one shadow, if it can be read.
+async fn in_shadow(bank: &Bank, rows: &str) -> i64 {
     let names = "select datname::text as name from pg_database where datname like 'solewriter_shadow_%'";
-    let mut is_running = false;
-    for row in bank.database.rows(names).await {
-        let name = row["name"].as_str().expect("a name");
-        let used = format!("pg_stat_activity where datname = '{name}'");
-        if bank.database.count(&used).await == 0 {
-            continue;
-        }
-        let options: PgConnectOptions = bank.database.url.parse().expect("a database URL");
-        let Ok(pool) = PgPool::connect_with(options.database(name)).await else { continue };
-        let sql = format!("select count(*) from {}.entities where entity_id like 'acct-%'", bank.database.schema);
-        let settled = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await;
-        is_running |= settled.is_ok_and(|settled| settled > 2);
-        pool.close().await;
-    }
-    is_running
+    let names = bank.database.rows(names).await;
+    let [row] = names.as_slice() else { return 0 };
+    let options: PgConnectOptions = bank.database.url.parse().expect("a database URL");
+    let Ok(pool) = PgPool::connect_with(options.database(row["name"].as_str().expect("a name"))).await else {
+        return 0;
+    };
+    let sql = format!("select count(*) from {}.{rows}", bank.database.schema);
+    let count = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await;
+    pool.close().await;
+    // it is in the making
+    count.unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,8 +22,8 @@ use crate::worker::Worker;
 /// that was settled run in a shadow database (the role needs CREATEDB), on a copy of what is live, with the handlers
 /// and the configuration of this program: type it where the workers' own are. Their outcomes are set against those on
 /// the outcomes topic. A dry run, unless --execute is given; then the partitions are resumed if everything ends as it
-/// was published, and a worker settles and publishes it again. Ctrl-C stops it; the same command begins anew. Exit
-/// code 0: all alike, 3: something differs.
+/// was published, and a worker settles and publishes it again. Ctrl-C stops it, and the same dry run goes on, also after
+/// a kill -9. Exit code 0: all alike, 3: something differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Records a second at most, over all partitions, so that live writers keep their latency
     #[arg(long, value_name = "RECORDS")]
     rate: Option<NonZeroU32>,
+    /// Begin anew where the same dry run was stopped or killed before, instead of going on
+    #[arg(long)]
+    anew: bool,
     /// Resume the partitions if all is alike, and wait until it is settled: without this nothing is changed
     #[arg(long)]
     execute: bool,
@@ -55,12 +58,13 @@ pub(super) async fn run(args: &Args, output: Output, worker: &Worker, config: &C
     let progress = Progress::default();
     let watch = Watch::begin(&progress, "records")?;
     let places = args.places.iter().map(|target| (target.topic.clone(), target.partition)).collect();
-    let options = Options { places, rate: args.rate };
-    // each has a copy of what is live
-    leftovers::tell(config, None).await;
+    // what is resumed was compared with the tables as they are now, not as somebody has found them before
+    let options = Options { places, rate: args.rate, go_on: !args.execute, anew: args.anew };
     let found = dry_run(worker, config, &options, &progress).await;
     drop(watch);
     let mut found = found?;
+    // each has a copy of what was live
+    leftovers::tell(config, None).await;
     let may_execute = found.report.alike || args.accept_differences;
     let ended = match &args.reason {
         Some(reason) if args.execute && may_execute => execute(config, &mut found, reason).await,

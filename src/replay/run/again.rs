@@ -1,12 +1,12 @@
 //! One partition's commands, run again in the shadow as its writer would run them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::heard::Body;
-use super::report::{Difference, Forgotten, KEPT_MAX, PartitionReport, WouldHalt};
+use super::compared::{Compared, Publishes};
+use super::report::WouldHalt;
 use crate::dead_letter::DeadCode;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Horizon;
@@ -16,17 +16,14 @@ use crate::postgres::{self, PublishedRow, Refusal, Store};
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::replay::partition::ShadowPartition;
-use crate::replay::verify::Ended;
 use crate::steps::commit::{Due, Durable};
-use crate::steps::decide::{Basis, Decision, Judgement, Routed, Undecided, decide, record_of};
+use crate::steps::decide::{Basis, Decision, Judgement, Undecided, decide, record_of};
 use crate::steps::deduplicate::Deduplicator;
 use crate::writer::batch::{self, Batch};
 use crate::writer::flood::Flood;
 use crate::writer::judged::delivery_of;
 use crate::writer::prefetch;
 
-/// Keys whose first difference is told from later ones.
-const KEYS_MAX: usize = 100_000;
 /// What is left of a partition, rows at a time.
 const LEFT_ROWS: i64 = 1_000;
 
@@ -34,6 +31,8 @@ const LEFT_ROWS: i64 = 1_000;
 pub(super) struct Again {
     pub live: Store,
     pub partition: ShadowPartition,
+    /// What lies below was settled by an earlier process in this shadow.
+    pub settled_below: i64,
     pub parked: ParkedKeys,
     pub flood: Flood,
     pub horizon: Horizon,
@@ -42,36 +41,23 @@ pub(super) struct Again {
     pub found: Compared,
 }
 
-/// What was found of one partition.
-#[derive(Default)]
-pub(super) struct Compared {
-    pub report: PartitionReport,
-    /// Of each key the first.
-    pub differences: Vec<Difference>,
-    keys: HashSet<Option<String>>,
-    /// The first offset of [`PartitionReport::missing`].
-    pub first_missing: Option<i64>,
-    pub forgotten: Vec<Forgotten>,
-}
-
-/// What an outcome that would be published says.
-struct Publishes {
-    body: Option<Body>,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Final,
-    Repeat,
-    Dead(DeadCode),
+fn offsets(batch: &Batch) -> Vec<i64> {
+    batch.items.iter().map(|item| record_of(item).offset).collect()
 }
 
 impl Again {
     /// Decides and settles these records. False: the partition would halt, and goes no further.
     pub async fn chunk(&mut self, mut records: Vec<Record>) -> Result<bool, ReplayError> {
+        let settled = records.partition_point(|record| record.offset < self.settled_below);
+        if settled > 0 {
+            let mut settled: Vec<Record> = records.drain(..settled).collect();
+            self.compare_settled(&Batch::receive(&mut settled, &self.partition.rules)).await?;
+        }
         if records.is_empty() {
             return Ok(true);
+        }
+        if self.found.report.would_halt.is_some() {
+            return Ok(false);
         }
         let mut again = batch::Again::default();
         again.push_back(Batch::receive(&mut records, &self.partition.rules));
@@ -84,7 +70,7 @@ impl Again {
                     continue;
                 }
                 Err(Undecided::Halts(0, halt)) => {
-                    self.halts(&halt, batch.items.first().map_or(0, |item| record_of(item).offset));
+                    self.halts(&halt, batch.items.first().map_or(0, |item| record_of(item).offset)).await?;
                     return Ok(false);
                 }
                 Err(Undecided::Halts(n, _)) => {
@@ -103,7 +89,7 @@ impl Again {
                     again.settled();
                     self.partition.batch_size.settled(count);
                     if let Err(halt) = self.flood.settled(&decision) {
-                        self.halts(&halt, self.partition.cursor.next_offset);
+                        self.halts(&halt, self.partition.cursor.next_offset).await?;
                         return Ok(false);
                     }
                     continue;
@@ -130,12 +116,7 @@ impl Again {
         batch: &Batch,
         caution: &crate::steps::decide::Caution,
     ) -> Result<Result<Decision, Undecided>, ReplayError> {
-        let mut ids: Vec<Uuid> = batch.ids().copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        // what was settled before is in the live tables, what is settled here in the shadow
-        let mut known = self.live.outcomes_of(&ids).await?;
-        known.extend(self.partition.shadow.outcomes_of(&ids).await.map_err(ReplayError::Shadow)?);
+        let known = known(&self.live, &self.partition.shadow, batch).await?;
         let ShadowPartition { shadow, rules, claimed, cache, .. } = &mut self.partition;
         let entities = prefetch::entities(batch, cache, shadow, rules, claimed).await;
         let mut entities = match entities {
@@ -154,26 +135,63 @@ impl Again {
         Ok(decided)
     }
 
-    fn halts(&mut self, halt: &Halt, offset: i64) {
+    async fn halts(&mut self, halt: &Halt, offset: i64) -> Result<(), ReplayError> {
+        // whoever goes on in this shadow finds it
+        self.partition.halt(halt).await?;
         self.found.report.would_halt =
             Some(WouldHalt { code: halt.code.to_string(), offset, detail: halt.detail.clone() });
+        Ok(())
     }
 
     /// Sets what would be published against what was.
     async fn compare(&mut self, batch: &Batch, durable: &Durable) -> Result<(), ReplayError> {
+        let source = &self.partition.rules.source;
+        let publishes = durable.due().map(|due| match due {
+            Due::Outcome(outcome) => Publishes::outcome(outcome),
+            Due::Repeat(outcome) => Publishes::repeat(outcome),
+            Due::Dead(letter, _) => {
+                let value = letter.outcome(source, durable.entity_type()).and_then(|publication| publication.value);
+                Publishes::dead(letter.code, value.as_deref())
+            }
+        });
+        let publishes = publishes.collect();
+        self.compare_with_published(batch, publishes).await
+    }
+
+    /// The same of what an earlier process has settled: what it owes is in the shadow.
+    async fn compare_settled(&mut self, batch: &Batch) -> Result<(), ReplayError> {
         let source = self.partition.rules.source.clone();
-        let offsets: Vec<i64> = batch.items.iter().map(|item| record_of(item).offset).collect();
-        let published = self.partition.shadow.take_published(&source, &offsets).await.map_err(ReplayError::Shadow)?;
+        let shadow = &self.partition.shadow;
+        let letters = shadow.dead_outcomes_at(&source, &offsets(batch)).await.map_err(ReplayError::Shadow)?;
+        let known = known(&self.live, &self.partition.shadow, batch).await?;
+        let mut publishes = Vec::with_capacity(batch.items.len());
+        for item in &batch.items {
+            let offset = record_of(item).offset;
+            let is_here = |outcome: &&Arc<FinalOutcome>| {
+                let delivery = &outcome.delivery;
+                delivery.source == source && delivery.offset == offset
+            };
+            let outcome = item.as_ref().ok().and_then(|command| known.get(&command.id));
+            publishes.push(match (letters.get(&offset), outcome) {
+                (Some(letter), _) => Publishes::dead(letter.code, letter.value.as_deref()),
+                (None, Some(outcome)) if is_here(&outcome) => Publishes::outcome(outcome),
+                (None, Some(outcome)) => Publishes::repeat(outcome),
+                (None, None) => {
+                    let why = format!("offset {offset} is settled and has left nothing");
+                    return Err(ReplayError::Disturbed(source, why));
+                }
+            });
+        }
+        self.compare_with_published(batch, publishes).await
+    }
+
+    /// One for each record of the batch.
+    async fn compare_with_published(&mut self, batch: &Batch, publishes: Vec<Publishes>) -> Result<(), ReplayError> {
+        let (source, shadow) = (&self.partition.rules.source, &self.partition.shadow);
+        let published = shadow.take_published(source, &offsets(batch)).await.map_err(ReplayError::Shadow)?;
         let mut published: HashMap<i64, PublishedRow> =
             published.into_iter().map(|row| (row.log_offset, row)).collect();
-        for (item, due) in batch.items.iter().zip(durable.due()) {
-            let (publication, kind) = match due {
-                Due::Outcome(outcome) => (Some(outcome.outcome()), Kind::Final),
-                Due::Repeat(outcome) => (Some(outcome.outcome()), Kind::Repeat),
-                Due::Dead(letter, _) => (letter.outcome(&source, durable.entity_type()), Kind::Dead(letter.code)),
-            };
-            let value = publication.and_then(|publication| publication.value);
-            let again = Publishes { body: value.and_then(|value| Body::read(&value)), kind };
+        for (item, again) in batch.items.iter().zip(publishes) {
             let published = published.remove(&record_of(item).offset);
             self.found.compare(item, published.as_ref(), &again);
         }
@@ -215,200 +233,13 @@ impl Again {
     }
 }
 
-impl Compared {
-    /// Nothing yet.
-    pub fn of(report: PartitionReport) -> Self {
-        Self { report, ..Self::default() }
-    }
-
-    fn compare(&mut self, item: &Routed, published: Option<&PublishedRow>, again: &Publishes) {
-        self.report.records += 1;
-        let body = |value: &Option<Vec<u8>>| value.as_deref().and_then(Body::read);
-        let (ended, dead) = (published.and_then(|row| body(&row.ended)), published.and_then(|row| body(&row.dead)));
-        let has_code =
-            |code: DeadCode| published.is_some_and(|row| row.dead_codes.split(',').any(|known| known == code.as_str()));
-        match (again.kind, ended, dead) {
-            (Kind::Final, Some(ended), _) if again.body.as_ref().is_some_and(|again| again.is_like(&ended)) => {
-                self.report.alike += 1;
-            }
-            (Kind::Repeat, None, None) => self.report.repeats += 1,
-            (Kind::Final, None, None) => self.is_new(record_of(item).offset),
-            (Kind::Dead(_), None, None) if again.body.is_none() => self.report.silent += 1,
-            (Kind::Dead(_), None, None) => self.is_new(record_of(item).offset),
-            // it was dead at first, and then an operator has had it run
-            // (or it waits behind one that was; behind one that differs it is part of that difference)
-            (Kind::Dead(code), Some(ended), _)
-                if has_code(code) || (code == DeadCode::ParkedKey && !self.differs_before(item)) =>
-            {
-                self.forgotten(item, &ended, again.kind, "redrive");
-            }
-            (Kind::Dead(code), None, Some(dead)) if has_code(code) => {
-                match dead.code.as_deref() == Some(DeadCode::Discarded.as_str()) {
-                    true => self.forgotten(item, &dead, again.kind, "discard"),
-                    false => self.report.alike += 1,
-                }
-            }
-            (_, Some(published), _) | (_, None, Some(published)) => self.differs(item, &published, again),
-        }
-    }
-
-    /// The outcomes of a partition are published in the order in which they are settled.
-    fn is_new(&mut self, offset: i64) {
-        self.report.new += 1;
-        if self.report.outcomes_end.is_some_and(|end| offset < end) {
-            self.report.missing += 1;
-            self.first_missing = self.first_missing.or(Some(offset));
-        }
-    }
-
-    fn differs(&mut self, item: &Routed, published: &Body, again: &Publishes) {
-        let ended = match (again.kind, &again.body) {
-            (Kind::Dead(code), _) => Ended::dead(code.as_str()),
-            (Kind::Final, Some(body)) => body.ended(),
-            (Kind::Repeat, Some(body)) => Ended { outcome: "duplicate", ..body.ended() },
-            (_, None) => Ended::dead("unreadable"),
-        };
-        let (command_type, entity_id) = match item {
-            Ok(command) => (Some(command.command_type.name.to_string()), Some(command.entity_id().to_owned())),
-            Err(letter) => (letter.command_type.clone(), letter.entity_id().map(str::to_owned)),
-        };
-        self.note_difference(Difference {
-            topic: self.report.topic.clone(),
-            partition: self.report.partition,
-            offset: record_of(item).offset,
-            command_id: Some(published.command_id),
-            command_type: command_type.or_else(|| published.command_type.clone()),
-            entity_id,
-            published: published.ended(),
-            again: Some(ended),
-        });
-    }
-
-    fn differs_before(&self, item: &Routed) -> bool {
-        item.as_ref().is_ok_and(|command| self.keys.contains(&Some(command.entity_id().to_owned())))
-    }
-
-    /// Counts it; what follows the first difference of a key may come of that one.
-    fn note_difference(&mut self, difference: Difference) {
-        self.report.differing += 1;
-        let is_first = difference.entity_id.is_none() || !self.keys.contains(&difference.entity_id);
-        if is_first && self.keys.len() < KEYS_MAX {
-            self.keys.insert(difference.entity_id.clone());
-        }
-        if is_first && self.differences.len() < KEPT_MAX {
-            self.differences.push(difference);
-        }
-    }
-
-    /// What an operator has done with a dead letter that the database will only have.
-    fn forgotten(&mut self, item: &Routed, published: &Body, kind: Kind, verb: &str) {
-        let key = record_of(item).key().map(|key| String::from_utf8_lossy(key).into_owned());
-        let again = match kind {
-            Kind::Dead(code) => Some(Ended::dead(code.as_str())),
-            Kind::Final | Kind::Repeat => None,
-        };
-        self.note_forgotten(published, key, again, None, verb);
-    }
-
-    fn note_forgotten(
-        &mut self,
-        published: &Body,
-        entity_id: Option<String>,
-        again: Option<Ended>,
-        dead_letter_id: Option<i64>,
-        verb: &str,
-    ) {
-        self.report.forgotten += 1;
-        if self.forgotten.len() >= KEPT_MAX {
-            return;
-        }
-        let PartitionReport { topic, partition, .. } = &self.report;
-        let which = match (dead_letter_id, &entity_id) {
-            (Some(number), _) => format!("--letter {number}"),
-            (None, Some(key)) => format!("--topic {topic} --partition {partition} --key {}", shell_word(key)),
-            (None, None) => format!("--topic {topic} --partition {partition}"),
-        };
-        self.forgotten.push(Forgotten {
-            topic: topic.clone(),
-            partition: *partition,
-            offset: published.offset,
-            command_id: published.command_id,
-            entity_id,
-            published: published.ended(),
-            again,
-            dead_letter_id,
-            resolve: format!("solewriter dead-letters {verb} {which} --reason … --execute"),
-        });
-    }
-
-    /// An outcome of a record behind the cursor that the log does not have.
-    fn vanished(&mut self, row: &PublishedRow) {
-        let Some(published) = row.ended.as_deref().or(row.dead.as_deref()).and_then(Body::read) else { return };
-        self.note_difference(self.difference(&published, None));
-    }
-
-    /// An outcome of a record below the cursor.
-    fn before(
-        &mut self,
-        row: &PublishedRow,
-        known: Option<&Arc<FinalOutcome>>,
-        letter: Option<(i64, &str)>,
-        may_be_dropped: bool,
-    ) {
-        let body = |value: &Option<Vec<u8>>| value.as_deref().and_then(Body::read);
-        match (known, body(&row.ended), body(&row.dead)) {
-            (Some(known), Some(published), _) => {
-                let stored = known.outcome().value.and_then(|value| Body::read(&value));
-                if let Some(stored) = stored.filter(|stored| !stored.is_like(&published)) {
-                    self.note_difference(self.difference(&published, Some(stored.ended())));
-                }
-            }
-            (None, Some(published), _) if !may_be_dropped => {
-                let key = published.entity_id.clone();
-                self.note_forgotten(&published, key, None, letter.map(|(number, _)| number), "redrive");
-            }
-            (None, None, Some(dead)) if dead.code.as_deref() == Some(DeadCode::Discarded.as_str()) => {
-                // it has ended in the database too, unless the letter is still open
-                if let Some((number, "dead" | "parked" | "waiting")) = letter {
-                    let key = dead.entity_id.clone();
-                    self.note_forgotten(&dead, key, None, Some(number), "discard");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn difference(&self, published: &Body, again: Option<Ended>) -> Difference {
-        Difference {
-            topic: self.report.topic.clone(),
-            partition: self.report.partition,
-            offset: published.offset,
-            command_id: Some(published.command_id),
-            command_type: published.command_type.clone(),
-            entity_id: published.entity_id.clone(),
-            published: published.ended(),
-            again,
-        }
-    }
-}
-
-/// As a shell reads it back.
-fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_typed_as_a_shell_reads_it() {
-        assert_eq!(shell_word("acct-42"), "acct-42");
-        assert_eq!(shell_word("two words"), "'two words'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-    }
+/// The final outcomes of these commands: what was settled before is in the live tables, what is settled here in the
+/// shadow.
+async fn known(live: &Store, shadow: &Store, batch: &Batch) -> Result<HashMap<Uuid, Arc<FinalOutcome>>, ReplayError> {
+    let mut ids: Vec<Uuid> = batch.ids().copied().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut known = live.outcomes_of(&ids).await?;
+    known.extend(shadow.outcomes_of(&ids).await.map_err(ReplayError::Shadow)?);
+    Ok(known)
 }

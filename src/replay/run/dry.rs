@@ -1,13 +1,16 @@
 //! The whole of a dry run: copy, listen, run again, and clear away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use super::again::{Again, Compared};
+use super::again::Again;
+use super::compared::Compared;
 use super::heard::{Heard, Listening, READ_TIMEOUT};
-use super::report::{PartitionReport, Report};
+use super::report::{PartitionReport, Report, WouldHalt};
 use super::{Found, Options};
 use crate::config::{self, Config};
 use crate::fencing_token::ClaimId;
@@ -18,9 +21,10 @@ use crate::pace::Pace;
 use crate::postgres::{ClaimRequest, HorizonRow, Layout, OperatorAction, PartitionSeen, Resume, Store};
 use crate::record::TopicPartition;
 use crate::replay::ReplayError;
+use crate::replay::asked::{asked, digest};
 use crate::replay::partition::{CHUNK_RECORDS_MAX, ShadowPartition};
 use crate::replay::progress::Progress;
-use crate::replay::session::Session;
+use crate::replay::session::{Opened, Session};
 use crate::replay::shadow::Shadow;
 use crate::runtime::Limits;
 use crate::steps::{Parking, Rules};
@@ -43,26 +47,96 @@ pub async fn dry_run(
     progress: &Progress,
 ) -> Result<Found, ReplayError> {
     let session = Session::open(worker, config, "solewriter replay run").await?;
-    // before anything is made
+    let ended = in_shadow(&session, worker, config, options, progress).await;
+    session.close().await;
+    ended
+}
+
+async fn in_shadow(
+    session: &Session,
+    worker: &Worker,
+    config: &Config,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Found, ReplayError> {
     let topics: Vec<&str> = config.topics.iter().map(|topic| &*topic.name).collect();
-    halted(session.live.partitions_seen(&topics).await?, options, config)?;
-    let (name, shadow) = session.create_shadow(config).await?;
+    // before anything is made
+    let seen = halted(session.live.partitions_seen(&topics).await?, options, config)?;
+    // limits decide, too
+    let limits = format!("{:?}", config.worker);
+    let asked = |seen: &[PartitionSeen]| asked(worker, config, json!({ "run": digest(&format!("{seen:?} {limits}")) }));
+    let mut unfinished = None;
+    if options.go_on {
+        unfinished = session.unfinished(config, &asked(&seen)?, options.anew).await?;
+    }
+    if let Some(shadow) = &unfinished
+        && has_expired(&session.live, &shadow.store).await?
+    {
+        shadow.store.close().await;
+        session.drop_shadow(&shadow.name).await;
+        unfinished = None;
+    }
+    let Opened { name, store: shadow, is_begun } = match unfinished {
+        Some(unfinished) => unfinished,
+        None => session.create_shadow(config).await?,
+    };
+    let holds_its_copy = AtomicBool::new(is_begun);
     let running = async {
-        let ready = Shadow::make(shadow.clone(), worker, config).await?;
+        let ready = match is_begun {
+            true => Shadow::open(shadow.clone(), worker, config).await?,
+            false => Shadow::make(shadow.clone(), worker, config).await?,
+        };
         let client = Client::new(&config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
-        DryRun { config, options, progress, live: &session.live, shadow: &shadow, ready: &ready, client, inspector }
-            .run()
-            .await
+        let dry = DryRun {
+            config,
+            options,
+            progress,
+            live: &session.live,
+            shadow: &shadow,
+            ready: &ready,
+            client,
+            inspector,
+        };
+        let (seen, copied_at_ms) = match is_begun {
+            // they have not changed since
+            true => (seen, dry.copied_at_ms().await?),
+            false => {
+                let copied_at_ms = dry.copy().await?;
+                // as they are in the copy
+                let rows = shadow.partitions_seen(&topics).await.map_err(ReplayError::Shadow)?;
+                (halted(rows, options, config)?, copied_at_ms)
+            }
+        };
+        if options.go_on && !is_begun {
+            // from now on it can be gone on in
+            session.server.note_shadow(&name, &asked(&seen)?).await.map_err(ReplayError::Shadow)?;
+            holds_its_copy.store(true, Ordering::Relaxed);
+        }
+        let mut found = dry.run(seen).await?;
+        found.report.copied_at = crate::outcome::rfc3339(copied_at_ms);
+        if is_begun {
+            found.report.notes.push(format!(
+                "it went on where an earlier run was stopped, with the copy of {}: what was changed by hand in the live tables \
+                 since is not seen (--anew)",
+                found.report.copied_at
+            ));
+        }
+        Ok(found)
     };
     let found = tokio::select! {
         () = progress.stopped() => Err(ReplayError::Stopped { shadow: None }),
         found = running => found,
     };
     shadow.close().await;
-    session.drop_shadow(&name).await;
-    session.close().await;
-    found
+    session.leave_or_drop(name, holds_its_copy.load(Ordering::Relaxed), found).await
+}
+
+/// Whether a command that has run in a shadow would be refused by now: the horizon has moved.
+async fn has_expired(live: &Store, shadow: &Store) -> Result<bool, ReplayError> {
+    let horizon = Horizon(live.horizon().await?.at_ms);
+    let oldest = shadow.oldest_timed_id().await.map_err(ReplayError::Shadow)?;
+    Ok(oldest.is_some_and(|id| horizon.is_below(&id)))
 }
 
 /// Those that are meant, all of which must be halted so.
@@ -124,15 +198,28 @@ struct Stretch {
 }
 
 impl DryRun<'_> {
-    async fn run(self) -> Result<Found, ReplayError> {
+    /// Fills the shadow with what is live: the database's clock before, milliseconds since 1970.
+    async fn copy(&self) -> Result<i64, ReplayError> {
+        let copied_at_ms = self.live.horizon().await?.database_time_ms;
         let filled = self.live.fill_shadow_from_live(&self.ready.written, &self.ready.read, self.shadow).await;
         filled.map_err(ReplayError::Fill)?;
+        self.shadow.keep_cut(&copied_at_ms.to_string()).await.map_err(ReplayError::Shadow)?;
+        Ok(copied_at_ms)
+    }
+
+    /// When an earlier process has filled it.
+    async fn copied_at_ms(&self) -> Result<i64, ReplayError> {
+        let kept = self.shadow.cut_said().await.map_err(ReplayError::Shadow)?;
+        let copied_at_ms = kept.parse().map_err(|error| ReplayError::NotKept(format!("{error}: {kept:?}")))?;
+        tracing::warn!(copied_at = crate::outcome::rfc3339(copied_at_ms), "goes on where it was stopped");
+        Ok(copied_at_ms)
+    }
+
+    async fn run(self, seen: Vec<PartitionSeen>) -> Result<Found, ReplayError> {
+        // nobody publishes for a partition that is halted: an earlier process has heard the same
         self.shadow.prepare_published().await.map_err(ReplayError::Shadow)?;
-        let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
-        // as they are in the copy
-        let rows = self.shadow.partitions_seen(&topics).await.map_err(ReplayError::Shadow)?;
-        let seen = halted(rows, self.options, self.config)?;
-        let horizon = self.shadow.horizon().await.map_err(ReplayError::Shadow)?;
+        // what has run in the shadow is above it in either
+        let horizon = self.live.horizon().await?;
         let pace = Arc::new(Mutex::new(Pace::new(self.options.rate)));
         let records_max = Pace::even(self.options.rate, CHUNK_RECORDS_MAX);
         let mut report = Report::default();
@@ -270,11 +357,10 @@ impl DryRun<'_> {
         let layout =
             Layout { topic: &topic.name, entity_type: &topic.entity, partitioner: topic.partitioner, partition_count };
         let action = OperatorAction { source: &source, actor: "solewriter replay run", reason: "in a shadow" };
-        let code = row.halted_code.as_deref().unwrap_or_default();
+        let code = HaltCode::DatabaseBehind.as_str();
+        // an earlier process may have resumed it
         let resumed = self.shadow.operator_resume(&action, code, Resume::AcceptDatabase, &layout).await;
-        if !resumed.map_err(ReplayError::Shadow)? {
-            return Err(ReplayError::Disturbed(source, "it is no longer halted".to_owned()));
-        }
+        resumed.map_err(ReplayError::Shadow)?;
         let limits = Limits::new(self.config);
         let rules = Rules {
             source: source.clone(),
@@ -300,15 +386,20 @@ impl DryRun<'_> {
             partition_count,
         };
         let cache_entries_max = self.config.worker.entity_cache_entries_max;
-        let (partition, parked) = ShadowPartition::claim(self.shadow, rules, &request, cache_entries_max).await?;
+        let begun = ShadowPartition::claim(self.shadow, rules, &request, cache_entries_max).await?;
+        let mut report = stretch.report.clone();
+        let offset = begun.partition.cursor.next_offset;
+        report.would_halt = begun.halted.map(|(code, detail)| WouldHalt { code, offset, detail });
         Ok(Again {
             live: self.live.clone(),
-            partition,
-            parked,
+            settled_below: offset,
+            partition: begun.partition,
+            parked: begun.parked,
+            // of what an earlier process has run nothing is counted, as by a worker that was started again
             flood: Flood::new(source, limits.flood),
             horizon: Horizon(horizon.at_ms),
             database_time_ms: horizon.database_time_ms,
-            found: Compared::of(stretch.report.clone()),
+            found: Compared::of(report),
         })
     }
 

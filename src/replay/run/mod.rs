@@ -8,6 +8,7 @@
 //! partition is still as it was seen.
 
 mod again;
+mod compared;
 mod dry;
 mod heard;
 mod report;
@@ -27,6 +28,12 @@ pub struct Options {
     pub places: Vec<(String, Option<i32>)>,
     /// Records a second at most, over all partitions.
     pub rate: Option<NonZeroU32>,
+    /// Go on where an earlier dry run of the same was stopped or killed, with the copy that it made of the live tables,
+    /// and leave this one's shadow for that if it is stopped. Not for a dry run that [`resume`] follows: somebody may
+    /// have mended a row since.
+    pub go_on: bool,
+    /// Drop what such an earlier one has left instead.
+    pub anew: bool,
 }
 
 /// What a dry run has found, and of which rows: what [`resume`] insists on.

@@ -113,6 +113,8 @@ pub struct Report {
     pub executed: bool,
     /// Whether a worker has settled and published everything again: as far as it was waited for.
     pub settled: bool,
+    /// When the live tables were copied, RFC 3339: by an earlier process, if it was gone on.
+    pub copied_at: String,
     /// The partitions, by topic and number.
     pub partitions: Vec<PartitionReport>,
     /// Of each key of a partition the first difference: what follows may come of it. At most 100 of each partition.

@@ -1,7 +1,6 @@
 //! The whole of a verification: cut, rebuild, compare, and clear away.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,10 +22,11 @@ use crate::pace::Pace;
 use crate::postgres::{Beginning, ClaimRequest, CutPartition, KeptCut, Store};
 use crate::record::TopicPartition;
 use crate::replay::ReplayError;
+use crate::replay::asked::asked;
 use crate::replay::partition::{CHUNK_RECORDS_MAX, ShadowPartition};
 use crate::replay::progress::Progress;
-use crate::replay::session::Session;
-use crate::replay::shadow::{Shadow, ShadowError};
+use crate::replay::session::{Opened, Session};
+use crate::replay::shadow::Shadow;
 use crate::steps::{Parking, Rules};
 use crate::worker::Worker;
 
@@ -71,16 +71,11 @@ pub async fn verify(
         Some(name) => Some(live.kept_cut(name).await?),
         None => None,
     };
-    let asked = asked(worker, config, kept.as_ref())?;
-    let mut unfinished = if options.go_on { server.unfinished_shadow(&asked).await? } else { None };
-    if options.anew
-        && let Some(name) = unfinished.take()
-    {
-        server.drop_shadow(&name).await.map_err(ReplayError::Shadow)?;
-    }
-    let is_begun = unfinished.is_some();
-    let (name, shadow) = match unfinished {
-        Some(name) => (name.clone(), Store::of_shadow(&config.database, &name)?),
+    // a checkpoint of the same name may be another
+    let asked = asked(worker, config, json!({ "from": kept.as_ref().map(|kept| kept.at_ms) }))?;
+    let unfinished = if options.go_on { session.unfinished(config, &asked, options.anew).await? } else { None };
+    let Opened { name, store: shadow, is_begun } = match unfinished {
+        Some(unfinished) => unfinished,
         None => session.create_shadow(config).await?,
     };
     let holds_its_cut = AtomicBool::new(is_begun);
@@ -122,35 +117,10 @@ pub async fn verify(
             }
             Ok(Report { shadow: Some(name), ..report })
         }
-        // the same command goes on, once whatever it was is over
-        Err(error) if error.is_passing() && holds_its_cut.load(Ordering::Relaxed) => Err(error.in_shadow(name)),
-        verified => {
-            session.drop_shadow(&name).await;
-            verified
-        }
+        verified => session.leave_or_drop(name, holds_its_cut.load(Ordering::Relaxed), verified).await,
     };
     session.close().await;
     ended
-}
-
-/// What a verification is of: whoever asks for the same goes on in what is left of it. Other handlers make another
-/// shadow, so the program is part of it, and what is declared.
-fn asked(worker: &Worker, config: &Config, kept: Option<&KeptCut>) -> Result<String, ReplayError> {
-    let program = std::env::current_exe().and_then(|path| Ok((path.metadata()?, path)));
-    let program = program.and_then(|(metadata, path)| Ok((path, metadata.len(), metadata.modified()?)));
-    let (path, bytes, modified) = program.map_err(ReplayError::Program)?;
-    let mut declared = DefaultHasher::new();
-    format!("{:?}", worker.declared(config).map_err(ShadowError::from)?.declarations()).hash(&mut declared);
-    Ok(json!({
-        "schema": config.database.schema,
-        "brokers": config.kafka.bootstrap_servers,
-        "topics": config.topics,
-        "program": { "path": path, "bytes": bytes, "modified": humantime::format_rfc3339_micros(modified).to_string() },
-        // a checkpoint of the same name may be another
-        "from": kept.map(|kept| kept.at_ms),
-        "declared": format!("{:016x}", declared.finish()),
-    })
-    .to_string())
 }
 
 pub(super) struct Verification<'v> {
@@ -316,7 +286,7 @@ impl Verification<'_> {
             partition_count: partition.partition_count,
         };
         let cache_entries_max = self.config.worker.entity_cache_entries_max;
-        let (claimed, _) = ShadowPartition::claim(self.shadow, rules, &request, cache_entries_max).await?;
+        let claimed = ShadowPartition::claim(self.shadow, rules, &request, cache_entries_max).await?.partition;
         let cursor = claimed.cursor;
         let mut rebuild = Rebuild {
             live: self.live.clone(),
