@@ -200,23 +200,6 @@ impl Store {
         .fetch_all(&self.pool)
         .await?)
     }
-
-    /// Keeps what was read at the cut in a shadow, as JSON.
-    ///
-    /// # Errors
-    /// If the database refuses or cannot be reached.
-    pub async fn keep_cut(&self, cut: &str) -> Result<()> {
-        sqlx::query("insert into cut (said) values ($1)").bind(cut).execute(&self.pool).await?;
-        Ok(())
-    }
-
-    /// What [`Self::keep_cut`] has kept.
-    ///
-    /// # Errors
-    /// If the database cannot be reached.
-    pub async fn cut_said(&self) -> Result<String> {
-        Ok(sqlx::query_scalar("select said from cut").fetch_one(&self.pool).await?)
-    }
 }
 
 impl Cut {

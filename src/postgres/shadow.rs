@@ -185,14 +185,15 @@ impl Store {
     }
 
     /// Makes a shadow's own tables: what the live ones hold at the cut. Every id may be settled again there,
-    /// however old.
+    /// however old. A crash of the server empties them all, with the row of `cut` that tells.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn prepare_shadow(&self) -> Result<()> {
         sqlx::raw_sql(
-            "create table cut_entities (like entities including all);
-             create table cut (said text not null);
+            "create unlogged table cut (said text);
+             insert into cut values (null);
+             create table cut_entities (like entities including all);
              create table cut_letters (
                  dead_letter_id bigint primary key,
                  topic          text   not null,
@@ -225,7 +226,28 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        self.set_unlogged().await?;
         self.begin_anew().await
+    }
+
+    /// Keeps what is written to the tables of a shadow out of the server's write-ahead log, which standbys would have to
+    /// receive: after a crash of the server they are empty.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn set_unlogged(&self) -> Result<()> {
+        let alter: Vec<String> = sqlx::query_scalar(
+            // what refers to another one first: nothing that is logged may refer to what is not
+            "select format('alter table %s set unlogged', t.oid::regclass) from pg_class t
+              where t.relnamespace = current_schema::regnamespace and t.relkind = 'r' and t.relpersistence = 'p'
+              order by not exists (select from pg_constraint c where c.conrelid = t.oid and c.contype = 'f'), t.relname",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for alter in alter {
+            sqlx::raw_sql(AssertSqlSafe(alter)).execute(&mut self.patient_connection().await?).await?;
+        }
+        Ok(())
     }
 
     /// Forgets, in a shadow, who owned what, and what a checkpoint says of letters: no key is parked, and no id is too old.
@@ -253,11 +275,31 @@ impl Store {
         Ok(())
     }
 
-    /// When the server was started, as it tells it.
+    /// Keeps what was read at the cut in a shadow. False: the server has crashed since it was prepared.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_cut(&self, cut: &str) -> Result<bool> {
+        let kept = sqlx::query("update cut set said = $1").bind(cut).execute(&self.pool).await?;
+        Ok(kept.rows_affected() == 1)
+    }
+
+    /// What [`Self::keep_cut`] has kept; `None`: nothing, or the server has crashed since.
     ///
     /// # Errors
     /// If the database cannot be reached.
-    pub async fn server_started(&self) -> Result<String> {
-        Ok(sqlx::query_scalar("select pg_postmaster_start_time()::text").fetch_one(&self.pool).await?)
+    pub async fn cut_said(&self) -> Result<Option<String>> {
+        let said: Option<Option<String>> =
+            sqlx::query_scalar("select said from cut").fetch_optional(&self.pool).await?;
+        Ok(said.flatten())
+    }
+
+    /// Whether a shadow has everything that was written to it. A crash of the server empties it, also one that has ended
+    /// no process but a backend.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn is_whole(&self) -> Result<bool> {
+        Ok(sqlx::query_scalar("select exists (select from cut)").fetch_one(&self.pool).await?)
     }
 }

@@ -48,11 +48,9 @@ pub enum ReplayError {
     /// Somebody else writes the shadow.
     #[error("{0}: somebody else writes the shadow database ({1})")]
     Disturbed(TopicPartition, String),
-    /// The server has lost its last commits in the shadow.
-    #[error(
-        "the database server was started again meanwhile, and what the shadow had not on disk is lost; type the same command again"
-    )]
-    Restarted,
+    /// The server has crashed, and the shadow is empty.
+    #[error("the database server has crashed meanwhile, and what the shadow held is gone; type the same command again")]
+    Crashed,
     /// The checkpoint cannot be begun from.
     #[error("the checkpoint cannot be begun from")]
     Checkpoint(#[from] CheckpointError),
@@ -201,7 +199,7 @@ impl ReplayError {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             // somebody else goes on in it
-            Self::Disturbed(..) | Self::Restarted | Self::TooOld { .. } => true,
+            Self::Disturbed(..) | Self::TooOld { .. } => true,
             Self::Stopped { .. } | Self::Read(_) | Self::Inspect(..) => true,
             Self::Live(error) | Self::Shadow(error) => {
                 let refusal = error.refusal();

@@ -121,6 +121,7 @@ impl ShadowPartition {
                 Ok(settling) => break settling,
                 Err(postgres::Error::Refused(Refusal::DayMissing)) => {
                     self.shadow.make_days_of(decision.final_ids()).await.map_err(ReplayError::Shadow)?;
+                    self.shadow.set_unlogged().await.map_err(ReplayError::Shadow)?;
                 }
                 // sent again as it is: its decision id tells whether an earlier sending was heard
                 Err(error) if is_passing(&error, is_alone) && began.elapsed() < PATIENCE => {

@@ -18,8 +18,8 @@ pub(super) struct Opened {
     pub name: String,
     /// Its tables.
     pub store: Store,
-    /// An earlier process has begun it.
-    pub is_begun: bool,
+    /// What an earlier process has kept of its cut, if one has begun it.
+    pub kept: Option<String>,
 }
 
 /// Its two ends; whoever has one closes it.
@@ -60,7 +60,13 @@ impl Session {
             }
             Some(name) => {
                 let store = Store::of_shadow(&config.database, &name)?;
-                Ok(Some(Opened { name, store, is_begun: true }))
+                let kept = store.cut_said().await.map_err(ReplayError::Shadow)?;
+                if kept.is_some() {
+                    return Ok(Some(Opened { name, store, kept }));
+                }
+                store.close().await;
+                self.server.drop_shadow(&name).await.map_err(ReplayError::Shadow)?;
+                Ok(None)
             }
             None => Ok(None),
         }
@@ -75,8 +81,17 @@ impl Session {
         // connects when it is first used
         let store = Store::of_shadow(&config.database, &name)?;
         match self.server.create_shadow(&name).await {
-            Ok(()) => Ok(Opened { name, store, is_begun: false }),
+            Ok(()) => Ok(Opened { name, store, kept: None }),
             Err(error) => Err(ReplayError::NoShadow { name, error }),
+        }
+    }
+
+    /// What was found in a shadow, or went wrong there, if all that was written to it is still there.
+    pub async fn if_whole<T>(shadow: &Store, ended: Result<T, ReplayError>) -> Result<T, ReplayError> {
+        match (&ended, shadow.is_whole().await) {
+            (Ok(_) | Err(ReplayError::Disturbed(..) | ReplayError::Shadow(_)), Ok(false)) => Err(ReplayError::Crashed),
+            (Ok(_), Err(error)) => Err(ReplayError::Shadow(error)),
+            _ => ended,
         }
     }
 

@@ -58,8 +58,6 @@ pub struct Shadow {
     pub written: Vec<Relation>,
     /// The team's tables that they only read, likewise.
     pub read: Vec<Relation>,
-    /// When its server was started, as it tells it.
-    started: String,
     /// The command types, and the writes of handlers in Rust, that say themselves that they do not end alike twice.
     pub nondeterministic: Vec<String>,
 }
@@ -107,17 +105,7 @@ impl Shadow {
         let writes = typed.writes.iter().map(|write| &write.declaration);
         let writes = writes.filter(|write| write.nondeterministic).map(|write| write.name.to_string());
         let nondeterministic = commands.chain(writes).collect();
-        let started = store.server_started().await?;
-        Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic, started })
-    }
-
-    /// Whether its server was started again since. A shadow's commits are not waited for: after a crash some are missing
-    /// that were answered.
-    ///
-    /// # Errors
-    /// If the shadow cannot be reached.
-    pub async fn was_restarted(&self) -> postgres::Result<bool> {
-        Ok(self.store.server_started().await? != self.started)
+        Ok(Self { store, worker: worker.clone(), compiled, written, read, nondeterministic })
     }
 
     /// The handlers of a topic: in Rust, with the writes that they may name, or in SQL.

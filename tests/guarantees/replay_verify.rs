@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use solewriter::config;
+use solewriter::local::postgres::{Options as PostgresOptions, Postgres};
 use solewriter::postgres::Store;
 use solewriter::replay::progress::Progress;
 use solewriter::replay::verify::{Options, Report, verify};
@@ -21,8 +22,8 @@ use crate::support::patience::{PATIENCE, wait_until};
 use crate::support::postgres::Database;
 use crate::support::producer::{Ending, Record, in_transaction};
 use crate::support::scratch::unique;
-use crate::support::topics;
 use crate::support::worker::{Said, Worker, embedded};
+use crate::support::{kafka, topics};
 
 const UNWANTED: Rejection = Rejection::new("unwanted");
 
@@ -400,6 +401,38 @@ async fn the_same_command_goes_on_after_a_stop_and_after_kill_9() {
     assert_ne!(left, shadow);
     let said = bank.options.run_verb(&["replay", "verify", "--anew"]);
     assert_eq!((said.code, bank.shadows().await), (Some(3), 0), "{said:?}");
+}
+
+/// A shadow is not in the write-ahead log: what a crash of the server empties is noticed, and never compared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_of_the_server_is_noticed_and_the_same_command_begins_anew() {
+    let _turn = support::alone();
+    let mut postgres = Postgres::start(PostgresOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let database = Database::fresh_in(&postgres.url(), "verify_crash").await;
+    let bank = Bank::open_on(kafka::shared(), database, "verify-crash", 2).await;
+    bank.send(&Traffic::new(5, 50).commands(3_000));
+    let mut worker = bank.worker();
+    bank.settled().await;
+    assert_eq!(worker.sigterm_and_wait().code(), Some(0), "{}", worker.output());
+
+    let mut crash = || {
+        postgres.stop_immediate().expect("stop Postgres");
+        postgres.start_again().expect("start Postgres");
+    };
+    let (mut running, _) = bank.begun(&[]).await;
+    crash();
+    assert!(!running.wait_ended(PATIENCE).success(), "{}", running.output());
+    let said = bank.options.run_verb(&["replay", "verify", "--anew"]);
+    assert!(said.code == Some(0) && said.stdout.contains("equal: "), "{said:?}");
+
+    let (mut stopped, shadow) = bank.begun(&[]).await;
+    assert_eq!(stopped.sigterm_and_wait().code(), Some(1), "{}", stopped.output());
+    assert!(stopped.output().contains(&shadow), "{}", stopped.output());
+    crash();
+    let said = bank.options.run_verb(&["replay", "verify"]);
+    assert!(said.code == Some(0) && said.stdout.contains("equal: "), "{said:?}");
+    assert!(!said.stderr.contains("goes on where it was stopped"), "{said:?}");
+    assert_eq!(bank.shadows().await, 0);
 }
 
 /// An offset tells what was settled before a checkpoint only as long as the cursor went forward.

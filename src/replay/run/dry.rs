@@ -76,15 +76,15 @@ async fn in_shadow(
         session.drop_shadow(&shadow.name).await;
         unfinished = None;
     }
-    let Opened { name, store: shadow, is_begun } = match unfinished {
+    let Opened { name, store: shadow, kept } = match unfinished {
         Some(unfinished) => unfinished,
         None => session.create_shadow(config).await?,
     };
-    let holds_its_copy = AtomicBool::new(is_begun);
+    let holds_its_copy = AtomicBool::new(kept.is_some());
     let running = async {
-        let ready = match is_begun {
-            true => Shadow::open(shadow.clone(), worker, config).await?,
-            false => Shadow::make(shadow.clone(), worker, config).await?,
+        let ready = match kept {
+            Some(_) => Shadow::open(shadow.clone(), worker, config).await?,
+            None => Shadow::make(shadow.clone(), worker, config).await?,
         };
         let client = Client::new(&config.kafka, "solewriter replay")?;
         let inspector = Arc::new(Inspector::new(&client, READ_TIMEOUT)?);
@@ -98,24 +98,24 @@ async fn in_shadow(
             client,
             inspector,
         };
-        let (seen, copied_at_ms) = match is_begun {
+        let (seen, copied_at_ms) = match &kept {
             // they have not changed since
-            true => (seen, dry.copied_at_ms().await?),
-            false => {
+            Some(kept) => (seen, copied_at_ms(kept)?),
+            None => {
                 let copied_at_ms = dry.copy().await?;
                 // as they are in the copy
                 let rows = shadow.partitions_seen(&topics).await.map_err(ReplayError::Shadow)?;
                 (halted(rows, options, config)?, copied_at_ms)
             }
         };
-        if options.go_on && !is_begun {
+        if options.go_on && kept.is_none() {
             // from now on it can be gone on in
             session.server.note_shadow(&name, &asked(&seen)?).await.map_err(ReplayError::Shadow)?;
             holds_its_copy.store(true, Ordering::Relaxed);
         }
         let mut found = dry.run(seen).await?;
         found.report.copied_at = crate::outcome::rfc3339(copied_at_ms);
-        if is_begun {
+        if kept.is_some() {
             found.report.notes.push(format!(
                 "it went on where an earlier run was stopped, with the copy of {}: what was changed by hand in the live tables \
                  since is not seen (--anew)",
@@ -126,10 +126,17 @@ async fn in_shadow(
     };
     let found = tokio::select! {
         () = progress.stopped() => Err(ReplayError::Stopped { shadow: None }),
-        found = running => found,
+        found = running => Session::if_whole(&shadow, found).await,
     };
     shadow.close().await;
     session.leave_or_drop(name, holds_its_copy.load(Ordering::Relaxed), found).await
+}
+
+/// When an earlier process has filled its shadow.
+fn copied_at_ms(kept: &str) -> Result<i64, ReplayError> {
+    let copied_at_ms = kept.parse().map_err(|error| ReplayError::NotKept(format!("{error}: {kept:?}")))?;
+    tracing::warn!(copied_at = crate::outcome::rfc3339(copied_at_ms), "goes on where it was stopped");
+    Ok(copied_at_ms)
 }
 
 /// Whether a command that has run in a shadow would be refused by now: the horizon has moved.
@@ -203,16 +210,10 @@ impl DryRun<'_> {
         let copied_at_ms = self.live.horizon().await?.database_time_ms;
         let filled = self.live.fill_shadow_from_live(&self.ready.written, &self.ready.read, self.shadow).await;
         filled.map_err(ReplayError::Fill)?;
-        self.shadow.keep_cut(&copied_at_ms.to_string()).await.map_err(ReplayError::Shadow)?;
-        Ok(copied_at_ms)
-    }
-
-    /// When an earlier process has filled it.
-    async fn copied_at_ms(&self) -> Result<i64, ReplayError> {
-        let kept = self.shadow.cut_said().await.map_err(ReplayError::Shadow)?;
-        let copied_at_ms = kept.parse().map_err(|error| ReplayError::NotKept(format!("{error}: {kept:?}")))?;
-        tracing::warn!(copied_at = crate::outcome::rfc3339(copied_at_ms), "goes on where it was stopped");
-        Ok(copied_at_ms)
+        match self.shadow.keep_cut(&copied_at_ms.to_string()).await.map_err(ReplayError::Shadow)? {
+            true => Ok(copied_at_ms),
+            false => Err(ReplayError::Crashed),
+        }
     }
 
     async fn run(self, seen: Vec<PartitionSeen>) -> Result<Found, ReplayError> {
@@ -257,9 +258,6 @@ impl DryRun<'_> {
         while let Some(ended) = running.join_next().await {
             // nobody aborts them, and a panic of theirs is ours
             found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
-        }
-        if self.ready.was_restarted().await.map_err(ReplayError::Shadow)? {
-            return Err(ReplayError::Restarted);
         }
         found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
         for (Compared { report: partition, differences, forgotten, first_missing, .. }, unheard) in found {

@@ -30,9 +30,8 @@ pub(super) struct Snapshot {
 
 impl Verification<'_> {
     /// That of a shadow that somebody else has begun: not long ago, and of the tables that are live now.
-    pub async fn kept_snapshot(&self, shadow: &str) -> Result<Snapshot, ReplayError> {
-        let kept = self.shadow.cut_said().await.map_err(ReplayError::Shadow)?;
-        let kept: Snapshot = serde_json::from_str(&kept).map_err(|error| ReplayError::NotKept(error.to_string()))?;
+    pub async fn kept_snapshot(&self, shadow: &str, kept: &str) -> Result<Snapshot, ReplayError> {
+        let kept: Snapshot = serde_json::from_str(kept).map_err(|error| ReplayError::NotKept(error.to_string()))?;
         let topics: Vec<&str> = self.config.topics.iter().map(|topic| &*topic.name).collect();
         let mut now = self.live.cut(&[]).await?;
         let (now_ms, partitions) = (now.at_ms().await?, now.partitions(&topics).await?);
@@ -56,8 +55,10 @@ impl Verification<'_> {
     pub async fn cut(&self) -> Result<Snapshot, ReplayError> {
         let snapshot = self.snapshot().await?;
         let said = serde_json::to_string(&snapshot).map_err(|error| ReplayError::NotKept(error.to_string()))?;
-        self.shadow.keep_cut(&said).await.map_err(ReplayError::Shadow)?;
-        Ok(snapshot)
+        match self.shadow.keep_cut(&said).await.map_err(ReplayError::Shadow)? {
+            true => Ok(snapshot),
+            false => Err(ReplayError::Crashed),
+        }
     }
 
     /// Everything that has to be read at one moment.

@@ -74,25 +74,25 @@ pub async fn verify(
     // a checkpoint of the same name may be another
     let asked = asked(worker, config, json!({ "from": kept.as_ref().map(|kept| kept.at_ms) }))?;
     let unfinished = if options.go_on { session.unfinished(config, &asked, options.anew).await? } else { None };
-    let Opened { name, store: shadow, is_begun } = match unfinished {
+    let Opened { name, store: shadow, kept: kept_cut } = match unfinished {
         Some(unfinished) => unfinished,
         None => session.create_shadow(config).await?,
     };
-    let holds_its_cut = AtomicBool::new(is_begun);
+    let holds_its_cut = AtomicBool::new(kept_cut.is_some());
     let verifying = async {
-        if !is_begun {
+        if kept_cut.is_none() {
             let making = format!("in the making: {asked}");
             server.note_shadow(&name, &making).await.map_err(ReplayError::Shadow)?;
         }
-        let ready = match is_begun {
-            true => Shadow::open(shadow.clone(), worker, config).await?,
-            false => Shadow::make(shadow.clone(), worker, config).await?,
+        let ready = match kept_cut {
+            Some(_) => Shadow::open(shadow.clone(), worker, config).await?,
+            None => Shadow::make(shadow.clone(), worker, config).await?,
         };
         let kept = kept.as_ref();
         let verification = Verification { config, options, progress, live, shadow: &shadow, ready: &ready, kept };
-        let snapshot = match is_begun {
-            true => verification.kept_snapshot(&name).await?,
-            false => {
+        let snapshot = match &kept_cut {
+            Some(kept_cut) => verification.kept_snapshot(&name, kept_cut).await?,
+            None => {
                 verification.begin_from_checkpoint().await?;
                 let snapshot = verification.cut().await?;
                 // from now on it can be gone on in
@@ -105,7 +105,7 @@ pub async fn verify(
     };
     let verified = tokio::select! {
         () = progress.stopped() => Err(ReplayError::Stopped { shadow: None }),
-        verified = verifying => verified,
+        verified = verifying => Session::if_whole(&shadow, verified).await,
     };
     shadow.close().await;
     let ended = match verified {
@@ -174,9 +174,6 @@ impl Verification<'_> {
             }
         }
         let Ran { rebuilt, doubts } = self.rebuild(snapshot).await?;
-        if self.ready.was_restarted().await.map_err(ReplayError::Shadow)? {
-            return Err(ReplayError::Restarted);
-        }
         let cut_at = crate::outcome::rfc3339(snapshot.at_ms);
         let from = self.options.from.as_ref().map(ToString::to_string);
         let mut report = Report { cut_at, from, entities: snapshot.entities, unproven, ..Report::default() };
