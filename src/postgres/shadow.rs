@@ -74,7 +74,7 @@ impl Store {
     pub async fn shadows(&self) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
             "select d.datname::text from pg_database d
-              where starts_with(d.datname, $1) and not exists (select from pg_stat_activity a where a.datid = d.oid and a.backend_type = 'client backend')
+              where starts_with(d.datname, $1) and not exists (select from pg_stat_activity a where a.datid = d.oid and a.usesysid is not null)
               order by 1",
         )
         .bind(SHADOW_PREFIX)
@@ -98,7 +98,8 @@ impl Store {
         Ok(())
     }
 
-    /// A shadow that was made for this, of this database, and that nobody is connected to: autovacuum is nobody.
+    /// A shadow that was made for this, of this database, and that nobody is connected to: autovacuum is nobody, and has
+    /// no user (its kind is hidden from roles that may not read statistics).
     ///
     /// # Errors
     /// If the database cannot be reached.
@@ -106,7 +107,7 @@ impl Store {
         Ok(sqlx::query_scalar(
             "select d.datname::text from pg_database d
               where starts_with(d.datname, $1) and shobj_description(d.oid, 'pg_database') = (select oid from pg_database where datname = current_database()) || ' ' || $2
-                and not exists (select from pg_stat_activity a where a.datid = d.oid and a.backend_type = 'client backend')
+                and not exists (select from pg_stat_activity a where a.datid = d.oid and a.usesysid is not null)
               order by 1 limit 1",
         )
         .bind(SHADOW_PREFIX)
