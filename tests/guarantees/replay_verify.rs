@@ -312,20 +312,16 @@ async fn what_is_forgotten_is_run_again_and_what_is_gone_is_said() {
 }
 
 impl Bank {
-    /// Whether some, but not all, of the commands were run again in the only shadow.
-    async fn is_in_the_middle(&self, shadow: &str) -> bool {
+    /// How many commands were run again in a shadow: none while it is in the making, also if it begins from a checkpoint.
+    async fn run_again_in(&self, shadow: &str) -> i64 {
         let (address, _) = self.database.url.rsplit_once('/').expect("a database URL with a database");
         // no connection of ours may stay: the shadow would be taken for one that is in use
         let mut one = PgConnection::connect(&format!("{address}/{shadow}")).await.expect("connect to the shadow");
-        // before there is a cut, the partitions are those of a checkpoint
-        let schema = &self.database.schema;
-        let settled = format!(
-            "select coalesce(sum(batch_seq), 0)::bigint from {schema}.partitions where exists (select from {schema}.cut)"
-        );
-        // the schema is not there at once
-        let settled: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(settled)).fetch_one(&mut one).await;
+        let commands = format!("select count(*) from {}.processed_commands", self.database.schema);
+        let commands: Result<i64, _> = sqlx::query_scalar(AssertSqlSafe(commands)).fetch_one(&mut one).await;
         one.close().await.expect("disconnect");
-        settled.is_ok_and(|batches| batches > 0)
+        // the schema is not there at once
+        commands.unwrap_or(0)
     }
 
     async fn the_shadow(&self) -> Option<String> {
@@ -333,12 +329,22 @@ impl Bank {
         sqlx::query_scalar(all).fetch_optional(&self.database.pool).await.expect("ask the database")
     }
 
-    /// Begins a slow verification and returns when some of it is done.
+    /// Begins a slow verification, or goes on with the one that was left, and returns when some more of it is done.
     pub(crate) async fn begun(&self, more: &[&str]) -> (Worker, String) {
+        let left = self.the_shadow().await;
+        let run_before = match &left {
+            Some(shadow) => self.run_again_in(shadow).await,
+            None => 0,
+        };
         let slow = ["replay", "verify", "--rate", "200"];
         let verifying = Worker::start_verb(&self.options, &[&slow, more].concat());
+        if let Some(shadow) = left {
+            // not looked into before: nobody may be connected when it is found
+            let users = format!("pg_stat_activity where datname = '{shadow}' and usesysid is not null");
+            wait_until("the shadow to be gone on in", PATIENCE, async || self.database.count(&users).await > 0).await;
+        }
         wait_until("the shadow to be filled", PATIENCE, async || match self.the_shadow().await {
-            Some(shadow) => self.is_in_the_middle(&shadow).await,
+            Some(shadow) => self.run_again_in(&shadow).await > run_before,
             None => false,
         })
         .await;
