@@ -223,8 +223,7 @@ impl Envelope<'_> {
         add("ce_specversion", "1.0");
         add("ce_id", self.id.hyphenated().encode_lower(&mut id));
         add("ce_type", self.event_type);
-        // writing to a String cannot fail
-        let _ = write!(text, "/solewriter/{}/{}", self.source.topic, self.source.partition);
+        write_source(&mut text, self.source);
         add("ce_source", &text);
         if let Some(subject) = self.subject {
             add("ce_subject", subject);
@@ -248,6 +247,23 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(OUTCOME_BYTES_LIKELY);
     serde_json::to_writer(&mut bytes, value).expect("an outcome is plain JSON");
     bytes
+}
+
+/// `ce_id` of the event that a command emits behind `n` others.
+pub(crate) fn event_id(command_id: &Uuid, n: usize) -> Uuid {
+    Uuid::new_v5(command_id, format!("event:{n}").as_bytes())
+}
+
+/// `ce_source` of all that is published of a partition.
+pub(crate) fn source_of(source: &TopicPartition) -> String {
+    let mut text = String::new();
+    write_source(&mut text, source);
+    text
+}
+
+fn write_source(text: &mut String, source: &TopicPartition) {
+    // writing to a String cannot fail
+    let _ = write!(text, "/solewriter/{}/{}", source.topic, source.partition);
 }
 
 /// A time in milliseconds since 1970, as RFC 3339 in UTC with milliseconds.
@@ -303,7 +319,7 @@ impl FinalOutcome {
             Ending::Rejected { .. } => &[],
         };
         events.iter().enumerate().map(|(n, event)| {
-            let id = Uuid::new_v5(&self.delivery.command_id, format!("event:{n}").as_bytes());
+            let id = event_id(&self.delivery.command_id, n);
             let value = event.data.get().as_bytes().into();
             self.publication(Channel::Events, id, &event.event_type, Some(self.delivery.command_id), value)
         })

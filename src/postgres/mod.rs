@@ -59,7 +59,7 @@ pub use operate::{Layout, OperatorAction, Resume};
 pub use owed::OwedBatch;
 pub use plan::Operation;
 pub use prune::{HorizonRow, LogTime};
-pub use published::PublishedRow;
+pub use published::{EmittedEvent, PublishedRow};
 pub use reach::ReachError;
 #[cfg(feature = "dev")]
 pub use reckoning::{DeadCommand, EntityState, Held, HeldQuery, SettledCommand, Snapshot};

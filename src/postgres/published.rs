@@ -1,4 +1,4 @@
-//! What the outcomes topic says, kept in a shadow until it is compared.
+//! What the outcomes topic and the events topic say, kept in a shadow until it is compared.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -22,14 +22,27 @@ pub struct PublishedRow {
     pub dead_codes: String,
 }
 
+/// An event of a command: what of it a reader acts on.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct EmittedEvent {
+    /// The command that emitted it.
+    pub command_id: Uuid,
+    /// Its own id.
+    pub event_id: Uuid,
+    /// Its CloudEvents type.
+    pub event_type: String,
+    /// The record's value.
+    pub data: Vec<u8>,
+}
+
 impl Store {
-    /// Makes the table of what was published, in a shadow; whatever an earlier process has kept there is forgotten.
+    /// Makes the tables of what was published, in a shadow; whatever an earlier process has kept there is forgotten.
     ///
     /// # Errors
     /// If the database refuses or cannot be reached.
     pub async fn prepare_published(&self) -> Result<()> {
         sqlx::raw_sql(
-            "create table if not exists published (
+            "create unlogged table if not exists published (
                  topic      text   not null,
                  partition  int    not null,
                  \"offset\" bigint not null,
@@ -39,7 +52,16 @@ impl Store {
                  dead_codes text   not null,
                  primary key (topic, partition, \"offset\")
              );
-             truncate published;",
+             create unlogged table if not exists published_events (
+                 topic      text  not null,
+                 partition  int   not null,
+                 command_id uuid  not null,
+                 event_id   uuid  not null,
+                 event_type text  not null,
+                 data       bytea not null,
+                 primary key (topic, partition, command_id, event_id)
+             );
+             truncate published, published_events;",
         )
         .execute(&self.pool)
         .await?;
@@ -109,6 +131,65 @@ impl Store {
         .bind(source.partition)
         .bind(offset)
         .bind(rows_max)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// Keeps events of one partition's commands in a shadow: each once, newer than what is kept of it already.
+    ///
+    /// # Errors
+    /// If the database refuses or cannot be reached.
+    pub async fn keep_published_events(&self, source: &TopicPartition, events: &[EmittedEvent]) -> Result<()> {
+        sqlx::query(
+            "insert into published_events (topic, partition, command_id, event_id, event_type, data)
+             select $1, $2, n.* from unnest($3::uuid[], $4::uuid[], $5::text[], $6::bytea[]) as n
+             on conflict (topic, partition, command_id, event_id) do update
+                set event_type = excluded.event_type, data = excluded.data",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(events.iter().map(|event| event.command_id).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.event_id).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| &*event.event_type).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| &*event.data).collect::<Vec<_>>())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes the events of these commands out of a shadow.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn take_published_events(
+        &self,
+        source: &TopicPartition,
+        command_ids: &[Uuid],
+    ) -> Result<Vec<EmittedEvent>> {
+        Ok(sqlx::query_as(
+            "delete from published_events where topic = $1 and partition = $2 and command_id = any ($3)
+             returning command_id, event_id, event_type, data",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(command_ids)
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
+    /// The commands of a partition whose events are left in a shadow, behind an id, in order; at most `ids_max`.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn left_with_events(&self, source: &TopicPartition, behind: Uuid, ids_max: i64) -> Result<Vec<Uuid>> {
+        Ok(sqlx::query_scalar(
+            "select distinct command_id from published_events
+              where topic = $1 and partition = $2 and command_id > $3 order by command_id limit $4",
+        )
+        .bind(&*source.topic)
+        .bind(source.partition)
+        .bind(behind)
+        .bind(ids_max)
         .fetch_all(&self.pool)
         .await?)
     }

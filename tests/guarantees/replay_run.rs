@@ -1,6 +1,8 @@
 //! `replay run` says, before a restored database goes on, whether what it has forgotten ends as it was published; and
 //! lifts the halt only if it does. It changes nothing that is alive, and publishes nothing.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -46,8 +48,11 @@ struct Embedded {
 
 impl Embedded {
     fn start(bank: &Bank, is_cured: &Arc<AtomicBool>) -> Self {
+        Self::of(notebooks(solewriter::Worker::new(), is_cured), bank)
+    }
+
+    fn of(worker: solewriter::Worker, bank: &Bank) -> Self {
         let shutdown = CancellationToken::new();
-        let worker = notebooks(solewriter::Worker::new(), is_cured);
         let running = worker.run(bank.options.config(), shutdown.clone());
         Self { shutdown, running: tokio::spawn(async move { running.await.expect("run the worker") }) }
     }
@@ -139,6 +144,8 @@ async fn a_mixed_log_ends_as_it_was_published_and_other_handlers_are_found() {
     // good, no, no JSON, bad, behind, still, c's two: as published; good twice and kept once: repeats; one without an id
     let counted = (partition.records, partition.alike, partition.repeats, partition.silent, partition.new);
     assert_eq!(counted, (12, 8, 3, 1, 0), "{partition:?}");
+    // of good and c's two
+    assert_eq!((partition.events_alike, partition.events_new, partition.events_missing), (3, 0, 0), "{partition:?}");
     assert_eq!(partition.from, 3);
     assert_eq!((bank.digest().await, bank.ends()), (digest, ends.clone()));
     assert_eq!(bank.shadows().await, 0);

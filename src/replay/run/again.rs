@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::compared::{Compared, Publishes};
+use super::compared::{Compared, Published, Publishes};
 use super::report::WouldHalt;
 use crate::dead_letter::DeadCode;
 use crate::halt::{Halt, HaltCode};
 use crate::horizon::Horizon;
 use crate::outcome::FinalOutcome;
 use crate::parked_keys::ParkedKeys;
-use crate::postgres::{self, PublishedRow, Refusal, Store};
-use crate::record::Record;
+use crate::postgres::{self, EmittedEvent, PublishedRow, Refusal, Store};
+use crate::record::{Record, TopicPartition};
 use crate::replay::ReplayError;
 use crate::replay::partition::ShadowPartition;
 use crate::steps::commit::{Due, Durable};
@@ -116,7 +116,7 @@ impl Again {
         batch: &Batch,
         caution: &crate::steps::decide::Caution,
     ) -> Result<Result<Decision, Undecided>, ReplayError> {
-        let known = known(&self.live, &self.partition.shadow, batch).await?;
+        let known = known(&self.live, &self.partition.shadow, &ids(batch)).await?;
         let ShadowPartition { shadow, rules, claimed, cache, .. } = &mut self.partition;
         let entities = prefetch::entities(batch, cache, shadow, rules, claimed).await;
         let mut entities = match entities {
@@ -163,7 +163,7 @@ impl Again {
         let source = self.partition.rules.source.clone();
         let shadow = &self.partition.shadow;
         let letters = shadow.dead_outcomes_at(&source, &offsets(batch)).await.map_err(ReplayError::Shadow)?;
-        let known = known(&self.live, &self.partition.shadow, batch).await?;
+        let known = known(&self.live, &self.partition.shadow, &ids(batch)).await?;
         let mut publishes = Vec::with_capacity(batch.items.len());
         for item in &batch.items {
             let offset = record_of(item).offset;
@@ -188,12 +188,20 @@ impl Again {
     /// One for each record of the batch.
     async fn compare_with_published(&mut self, batch: &Batch, publishes: Vec<Publishes>) -> Result<(), ReplayError> {
         let (source, shadow) = (&self.partition.rules.source, &self.partition.shadow);
-        let published = shadow.take_published(source, &offsets(batch)).await.map_err(ReplayError::Shadow)?;
-        let mut published: HashMap<i64, PublishedRow> =
-            published.into_iter().map(|row| (row.log_offset, row)).collect();
+        let rows = shadow.take_published(source, &offsets(batch)).await.map_err(ReplayError::Shadow)?;
+        // of what emits, and of what is known to have emitted
+        let emitting = publishes.iter().filter_map(Publishes::emitted_by);
+        let ids: Vec<Uuid> = emitting.chain(rows.iter().map(|row| row.command_id)).collect();
+        let mut events: HashMap<Uuid, Vec<EmittedEvent>> = HashMap::new();
+        for event in shadow.take_published_events(source, &ids).await.map_err(ReplayError::Shadow)? {
+            events.entry(event.command_id).or_default().push(event);
+        }
+        let mut rows: HashMap<i64, PublishedRow> = rows.into_iter().map(|row| (row.log_offset, row)).collect();
         for (item, again) in batch.items.iter().zip(publishes) {
-            let published = published.remove(&record_of(item).offset);
-            self.found.compare(item, published.as_ref(), &again);
+            let row = rows.remove(&record_of(item).offset);
+            let id = item.as_ref().map(|command| command.id).ok().or(row.as_ref().map(|row| row.command_id));
+            let events = id.and_then(|id| events.remove(&id)).unwrap_or_default();
+            self.found.compare(item, &Published { row, events }, &again);
         }
         Ok(())
     }
@@ -210,9 +218,11 @@ impl Again {
                 .published_behind(&source, behind, LEFT_ROWS)
                 .await
                 .map_err(ReplayError::Shadow)?;
-            let Some(last) = rows.last() else { return Ok(self.found) };
+            let Some(last) = rows.last() else { break };
             behind = last.log_offset;
             let ids: Vec<Uuid> = rows.iter().map(|row| row.command_id).collect();
+            let shadow = &self.partition.shadow;
+            shadow.take_published_events(&source, &ids).await.map_err(ReplayError::Shadow)?;
             let offsets: Vec<i64> = rows.iter().map(|row| row.log_offset).collect();
             let known = self.live.outcomes_of(&ids).await?;
             let letters = self.live.letters_at(&source, &offsets).await?;
@@ -230,16 +240,40 @@ impl Again {
                 self.found.before(&row, known.get(&row.command_id), letter, is_forgotten);
             }
         }
+        // behind a halt nothing has run
+        if self.found.report.would_halt.is_none() {
+            self.left_with_events(&source).await?;
+        }
+        Ok(self.found)
+    }
+
+    /// Whose events were published and whose outcome was not, and who has ended neither here nor before.
+    async fn left_with_events(&mut self, source: &TopicPartition) -> Result<(), ReplayError> {
+        let mut behind = Uuid::nil();
+        loop {
+            let shadow = &self.partition.shadow;
+            let mut ids = shadow.left_with_events(source, behind, LEFT_ROWS).await.map_err(ReplayError::Shadow)?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            behind = *last;
+            let known = known(&self.live, shadow, &ids).await?;
+            ids.retain(|id| !known.contains_key(id) && !self.horizon.is_below(id));
+            self.found.left_with_events(&ids);
+        }
     }
 }
 
 /// The final outcomes of these commands: what was settled before is in the live tables, what is settled here in the
 /// shadow.
-async fn known(live: &Store, shadow: &Store, batch: &Batch) -> Result<HashMap<Uuid, Arc<FinalOutcome>>, ReplayError> {
+async fn known(live: &Store, shadow: &Store, ids: &[Uuid]) -> Result<HashMap<Uuid, Arc<FinalOutcome>>, ReplayError> {
+    let mut known = live.outcomes_of(ids).await?;
+    known.extend(shadow.outcomes_of(ids).await.map_err(ReplayError::Shadow)?);
+    Ok(known)
+}
+
+/// The commands of a batch, each once.
+fn ids(batch: &Batch) -> Vec<Uuid> {
     let mut ids: Vec<Uuid> = batch.ids().copied().collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut known = live.outcomes_of(&ids).await?;
-    known.extend(shadow.outcomes_of(&ids).await.map_err(ReplayError::Shadow)?);
-    Ok(known)
+    ids
 }

@@ -201,7 +201,7 @@ struct DryRun<'r> {
 struct Stretch {
     report: PartitionReport,
     partition_count: i32,
-    unheard: Option<String>,
+    heard: Heard,
 }
 
 impl DryRun<'_> {
@@ -242,16 +242,16 @@ impl DryRun<'_> {
                     row.open_requests
                 ));
             }
-            ready.push((again, stretch.unheard));
+            ready.push((again, stretch.heard));
         }
         let at_once = Arc::new(Semaphore::new(at_once));
-        for (again, unheard) in ready {
+        for (again, heard) in ready {
             let (client, progress) = (self.client.clone(), self.progress.clone());
             let (pace, at_once) = (pace.clone(), at_once.clone());
             running.spawn(async move {
                 // nobody closes it
                 let _permit = at_once.acquire().await;
-                Ok::<_, ReplayError>((drive(again, &client, records_max, &progress, &pace).await?, unheard))
+                Ok::<_, ReplayError>((drive(again, &client, records_max, &progress, &pace).await?, heard))
             });
         }
         let mut found = Vec::new();
@@ -260,25 +260,9 @@ impl DryRun<'_> {
             found.push(ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
         }
         found.sort_by_key(|(found, _)| (found.report.topic.clone(), found.report.partition));
-        for (Compared { report: partition, differences, forgotten, first_missing, .. }, unheard) in found {
-            let (place, topic) = ((&partition.topic, partition.partition), self.topic(&partition.topic)?);
-            if partition.new > 0 {
-                // what is new may have been published all the same
-                report.unproven.extend(unheard);
-            }
-            if let Some(first) = first_missing {
-                report.unproven.push(format!(
-                    "{}:{}: {} outcomes, the first of offset {first}, are not on {}, where later ones are: was it compacted or \
-                     truncated, has it other partitions than it had, or was another topic used before?",
-                    place.0, place.1, partition.missing, topic.outcomes_topic()
-                ));
-            } else if partition.new > 0 && partition.outcomes_end.is_none() {
-                report.unproven.push(format!(
-                    "{}:{}: {} says nothing of it behind the cursor: {} commands were settled that may have been published \
-                     elsewhere, or not at all",
-                    place.0, place.1, topic.outcomes_topic(), partition.new
-                ));
-            }
+        for (compared, heard) in found {
+            report.unproven.extend(compared.unproven(self.topic(&compared.report.topic)?, &heard));
+            let Compared { report: partition, differences, forgotten, .. } = compared;
             report.partitions.push(partition);
             report.differences.extend(differences);
             report.forgotten.extend(forgotten);
@@ -311,7 +295,7 @@ impl DryRun<'_> {
         if row.partition_count != count && row.partition_count != 0 {
             return Err(ReplayError::Layout { source_log: source, placed_for: row.partition_count, found: count });
         }
-        let outcomes_topic = topic.outcomes_topic();
+        let (outcomes_topic, events_topic) = (topic.outcomes_topic(), topic.events_topic());
         let listening = Listening {
             client: &self.client,
             inspector: &self.inspector,
@@ -320,8 +304,10 @@ impl DryRun<'_> {
             source: &source,
             from: row.next_offset,
             outcomes_topic: &outcomes_topic,
+            events_topic: &events_topic,
         };
-        let Heard { end: outcomes_end, unheard } = listening.listen().await?;
+        let heard = listening.listen().await?;
+        let outcomes_end = heard.end;
         let from = row.next_offset;
         let to = [outcomes_end, committed, row.witnessed_offset].into_iter().flatten().fold(from, i64::max);
         if from < log.low && from < to {
@@ -341,7 +327,7 @@ impl DryRun<'_> {
             witnessed: row.witnessed_offset,
             ..PartitionReport::default()
         };
-        Ok(Stretch { report, partition_count: count, unheard })
+        Ok(Stretch { report, partition_count: count, heard })
     }
 
     fn topic(&self, name: &str) -> Result<&config::Topic, ReplayError> {

@@ -1,4 +1,4 @@
-//! What the outcomes topic says of the deliveries of one partition.
+//! What the outcomes topic and the events topic say of the deliveries of one partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::kafka::{Client, InspectError, Inspector, LogReader, blocking};
-use crate::postgres::{PublishedRow, Store};
+use crate::kafka::{Client, InspectError, Inspector, LogReader, ReadError, blocking};
+use crate::postgres::{EmittedEvent, PublishedRow, Store};
 use crate::record::{Record, TopicPartition};
 use crate::replay::ReplayError;
 use crate::replay::partition::CHUNK_RECORDS_MAX;
@@ -88,6 +89,8 @@ pub(super) struct Listening<'l> {
     pub from: i64,
     /// Where its outcomes are.
     pub outcomes_topic: &'l str,
+    /// Where its events are.
+    pub events_topic: &'l str,
 }
 
 /// What was heard.
@@ -95,49 +98,72 @@ pub(super) struct Listening<'l> {
 pub(super) struct Heard {
     /// The offset behind the highest that is spoken of.
     pub end: Option<i64>,
-    /// What could not be heard, and why.
+    /// What could not be heard of outcomes, and why.
     pub unheard: Option<String>,
+    /// The same of events.
+    pub unheard_events: Option<String>,
 }
 
 impl Listening<'_> {
     /// Keeps all that was published of the partition's deliveries from its cursor on in the shadow; of older ones,
-    /// what was published since too.
+    /// what was published since too, and all events that were published in that time.
     pub async fn listen(&self) -> Result<Heard, ReplayError> {
         let asked = (self.inspector.clone(), self.source.clone(), self.outcomes_topic.to_owned(), self.from);
         let stretch = blocking(move || {
             let (inspector, source, topic, from) = asked;
-            stretch(&inspector, &source, &topic, from)
+            Stretch::of_outcomes(&inspector, &source, &topic, from)
         });
         let begins = match stretch.await {
             Err(InspectError::NoTopic) => {
-                let unheard = format!("{}: topic {} does not exist", self.source, self.outcomes_topic);
-                return Ok(Heard { end: None, unheard: Some(unheard) });
+                // without an outcome there is nothing that events could be set against
+                return Ok(Heard { unheard: Some(self.no_topic(self.outcomes_topic)), ..Heard::default() });
             }
             stretch => stretch.map_err(|error| ReplayError::Inspect(self.outcomes_topic.to_owned(), error))?,
         };
         let begins = self.look_before(begins).await?;
-        let Stretch { outcomes, low, from, end } = begins;
-        self.progress.expect(u64::try_from(end - from).unwrap_or(0));
-        let mut chunks = self.open(&outcomes, from, end).await?.chunks(CHUNK_RECORDS_MAX);
-        let (mut heard, mut read_to) = (Heard::default(), from);
-        while let Some(chunk) = chunks.recv().await.transpose()? {
-            let behind = chunk.last().map_or(read_to, |last| last.offset + 1);
+        let unheard_events = self.listen_to_events(&begins).await?;
+        let mut reading = self.read(&begins).await?;
+        let mut heard = Heard { unheard_events, unheard: self.is_cut_off(&begins), end: None };
+        while let Some(chunk) = reading.next().await? {
             let rows = self.rows(&chunk);
             heard.end = heard.end.max(rows.last().map(|row| row.log_offset + 1).filter(|end| *end > self.from));
             if !rows.is_empty() {
                 self.shadow.keep_published(self.source, &rows).await.map_err(ReplayError::Shadow)?;
             }
-            self.progress.add(u64::try_from(behind - read_to).unwrap_or(0));
-            read_to = behind;
-        }
-        self.progress.add(u64::try_from(end - read_to).unwrap_or(0));
-        if low > 0 && from == low {
-            heard.unheard = Some(format!(
-                "{}: {outcomes} begins at offset {low}: what was published before is no longer in it",
-                self.source
-            ));
         }
         Ok(heard)
+    }
+
+    /// Keeps the partition's events from the time of the first outcome on; what could not be heard, and why.
+    async fn listen_to_events(&self, outcomes: &Stretch) -> Result<Option<String>, ReplayError> {
+        let asked = (self.inspector.clone(), self.source.clone(), self.events_topic.to_owned(), outcomes.clone());
+        let stretch = blocking(move || {
+            let (inspector, source, topic, outcomes) = asked;
+            let time_ms = inspector.first_time_from(&outcomes.published, outcomes.from)?;
+            Stretch::of(&inspector, &source, &topic, time_ms)
+        });
+        let stretch = match stretch.await {
+            Err(InspectError::NoTopic) => return Ok(Some(self.no_topic(self.events_topic))),
+            stretch => stretch.map_err(|error| ReplayError::Inspect(self.events_topic.to_owned(), error))?,
+        };
+        let mut reading = self.read(&stretch).await?;
+        while let Some(chunk) = reading.next().await? {
+            let events = events_of(self.source, &chunk);
+            if !events.is_empty() {
+                self.shadow.keep_published_events(self.source, &events).await.map_err(ReplayError::Shadow)?;
+            }
+        }
+        Ok(self.is_cut_off(&stretch))
+    }
+
+    fn no_topic(&self, topic: &str) -> String {
+        format!("{}: topic {topic} does not exist", self.source)
+    }
+
+    fn is_cut_off(&self, stretch: &Stretch) -> Option<String> {
+        let Stretch { published, low, from, .. } = stretch;
+        let begins = format!("{published} begins at offset {low}: what was published before is no longer in it");
+        (*low > 0 && from == low).then(|| format!("{}: {begins}", self.source))
     }
 
     /// Clocks may be wrong by more: goes back until nothing is spoken of any more.
@@ -145,7 +171,7 @@ impl Listening<'_> {
         let mut records = LOOK_BEFORE;
         while begins.from > begins.low {
             let before = (begins.from - records).max(begins.low);
-            let mut chunks = self.open(&begins.outcomes, before, begins.from).await?.chunks(CHUNK_RECORDS_MAX);
+            let mut chunks = self.open(&begins.published, before, begins.from).await?.chunks(CHUNK_RECORDS_MAX);
             let mut is_spoken_of = false;
             while let Some(chunk) = chunks.recv().await.transpose()? {
                 is_spoken_of |= self.rows(&chunk).last().is_some_and(|row| row.log_offset >= self.from);
@@ -159,9 +185,16 @@ impl Listening<'_> {
         Ok(begins)
     }
 
-    async fn open(&self, outcomes: &TopicPartition, from: i64, end: i64) -> Result<LogReader, ReplayError> {
-        let (client, outcomes) = (self.client.clone(), outcomes.clone());
-        Ok(blocking(move || LogReader::open(&client, &outcomes, from, end, READ_TIMEOUT)).await?)
+    async fn read(&self, stretch: &Stretch) -> Result<Reading<'_>, ReplayError> {
+        let Stretch { published, from, end, .. } = stretch;
+        let chunks = self.open(published, *from, *end).await?.chunks(CHUNK_RECORDS_MAX);
+        self.progress.expect(u64::try_from(end - from).unwrap_or(0));
+        Ok(Reading { chunks, read_to: *from, end: *end, progress: self.progress })
+    }
+
+    async fn open(&self, published: &TopicPartition, from: i64, end: i64) -> Result<LogReader, ReplayError> {
+        let (client, published) = (self.client.clone(), published.clone());
+        Ok(blocking(move || LogReader::open(&client, &published, from, end, READ_TIMEOUT)).await?)
     }
 
     /// What these records say, each offset once, in order.
@@ -190,27 +223,86 @@ impl Listening<'_> {
     }
 }
 
-/// Where the outcomes are, and what of them is to be read.
+/// A stretch, chunk by chunk.
+struct Reading<'l> {
+    chunks: mpsc::Receiver<Result<Vec<Record>, ReadError>>,
+    read_to: i64,
+    end: i64,
+    progress: &'l Progress,
+}
+
+impl Reading<'_> {
+    async fn next(&mut self) -> Result<Option<Vec<Record>>, ReplayError> {
+        let chunk = self.chunks.recv().await.transpose()?;
+        let behind = match &chunk {
+            Some(chunk) => chunk.last().map_or(self.read_to, |last| last.offset + 1),
+            None => self.end,
+        };
+        self.progress.add(u64::try_from(behind - self.read_to).unwrap_or(0));
+        self.read_to = behind;
+        Ok(chunk)
+    }
+}
+
+/// The events among these records that a partition's commands have emitted, the newest copy of each.
+fn events_of(source: &TopicPartition, records: &[Record]) -> Vec<EmittedEvent> {
+    let of_it = crate::outcome::source_of(source);
+    let event = |record: &Record| {
+        let text = |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let id = |name: &str| text(name).and_then(|value| Uuid::parse_str(value).ok());
+        let is_of_it = text("ce_source").is_some_and(|source| source == of_it);
+        Some(EmittedEvent {
+            command_id: id("ce_causationid").filter(|_| is_of_it)?,
+            event_id: id("ce_id")?,
+            // nobody has emitted what Postgres cannot keep
+            event_type: text("ce_type").filter(|name| !name.contains('\0'))?.to_owned(),
+            data: record.value()?.to_vec(),
+        })
+    };
+    let events = records.iter().filter_map(event).map(|event| ((event.command_id, event.event_id), event));
+    events.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// Where outcomes or events are, and what of them is to be read.
+#[derive(Clone)]
 struct Stretch {
-    outcomes: TopicPartition,
+    published: TopicPartition,
     low: i64,
     from: i64,
     end: i64,
 }
 
-fn stretch(inspector: &Inspector, source: &TopicPartition, topic: &str, cursor: i64) -> Result<Stretch, InspectError> {
-    let count = inspector.partition_count(topic)?;
-    let outcomes = TopicPartition::new(topic, source.partition % count.max(1));
-    let end = inspector.stable_end(&outcomes)?;
-    let low = inspector.log_end(&outcomes)?.low;
-    // that of the last record that is settled: it is older than the backup, as is all that the database knows; an
-    // operator may have redriven a letter long before the next record came
-    let from = match inspector.first_time_from(source, cursor.saturating_sub(1).max(0))? {
-        Some(time_ms) => inspector.offset_at(&outcomes, time_ms.saturating_sub(CLOCKS_APART_MS).max(0))?,
-        // without a record there, only the outcomes tell what was
-        None => low,
-    };
-    Ok(Stretch { outcomes, low, from: from.clamp(low, end.max(low)), end: end.max(low) })
+impl Stretch {
+    /// What was published of a partition from a time on, milliseconds since 1970; without one, all.
+    fn of(
+        inspector: &Inspector,
+        source: &TopicPartition,
+        topic: &str,
+        time_ms: Option<i64>,
+    ) -> Result<Self, InspectError> {
+        let count = inspector.partition_count(topic)?;
+        let published = TopicPartition::new(topic, source.partition % count.max(1));
+        let end = inspector.stable_end(&published)?;
+        let low = inspector.log_end(&published)?.low;
+        let from = match time_ms {
+            Some(time_ms) => inspector.offset_at(&published, time_ms.saturating_sub(CLOCKS_APART_MS).max(0))?,
+            None => low,
+        };
+        Ok(Self { published, low, from: from.clamp(low, end.max(low)), end: end.max(low) })
+    }
+
+    fn of_outcomes(
+        inspector: &Inspector,
+        source: &TopicPartition,
+        topic: &str,
+        cursor: i64,
+    ) -> Result<Self, InspectError> {
+        // that of the last record that is settled: it is older than the backup, as is all that the database knows; an
+        // operator may have redriven a letter long before the next record came. Without a record there, only the
+        // outcomes tell what was
+        let time_ms = inspector.first_time_from(source, cursor.saturating_sub(1).max(0))?;
+        Self::of(inspector, source, topic, time_ms)
+    }
 }
 
 #[cfg(test)]

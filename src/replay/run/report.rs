@@ -100,6 +100,14 @@ pub struct PartitionReport {
     pub forgotten: u64,
     /// Of the new ones: later ones were published, so theirs should be on the outcomes topic.
     pub missing: u64,
+    /// Events of those that end as they were published, or were not: on the events topic, byte for byte.
+    pub events_alike: u64,
+    /// Events that were never published, like the outcomes before them; they will be.
+    pub events_new: u64,
+    /// Events that should be on the events topic, as the outcomes before them were published.
+    pub events_missing: u64,
+    /// Commands that have nothing but events to tell of them: they do not end here as what emits.
+    pub events_left: u64,
     /// Where and why the partition would halt again.
     pub would_halt: Option<WouldHalt>,
 }
@@ -148,6 +156,10 @@ impl Report {
             "missing": partition.missing,
             "differing": partition.differing,
             "forgotten": partition.forgotten,
+            "events_alike": partition.events_alike,
+            "events_new": partition.events_new,
+            "events_missing": partition.events_missing,
+            "events_left": partition.events_left,
             "would_halt": partition.would_halt.as_ref().map(|halt| &halt.code),
             "unproven": self.unproven.len(),
         });
@@ -184,7 +196,7 @@ impl Report {
         let records: u64 = self.partitions.iter().map(|partition| partition.records).sum();
         let _ = match self.alike {
             true if records == 0 => writeln!(text, "alike: nothing is to be run again"),
-            true => writeln!(text, "alike: every command ends as it was published; events are not compared"),
+            true => writeln!(text, "alike: every command ends as it was published, with its events"),
             false if self.executed => writeln!(text, "not alike"),
             false => writeln!(
                 text,
@@ -234,6 +246,7 @@ impl PartitionReport {
             (self.new, "not published yet"),
             (self.differing, "DIFFER"),
             (self.forgotten, "wait for an operator"),
+            (self.events_new, "events not published yet"),
         ] {
             if count > 0 {
                 let _ = write!(text, ", {count} {what}");
